@@ -1,0 +1,48 @@
+/*
+ * config.h - the configuration file, $XDG_CONFIG_HOME/llmchat/config.yaml.
+ *
+ *   model: smollm2              # used when nothing else says which
+ *   device: auto                # auto | cpu
+ *   threads: 0                  # 0: all cores this process may use
+ *   theme: auto                 # auto | dark | light | mono
+ *   mouse: true
+ *   markdown: true
+ *   context_full: ask           # ask | summarise | drop | stop
+ *   system: You are …           # system prompt of new conversations
+ *   prompt: NAME                # or one from the prompt library
+ *   sampling: { temperature: 0.7, … }   # the names of settings.h
+ *   keys: { send: enter, new-chat: ctrl-n, … }   # command: key or list of keys
+ *
+ * Unknown keys and wrong values are errors that name file and line; a missing file is no error.
+ */
+#ifndef LLMCHAT_CHAT_CONFIG_H
+#define LLMCHAT_CHAT_CONFIG_H
+
+#include "chat/settings.h"
+
+enum theme { THEME_AUTO, THEME_DARK, THEME_LIGHT, THEME_MONO };
+enum overflow { OVERFLOW_ASK, OVERFLOW_SUMMARISE, OVERFLOW_DROP, OVERFLOW_STOP };
+
+struct key_binding {
+    char *command, *key;
+    int line; /* in the file, for messages */
+};
+
+struct config {
+    char *path;   /* the file that was read, or would have been */
+    char *model, *system, *prompt; /* NULL when not given */
+    enum device device;
+    int threads;
+    enum theme theme;
+    bool mouse, markdown;
+    enum overflow context_full;
+    struct settings settings;
+    struct key_binding *keys;
+    size_t n_keys;
+};
+/* path NULL: the default place. */
+enum status config_load(const char *path, struct config *out, struct err *err);
+void config_init(struct config *c);
+void config_release(struct config *c);
+
+#endif
