@@ -1,11 +1,13 @@
 /*
  * err.h - how a failure travels.
  *
- * A function that can fail for a reason outside the program (files, input, the database, device memory) returns
- * enum status and fills a struct err that its caller owns. A bug of ours is an assert; a small host allocation that
- * fails ends the program (mem.h). Libraries never print and never exit: only cmd/ and ui/ show a message.
+ * A function that can fail for a reason outside the program (files, input, the database, device
+ * memory) returns enum status and fills a struct err that its caller owns. A bug of ours is an
+ * assert; a small host allocation that fails ends the program (mem.h). Libraries never print
+ * and never exit: only cmd/ and ui/ show a message.
  *
- * A message names the thing, what was found and what was wanted. It has no final full stop and no newline.
+ * A message names the thing, what was found and what was wanted. It has no final full stop and
+ * no newline.
  */
 #ifndef LLMCHAT_BASE_ERR_H
 #define LLMCHAT_BASE_ERR_H
@@ -44,15 +46,17 @@ struct err {
 /* The words of a code, a static string. */
 const char *status_words(enum status st);
 
-/* Fills e (which may be NULL) and returns code, so that `return err_set(e, ST_IO, …)` reads well. Control characters
- * and invalid UTF-8 in the formatted text become '?', a text too long is cut at a character border. */
+/* Fills e (which may be NULL) and returns code, so that `return err_set(e, ST_IO, …)` reads
+ * well. Control characters and invalid UTF-8 in the formatted text become '?', a text too long
+ * is cut at a character border. */
 enum status err_set(struct err *e, enum status code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 enum status err_setv(struct err *e, enum status code, const char *fmt, va_list ap)
     __attribute__((format(printf, 3, 0)));
 
 /* Puts "text: " before the message that e already holds; keeps the code. Returns the code. */
-enum status err_prefix(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+enum status err_prefix(struct err *e, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 
 /* Passes a failure on to the caller. */
 #define CHECK(expr)                                                                            \
@@ -62,7 +66,8 @@ enum status err_prefix(struct err *e, const char *fmt, ...) __attribute__((forma
             return check_st_;                                                                  \
     } while (0)
 
-/* Keeps a failure in the local `st` and leaves by the label `out:`, which releases in reverse order. */
+/* Keeps a failure in the local `st` and leaves by the label `out:`, which releases in reverse
+ * order. */
 #define TRY(expr)                                                                              \
     do {                                                                                       \
         st = (expr);                                                                           \

@@ -1,9 +1,10 @@
 /*
  * mailbox.h - messages between threads.
  *
- * A mailbox is a first-in first-out queue with a wake descriptor: the descriptor is readable while the queue is not
- * empty, so a thread can wait for it beside a terminal or a socket with poll(). Any thread may put, one takes. A message
- * belongs to who holds it; what is left when the mailbox is freed goes to drop().
+ * A mailbox is a first-in first-out queue with a wake descriptor: the descriptor is readable
+ * while the queue is not empty, so a thread can wait for it beside a terminal or a socket with
+ * poll(). Any thread may put, one takes. A message belongs to who holds it; what is left when
+ * the mailbox is freed goes to drop().
  */
 #ifndef LLMCHAT_BASE_MAILBOX_H
 #define LLMCHAT_BASE_MAILBOX_H
@@ -13,7 +14,8 @@
 struct mailbox;
 
 struct mailbox *mailbox_new(void (*drop)(void *msg));
-/* For each party that holds the mailbox: ref before handing it to a thread, unref when done; the last one frees it. */
+/* For each party that holds the mailbox: ref before handing it to a thread, unref when done;
+ * the last one frees it. */
 struct mailbox *mailbox_ref(struct mailbox *m);
 void mailbox_unref(struct mailbox *m);
 void mailbox_put(struct mailbox *m, void *takes_msg);

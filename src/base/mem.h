@@ -1,9 +1,9 @@
 /*
  * mem.h - small host allocations, growable buffers, string lists.
  *
- * The x* functions never return NULL: when the system has no memory left they call the hook (the ui restores the
- * terminal in it, the chat saves what streams) and end the program. Sizes that come from outside are bounded by their
- * reader before they get here.
+ * The x* functions never return NULL: when the system has no memory left they call the hook
+ * (the ui restores the terminal in it, the chat saves what streams) and end the program. Sizes
+ * that come from outside are bounded by their reader before they get here.
  */
 #ifndef LLMCHAT_BASE_MEM_H
 #define LLMCHAT_BASE_MEM_H
@@ -30,8 +30,8 @@ static inline int add_overflows(size_t a, size_t b, size_t *out) {
     return __builtin_add_overflow(a, b, out);
 }
 
-/* A growable byte string. {0} is an empty one. p is always terminated by a NUL beyond len once anything was added;
- * buf_str() gives "" for an empty one. */
+/* A growable byte string. {0} is an empty one. p is always terminated by a NUL beyond len once
+ * anything was added; buf_str() gives "" for an empty one. */
 struct buf {
     char *p;
     size_t len, cap;

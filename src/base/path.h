@@ -1,8 +1,9 @@
 /*
  * path.h - where things live, and files that are never half-written.
  *
- * LLMCHAT_HOME puts everything under one folder; otherwise the XDG variables; otherwise $HOME/.config and so on; with
- * no HOME the password database; with none of these an error that says what to set. Folders are made 0700, files 0600.
+ * LLMCHAT_HOME puts everything under one folder; otherwise the XDG variables; otherwise
+ * $HOME/.config and so on; with no HOME the password database; with none of these an error that
+ * says what to set. Folders are made 0700, files 0600.
  */
 #ifndef LLMCHAT_BASE_PATH_H
 #define LLMCHAT_BASE_PATH_H
@@ -12,8 +13,8 @@
 
 enum path_root { PATH_CONFIG, PATH_DATA, PATH_STATE, PATH_CACHE };
 
-/* The folder of a root, made if missing; *out is the caller's to free. Under LLMCHAT_HOME all four are that folder's
- * sub-folders config, data, state and cache. */
+/* The folder of a root, made if missing; *out is the caller's to free. Under LLMCHAT_HOME all
+ * four are that folder's sub-folders config, data, state and cache. */
 enum status path_root(enum path_root root, char **out, struct err *err);
 /* root/relative; missing folders on the way are made. *out is the caller's to free. */
 enum status path_in(enum path_root root, const char *relative, char **out, struct err *err);
@@ -24,16 +25,17 @@ char *path_expand(const char *path);
 char *path_join(const char *dir, const char *name); /* the caller frees */
 const char *path_base(const char *path);            /* inside path */
 
-/* A file of ours that is installed beside the program ("prompts"): $LLMCHAT_SHARE/name, else the configured data folder.
- * The caller frees; it need not exist. */
+/* A file of ours that is installed beside the program ("prompts"): $LLMCHAT_SHARE/name, else
+ * the configured data folder. The caller frees; it need not exist. */
 char *path_share(const char *name);
 
 /* A whole file into out; at most max_bytes, else ST_LIMIT. */
 enum status file_read(const char *path, size_t max_bytes, struct buf *out, struct err *err);
 
-/* A file that appears whole or not at all: written beside its place (O_EXCL, mode 0600), synced, renamed, folder
- * synced. After open either commit or abort; both release. A process killed between leaves only "NAME.tmp.PID",
- * which the next atomic_open of the same path removes when that process is gone. */
+/* A file that appears whole or not at all: written beside its place (O_EXCL, mode 0600),
+ * synced, renamed, folder synced. After open either commit or abort; both release. A process
+ * killed between leaves only "NAME.tmp.PID", which the next atomic_open of the same path
+ * removes when that process is gone. */
 struct atomic_file {
     int fd;
     char *path, *tmp;
