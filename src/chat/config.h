@@ -29,7 +29,7 @@ struct key_binding {
 };
 
 struct config {
-    char *path;   /* the file that was read, or would have been */
+    char *path;                    /* the file that was read, or would have been */
     char *model, *system, *prompt; /* NULL when not given */
     enum device device;
     int threads;

@@ -17,14 +17,16 @@ const char *export_format_name(enum export_format f);
 bool export_format_parse(const char *s, enum export_format *out);
 /* By the ending of a file name (.md .markdown .json .jsonl .html .htm .txt). */
 bool export_format_of_path(const char *path, enum export_format *out);
-/* Appends the conversation; whole_tree: every branch (json always holds all), else the active one. */
-enum status export_conversation(struct store *s, int64_t conv, enum export_format f, bool whole_tree,
-                                struct buf *out, struct err *err);
+/* Appends the conversation; whole_tree: every branch (json always holds all), else the active
+ * one. */
+enum status export_conversation(struct store *s, int64_t conv, enum export_format f,
+                                bool whole_tree, struct buf *out, struct err *err);
 /* To a file, whole or not at all; an existing file is refused unless replace. */
 enum status export_file(struct store *s, int64_t conv, enum export_format f, bool whole_tree,
                         const char *path, bool replace, struct err *err);
-/* Reads our json, jsonl of messages, or a JSON list of messages; each conversation gets a new id, in one transaction: all or
- * none. ids (may be NULL) gets the new ids. The message of an error names where in the file. */
+/* Reads our json, jsonl of messages, or a JSON list of messages; each conversation gets a new
+ * id, in one transaction: all or none. ids (may be NULL) gets the new ids. The message of an
+ * error names where in the file. */
 enum status import_text(struct store *s, const char *text, size_t len, const char *name,
                         struct strlist *ids, struct err *err);
 

@@ -1,8 +1,9 @@
 /*
  * settings.h - the settings that a person can change, in one table.
  *
- * One name each, the same on the command line (--top-k), in the configuration, in the Sampling menu and over HTTP. The
- * table feeds the parser, --help, the man pages, the menu and the checks.
+ * One name each, the same on the command line (--top-k), in the configuration, in the Sampling
+ * menu and over HTTP. The table feeds the parser, --help, the man pages, the menu and the
+ * checks.
  */
 #ifndef LLMCHAT_CHAT_SETTINGS_H
 #define LLMCHAT_CHAT_SETTINGS_H
@@ -23,10 +24,11 @@ enum setting_type { SETTING_REAL, SETTING_INT, SETTING_LIST };
 struct setting_def {
     const char *name; /* "top_k" */
     enum setting_type type;
-    size_t offset;    /* into struct settings: double, int (int64_t for seed), struct strlist */
+    size_t offset; /* into struct settings: double, int (int64_t for seed), struct strlist */
     bool is_int64;
     double min, max, def, step; /* step: what one key press in the menu changes */
-    const char *off;  /* what the value that switches it off is, in words: "1 = off"; NULL none */
+    const char
+        *off; /* what the value that switches it off is, in words: "1 = off"; NULL none */
     const char *help; /* one sentence */
 };
 extern const struct setting_def setting_defs[];
@@ -43,14 +45,20 @@ extern const size_t n_presets;
 
 void settings_init(struct settings *s); /* defaults */
 void settings_release(struct settings *s);
-void settings_copy(struct settings *dst, const struct settings *src); /* dst is initialised and replaced */
-const struct setting_def *setting_find(const char *name); /* dashes count as underscores; NULL */
-/* Parses and checks one value; for `stop` it adds to the list ("" empties it). The message names setting, value and range. */
-enum status setting_set(struct settings *s, const struct setting_def *d, const char *value, struct err *err);
+void settings_copy(struct settings *dst,
+                   const struct settings *src); /* dst is initialised and replaced */
+const struct setting_def *
+setting_find(const char *name); /* dashes count as underscores; NULL */
+/* Parses and checks one value; for `stop` it adds to the list ("" empties it). The message
+ * names setting, value and range. */
+enum status setting_set(struct settings *s, const struct setting_def *d, const char *value,
+                        struct err *err);
 double setting_number(const struct settings *s, const struct setting_def *d);
-void setting_show(const struct settings *s, const struct setting_def *d, struct buf *out); /* its value as text */
+void setting_show(const struct settings *s, const struct setting_def *d,
+                  struct buf *out); /* its value as text */
 void settings_apply_preset(struct settings *s, const struct preset *p);
-/* All settings as one JSON object, and back (unknown names are ignored, wrong values refused). */
+/* All settings as one JSON object, and back (unknown names are ignored, wrong values refused).
+ */
 char *settings_to_json(const struct settings *s); /* the caller frees */
 enum status settings_from_json(struct settings *s, const char *json, struct err *err);
 

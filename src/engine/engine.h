@@ -1,12 +1,13 @@
 /*
  * engine.h - everything between text and text, seen from outside.
  *
- * An engine is a loaded model with its backend, its pool of KV blocks and one thread that runs it. A session is one
- * timeline of tokens with the KV state that belongs to it. A request asks a session to continue a prompt; what happens
- * comes back as events in a mailbox that the caller owns. Callers never see tensors, blocks or threads.
+ * An engine is a loaded model with its backend, its pool of KV blocks and one thread that runs
+ * it. A session is one timeline of tokens with the KV state that belongs to it. A request asks
+ * a session to continue a prompt; what happens comes back as events in a mailbox that the
+ * caller owns. Callers never see tensors, blocks or threads.
  *
- * Beside this page the engine has two more: models.h (the models on disk) and text.h (tokens and templates without
- * running a model). Other rooms include only these three.
+ * Beside this page the engine has two more: models.h (the models on disk) and text.h (tokens
+ * and templates without running a model). Other rooms include only these three.
  *
  * Every function may be called from any thread; a session is used by one thread at a time.
  */
@@ -22,47 +23,52 @@ enum device { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
 
 struct engine_params {
     enum device device;
-    int threads;   /* 0: as many as the cores this process may use */
-    int ctx_tok;   /* longest timeline of a session; 0: the model's, at most 8192 by default */
-    size_t kv_bytes; /* size of the KV pool; 0: room for about four full contexts, bounded by an eighth of memory */
-    /* Called while a file is opened or converted, from the calling thread; false cancels. May be NULL. */
+    int threads; /* 0: as many as the cores this process may use */
+    int ctx_tok; /* longest timeline of a session; 0: the model's, at most 8192 by default */
+    size_t kv_bytes; /* size of the KV pool; 0: room for about four full contexts, bounded by an
+                        eighth of memory */
+    /* Called while a file is opened or converted, from the calling thread; false cancels. May
+     * be NULL. */
     bool (*progress)(void *user, const char *what, uint64_t done, uint64_t total);
     void *user;
 };
 
 struct engine_info {
-    const char *path, *name;   /* file, and the model's name from its metadata or its file */
-    const char *architecture;  /* "llama" */
-    const char *quant;         /* "nf4", "int8", "bf16", "f32" */
-    const char *device;        /* "cpu" */
-    const char *kernels;       /* "scalar", "avx2", "avx512" */
-    const char *license;       /* "" when unknown */
+    const char *path, *name;  /* file, and the model's name from its metadata or its file */
+    const char *architecture; /* "llama" */
+    const char *quant;        /* "nf4", "int8", "bf16", "f32" */
+    const char *device;       /* "cpu" */
+    const char *kernels;      /* "scalar", "avx2", "avx512" */
+    const char *license;      /* "" when unknown */
     uint64_t n_params, weights_bytes;
     int n_layer, n_vocab, n_embd, n_head, n_head_kv, ctx_train, ctx_tok, threads;
     size_t kv_bytes_per_tok;
-    uint64_t bytes_per_token; /* weight bytes that one decoded token reads */
-    int bos, eos;             /* -1: none */
+    uint64_t bytes_per_token;  /* weight bytes that one decoded token reads */
+    int bos, eos;              /* -1: none */
     const char *chat_template; /* "" when the model has none */
 };
 
 struct engine;
 struct session;
 
-/* Opens one of our model files (models.h finds or makes it). Maps it and starts the thread; nothing is repacked. */
-enum status engine_open(const char *path, const struct engine_params *params, struct engine **out,
-                        struct err *err);
+/* Opens one of our model files (models.h finds or makes it). Maps it and starts the thread;
+ * nothing is repacked. */
+enum status engine_open(const char *path, const struct engine_params *params,
+                        struct engine **out, struct err *err);
 /* Cancels what runs, frees sessions that are left, ends the thread, unmaps. NULL is allowed. */
 void engine_close(struct engine *e);
 const struct engine_info *engine_info(const struct engine *e); /* lives as long as the engine */
 
 struct session *session_new(struct engine *e);
-/* A second timeline with the same tokens; KV blocks are shared until one of the two writes to them. */
+/* A second timeline with the same tokens; KV blocks are shared until one of the two writes to
+ * them. */
 struct session *session_fork(struct session *s);
 void session_free(struct session *s); /* cancels; NULL is allowed */
 /* Tokens whose KV this session holds right now. */
 int session_cached_tok(struct session *s);
 
-/* Sampling settings; the names are those of the command line, the configuration and the menus. */
+/* Sampling settings; the names are those of the command line, the configuration and the menus.
+ */
 struct sampling {
     double temperature;       /* 0: greedy */
     int top_k;                /* 0: off */
@@ -76,8 +82,10 @@ struct sampling {
     int64_t seed;             /* -1: drawn anew for each request */
 };
 #define SAMPLING_DEFAULTS                                                                      \
-    { .temperature = 0.7, .top_k = 40, .top_p = 0.95, .min_p = 0.05, .typical_p = 1.0,         \
-      .repeat_penalty = 1.0, .repeat_last_n = 64, .seed = -1 }
+    {                                                                                          \
+        .temperature = 0.7, .top_k = 40, .top_p = 0.95, .min_p = 0.05, .typical_p = 1.0,       \
+        .repeat_penalty = 1.0, .repeat_last_n = 64, .seed = -1                                 \
+    }
 
 struct logit_bias {
     int32_t token;
@@ -85,27 +93,31 @@ struct logit_bias {
 };
 
 struct request {
-    const int32_t *tokens; /* [n_tok] the whole prompt, copied; what the session holds already is not computed again */
+    const int32_t *tokens; /* [n_tok] the whole prompt, copied; what the session holds already
+                              is not computed again */
     size_t n_tok;
     struct sampling sampling;
-    int max_tok;              /* tokens to generate at most; -1: until the context is full */
-    const char *const *stop;  /* [n_stop] texts that end the answer; they are not part of it; copied */
+    int max_tok; /* tokens to generate at most; -1: until the context is full */
+    const char *const
+        *stop; /* [n_stop] texts that end the answer; they are not part of it; copied */
     size_t n_stop;
     const struct logit_bias *bias; /* [n_bias]; copied */
     size_t n_bias;
-    int n_logprobs;     /* 0: none; k: the chosen token's and the k best, 1..20 */
-    bool ignore_eos;    /* go on after an end-of-generation token (benchmarks) */
-    bool special_text;  /* let control tokens appear in the text (default: they are invisible) */
+    int n_logprobs;    /* 0: none; k: the chosen token's and the k best, 1..20 */
+    bool ignore_eos;   /* go on after an end-of-generation token (benchmarks) */
+    bool special_text; /* let control tokens appear in the text (default: they are invisible) */
 };
 
 enum finish { FINISH_STOP, FINISH_LENGTH, FINISH_CANCEL, FINISH_ERROR };
 const char *finish_name(enum finish f); /* "stop", "length", "cancel", "error" */
 
 enum event_type {
-    EVENT_PREFILL, /* n_done of n_total prompt tokens are computed (cached ones count as done) */
-    EVENT_TOKEN,   /* one token; text may be empty while a character or a possible stop string is incomplete */
+    EVENT_PREFILL, /* n_done of n_total prompt tokens are computed (cached ones count as done)
+                    */
+    EVENT_TOKEN, /* one token; text may be empty while a character or a possible stop string is
+                    incomplete */
     EVENT_FINISHED,
-    EVENT_ERROR,   /* err says why; no more events follow for this request */
+    EVENT_ERROR, /* err says why; no more events follow for this request */
 };
 
 struct event {
@@ -118,28 +130,32 @@ struct event {
     struct {
         int32_t token;
         float logprob;
-    } *alt; /* [n_alt] TOKEN, when asked; best first; owned by the event */
+    } * alt; /* [n_alt] TOKEN, when asked; best first; owned by the event */
     int n_alt;
     enum finish finish; /* FINISHED */
     int prompt_tok, cached_tok, completion_tok;
-    int64_t prompt_us, decode_us, ttft_us; /* prefill; first to last token; request to first token */
-    int64_t seed;                          /* the seed that was used */
-    struct err err;                        /* ERROR */
+    int64_t prompt_us, decode_us,
+        ttft_us;    /* prefill; first to last token; request to first token */
+    int64_t seed;   /* the seed that was used */
+    struct err err; /* ERROR */
 };
 void event_free(void *event);
 
-/* Starts a request; its events go to `events` (a reference is taken), ending with FINISHED or ERROR. At most one request a
- * session at a time (ST_BUSY). A prompt that leaves no room in the context is ST_CONTEXT_FULL, at once, with the numbers
- * in the message; an empty prompt or a token outside the vocabulary is ST_USAGE. */
+/* Starts a request; its events go to `events` (a reference is taken), ending with FINISHED or
+ * ERROR. At most one request a session at a time (ST_BUSY). A prompt that leaves no room in the
+ * context is ST_CONTEXT_FULL, at once, with the numbers in the message; an empty prompt or a
+ * token outside the vocabulary is ST_USAGE. */
 enum status session_generate(struct session *s, const struct request *r, uint64_t request_id,
                              struct mailbox *events, struct err *err);
-/* Asks the request to end; FINISHED with FINISH_CANCEL follows within one step. Nothing happens when none runs. */
+/* Asks the request to end; FINISHED with FINISH_CANCEL follows within one step. Nothing happens
+ * when none runs. */
 void session_cancel(struct session *s);
 
-/* Computes logits for evaluation, blocking: tokens [n_tok] from an empty context, logits of positions first..n_tok-1
- * go to out [n_tok - first, n_vocab] in order. n_tok <= ctx_tok. Uses no session and leaves none changed. */
-enum status engine_logits(struct engine *e, const int32_t *tokens, int n_tok, int first, float *out,
-                          struct err *err);
+/* Computes logits for evaluation, blocking: tokens [n_tok] from an empty context, logits of
+ * positions first..n_tok-1 go to out [n_tok - first, n_vocab] in order. n_tok <= ctx_tok. Uses
+ * no session and leaves none changed. */
+enum status engine_logits(struct engine *e, const int32_t *tokens, int n_tok, int first,
+                          float *out, struct err *err);
 
 /* The engine's own tokenizer and template, for text.h. */
 struct text_model;

@@ -1,7 +1,9 @@
 /*
- * models.h - the models on disk: a folder of our own model files, one file each, NAME.safetensors.
+ * models.h - the models on disk: a folder of our own model files, one file each,
+ * NAME.safetensors.
  *
- * A name is 1 to 100 characters of A-Z a-z 0-9 . _ : + - and does not start with a dot or a dash.
+ * A name is 1 to 100 characters of A-Z a-z 0-9 . _ : + - and does not start with a dot or a
+ * dash.
  */
 #ifndef LLMCHAT_ENGINE_MODELS_H
 #define LLMCHAT_ENGINE_MODELS_H
@@ -15,11 +17,11 @@
 struct model_info {
     char *name, *path;
     char *architecture, *quant, *head_quant, *license;
-    char *title;          /* the name in the model's own metadata, "" when none */
-    char *source;         /* base name of the file it was made from */
-    char *source_sha256;  /* hex, "" when unknown */
-    char *chat_template;  /* "" when none */
-    char *created;        /* ISO 8601, UTC */
+    char *title;         /* the name in the model's own metadata, "" when none */
+    char *source;        /* base name of the file it was made from */
+    char *source_sha256; /* hex, "" when unknown */
+    char *chat_template; /* "" when none */
+    char *created;       /* ISO 8601, UTC */
     uint64_t file_bytes, n_params;
     int n_layer, n_vocab, n_embd, n_ff, n_head, n_head_kv, head_dim, ctx_train;
     double rope_base, norm_eps;
@@ -40,13 +42,16 @@ enum status models_list(struct model_list *out, struct err *err);
 /* name: one from the list, or a path to one of our files. */
 enum status models_info(const char *name, struct model_info *out, struct err *err);
 enum status models_remove(const char *name, struct err *err);
-enum status models_copy(const char *from, const char *to, struct err *err); /* a reflink or hard link where possible */
-/* The path engine_open() takes for what a person typed: the file of an installed model, or a path to one of our files as it
- * is; for a path to a GGUF file or a Hugging Face folder a converted copy in the cache folder, made now when there is none
- * for this very file (path, size, time), with progress. A name that is not there is ST_NOT_FOUND and the message lists what
- * is installed. *out is the caller's to free. */
+enum status models_copy(const char *from, const char *to,
+                        struct err *err); /* a reflink or hard link where possible */
+/* The path engine_open() takes for what a person typed: the file of an installed model, or a
+ * path to one of our files as it is; for a path to a GGUF file or a Hugging Face folder a
+ * converted copy in the cache folder, made now when there is none for this very file (path,
+ * size, time), with progress. A name that is not there is ST_NOT_FOUND and the message lists
+ * what is installed. *out is the caller's to free. */
 enum status models_resolve(const char *name_or_path,
-                           bool (*progress)(void *user, const char *what, uint64_t done, uint64_t total),
+                           bool (*progress)(void *user, const char *what, uint64_t done,
+                                            uint64_t total),
                            void *user, char **out, struct err *err);
 
 enum quant { QUANT_NF4, QUANT_INT8, QUANT_BF16, QUANT_F32, QUANT_N };
@@ -54,13 +59,15 @@ const char *quant_name(enum quant q);
 bool quant_parse(const char *s, enum quant *out);
 
 struct create_params {
-    const char *name;     /* installed under this name; NULL with out_path */
-    const char *out_path; /* or written to this file */
-    const char *from;     /* GGUF file */
-    enum quant quant;     /* all linear layers */
-    enum quant head_quant; /* token embedding and output head; QUANT_N: int8 beside nf4 and int8, else as quant */
-    bool replace;         /* an existing model of this name is replaced (atomically), else ST_EXISTS */
-    bool (*progress)(void *user, const char *what, uint64_t done, uint64_t total); /* bytes; false cancels */
+    const char *name;      /* installed under this name; NULL with out_path */
+    const char *out_path;  /* or written to this file */
+    const char *from;      /* GGUF file */
+    enum quant quant;      /* all linear layers */
+    enum quant head_quant; /* token embedding and output head; QUANT_N: int8 beside nf4 and
+                              int8, else as quant */
+    bool replace; /* an existing model of this name is replaced (atomically), else ST_EXISTS */
+    bool (*progress)(void *user, const char *what, uint64_t done,
+                     uint64_t total); /* bytes; false cancels */
     void *user;
 };
 /* Makes a model. Nothing is left behind when it fails or is cancelled (ST_CANCELLED). */

@@ -1,9 +1,10 @@
 /*
  * text.h - tokens and chat templates, with or without a running model.
  *
- * A text model is the tokenizer and the chat template of a model. It is immutable after it is opened, so any thread
- * may use it. Text that a person or a tool wrote is tokenized without control tokens; only the template's own text may
- * contain them: the interpreter marks every byte of its output with where it came from.
+ * A text model is the tokenizer and the chat template of a model. It is immutable after it is
+ * opened, so any thread may use it. Text that a person or a tool wrote is tokenized without
+ * control tokens; only the template's own text may contain them: the interpreter marks every
+ * byte of its output with where it came from.
  */
 #ifndef LLMCHAT_ENGINE_TEXT_H
 #define LLMCHAT_ENGINE_TEXT_H
@@ -16,7 +17,8 @@
 
 struct text_model;
 
-/* From one of our model files, a GGUF file (one without tensors will do), or a Hugging Face folder. */
+/* From one of our model files, a GGUF file (one without tensors will do), or a Hugging Face
+ * folder. */
 enum status text_open(const char *path, struct text_model **out, struct err *err);
 void text_close(struct text_model *t); /* not for one that belongs to an engine */
 
@@ -28,43 +30,51 @@ void tok_list_add(struct tok_list *l, int32_t token);
 void tok_list_release(struct tok_list *l);
 
 struct encode_opts {
-    bool special;           /* control tokens in the text become themselves */
-    const uint8_t *plain;   /* [len] or NULL; with special: bytes that are 1 never take part in a control token */
-    bool bos, eos;          /* add the model's begin / end token (where the model has one) */
+    bool special;         /* control tokens in the text become themselves */
+    const uint8_t *plain; /* [len] or NULL; with special: bytes that are 1 never take part in a
+                             control token */
+    bool bos, eos;        /* add the model's begin / end token (where the model has one) */
 };
-/* Appends the tokens of text[0..len), any bytes (invalid UTF-8 becomes U+FFFD). ST_LIMIT for absurd input. */
+/* Appends the tokens of text[0..len), any bytes (invalid UTF-8 becomes U+FFFD). ST_LIMIT for
+ * absurd input. */
 enum status text_encode(const struct text_model *t, const char *text, size_t len,
                         const struct encode_opts *opts, struct tok_list *out, struct err *err);
-/* Appends the bytes of one token; control tokens only when special. The bytes of single tokens need not be valid UTF-8. */
+/* Appends the bytes of one token; control tokens only when special. The bytes of single tokens
+ * need not be valid UTF-8. */
 void text_decode(const struct text_model *t, int32_t token, bool special, struct buf *out);
 int text_n_vocab(const struct text_model *t);
-int text_bos(const struct text_model *t);         /* -1: none */
-int text_eos(const struct text_model *t);         /* -1: none */
-bool text_adds_bos(const struct text_model *t);   /* the model wants a begin token in front of every prompt */
-bool text_is_eog(const struct text_model *t, int32_t token); /* ends a generation: eos, eot, eom */
+int text_bos(const struct text_model *t); /* -1: none */
+int text_eos(const struct text_model *t); /* -1: none */
+bool text_adds_bos(
+    const struct text_model *t); /* the model wants a begin token in front of every prompt */
+bool text_is_eog(const struct text_model *t,
+                 int32_t token); /* ends a generation: eos, eot, eom */
 bool text_is_control(const struct text_model *t, int32_t token);
 const char *text_chat_template(const struct text_model *t); /* "" when there is none */
 
-/* What a template renders. messages and tools are JSON texts (lists), since tool calls and content parts are free-form. */
+/* What a template renders. messages and tools are JSON texts (lists), since tool calls and
+ * content parts are free-form. */
 struct render_opts {
-    const char *messages_json;    /* a list of {"role":…, "content":…, …} */
-    const char *tools_json;       /* or NULL */
-    const char *vars_json;        /* or NULL: an object of further template variables */
-    const char *template_text;    /* NULL: the model's own */
+    const char *messages_json; /* a list of {"role":…, "content":…, …} */
+    const char *tools_json;    /* or NULL */
+    const char *vars_json;     /* or NULL: an object of further template variables */
+    const char *template_text; /* NULL: the model's own */
     bool add_generation_prompt;
-    int64_t now_unix;             /* for strftime_now; 0: the clock */
+    int64_t now_unix; /* for strftime_now; 0: the clock */
 };
 struct rendered {
     struct buf text;
     struct buf plain; /* [text.len] 1: this byte came from a message, a tool or a variable */
 };
 void rendered_release(struct rendered *r);
-/* t may be NULL when template_text is given (bos and eos are "" then). A model without a template gets a built-in one:
- * ChatML when its vocabulary has <|im_start|> and <|im_end|>, else plain text; *used, when not NULL, names what was used:
- * "model", "file", "chatml" or "plain". */
+/* t may be NULL when template_text is given (bos and eos are "" then). A model without a
+ * template gets a built-in one: ChatML when its vocabulary has <|im_start|> and <|im_end|>,
+ * else plain text; *used, when not NULL, names what was used: "model", "file", "chatml" or
+ * "plain". */
 enum status text_render(const struct text_model *t, const struct render_opts *opts,
                         struct rendered *out, const char **used, struct err *err);
-/* Renders and encodes as the model expects a chat prompt (its begin token once, never twice). */
+/* Renders and encodes as the model expects a chat prompt (its begin token once, never twice).
+ */
 enum status text_prompt(const struct text_model *t, const struct render_opts *opts,
                         struct tok_list *out, struct err *err);
 

@@ -1,9 +1,10 @@
 /*
- * graph.h - one step of the model: a batch of tokens of one or more sequences through all layers.
+ * graph.h - one step of the model: a batch of tokens of one or more sequences through all
+ * layers.
  *
- * A graph owns the KV pool's memory and the scratch of a step, both allocated by the backend when it is opened; nothing on
- * the token path allocates. Which block belongs to whom is kv.h's business: here a sequence brings its block table.
- * Used by the engine thread only.
+ * A graph owns the KV pool's memory and the scratch of a step, both allocated by the backend
+ * when it is opened; nothing on the token path allocates. Which block belongs to whom is kv.h's
+ * business: here a sequence brings its block table. Used by the engine thread only.
  */
 #ifndef LLMCHAT_ENGINE_RUN_GRAPH_H
 #define LLMCHAT_ENGINE_RUN_GRAPH_H
@@ -15,10 +16,11 @@
 enum { KV_BLOCK = 16 }; /* tokens in a KV block */
 
 struct batch_seq {
-    const int32_t *blocks; /* [ceil((n_past + n_tok) / KV_BLOCK)] block table of this sequence */
-    int n_past;            /* tokens whose KV is in the blocks already */
-    int n_tok;             /* tokens of this sequence in the batch, at least 1 */
-    int n_logits;          /* logits wanted for the last n_logits of them: 0..n_tok */
+    const int32_t
+        *blocks;  /* [ceil((n_past + n_tok) / KV_BLOCK)] block table of this sequence */
+    int n_past;   /* tokens whose KV is in the blocks already */
+    int n_tok;    /* tokens of this sequence in the batch, at least 1 */
+    int n_logits; /* logits wanted for the last n_logits of them: 0..n_tok */
 };
 
 struct batch {
@@ -30,10 +32,10 @@ struct batch {
 
 struct graph_params {
     enum device device;
-    int threads;      /* 0: all */
-    int n_block;      /* KV blocks in the pool */
-    int max_tok;      /* largest batch; 0: 512 */
-    int max_logits;   /* largest sum of n_logits; 0: max_tok */
+    int threads;    /* 0: all */
+    int n_block;    /* KV blocks in the pool */
+    int max_tok;    /* largest batch; 0: 512 */
+    int max_logits; /* largest sum of n_logits; 0: max_tok */
 };
 
 struct graph;
@@ -47,10 +49,12 @@ int graph_threads(const struct graph *g);
 /* Bytes one KV block takes in all layers together, known before a graph is opened. */
 size_t graph_kv_block_bytes(const struct model *m);
 
-/* Runs one batch; logits [sum of n_logits, n_vocab] in batch order. Tokens and block numbers are the caller's to have
- * checked (asserted here). */
-enum status graph_forward(struct graph *g, const struct batch *b, float *logits, struct err *err);
-/* Copies the first n_tok tokens of block src to block dst in every layer (a fork's last, partial block). */
+/* Runs one batch; logits [sum of n_logits, n_vocab] in batch order. Tokens and block numbers
+ * are the caller's to have checked (asserted here). */
+enum status graph_forward(struct graph *g, const struct batch *b, float *logits,
+                          struct err *err);
+/* Copies the first n_tok tokens of block src to block dst in every layer (a fork's last,
+ * partial block). */
 void graph_copy_block(struct graph *g, int dst, int src, int n_tok);
 
 #endif
