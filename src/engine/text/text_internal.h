@@ -1,0 +1,17 @@
+/*
+ * text_internal.h - the engine's own way to a text model, beside text.h.
+ */
+#ifndef LLMCHAT_ENGINE_TEXT_TEXT_INTERNAL_H
+#define LLMCHAT_ENGINE_TEXT_TEXT_INTERNAL_H
+
+#include "base/err.h"
+#include "engine/text/vocab.h"
+
+struct text_model;
+
+/* A text model over v. It may keep pointers into v's strings: v and its file outlive the text
+ * model. text_close() frees it. ST_UNSUPPORTED names a tokenizer that is not known. */
+enum status text_from_vocab(const struct vocab_data *v, struct text_model **out,
+                            struct err *err);
+
+#endif
