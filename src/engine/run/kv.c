@@ -1,0 +1,414 @@
+/*
+ * kv.c - block ownership: reference counts, the table of published blocks, least recently used
+ * eviction.
+ *
+ * Data: one struct block per block of the pool. `ref` counts the sequences whose table names
+ * it. A published block has a serial, a number that is never used twice, and the serial of the
+ * block before it (0 at the start of a timeline); (parent serial, 16 tokens) is its key in a
+ * chained hash table. Keys are compared in full, and a serial stands for one exact history, so
+ * a hash collision can never hand out a wrong prefix; the hash only picks a bucket, with a
+ * random start value so that nobody can aim for one bucket.
+ *
+ * Cached blocks (published, ref 0) are on a doubly linked list, oldest first; free ones on a
+ * singly linked one through `next`. A sequence gives its blocks back last one first and takes
+ * them first one first; therefore a cached block is always older on the list than the block
+ * before it, and eviction never strands blocks that can't be reached any more. For the same
+ * reason a published block is copied rather than overwritten even when one sequence alone
+ * refers to it: the cached blocks behind it (another branch of the conversation) stay
+ * reachable. Only when the pool has nothing left is it taken back in place; then nothing is
+ * cached, so nothing is stranded.
+ *
+ * Rejected: a chain of 64-bit hashes as the key, where the parent's hash stands for its whole
+ * history (a collision gives a wrong answer without a trace); a radix tree over tokens (splits
+ * nodes, finds no more than the table does at block size).
+ *
+ * Thread: the engine's only.
+ */
+#include "engine/run/kv.h"
+
+#include "base/mem.h"
+#include "engine/run/graph.h"
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+enum { NONE = -1 };
+
+struct block {
+    int ref;
+    int prev, next;          /* list of cached blocks, or `next` of the free ones */
+    int chain;               /* next block in the same bucket */
+    uint64_t serial, parent; /* serial 0: not published */
+    int32_t tokens[KV_BLOCK];
+};
+
+struct kv_pool {
+    struct block *blocks; /* [n_block] */
+    int n_block;
+    int free_head, n_free;
+    int oldest, newest, n_cached;
+    int *buckets; /* [n_bucket] first block of the chain */
+    uint32_t n_bucket;
+    uint64_t hash_start, next_serial;
+    kv_copy_fn *copy;
+    void *user;
+};
+
+struct kv_pool *kv_pool_new(int n_block, kv_copy_fn *copy, void *user) {
+    assert(n_block > 0);
+    struct kv_pool *p = xcalloc(1, sizeof *p);
+    p->n_block = n_block;
+    p->blocks = xcalloc((size_t)n_block, sizeof *p->blocks);
+    p->n_bucket = 64;
+    while (p->n_bucket < (uint32_t)n_block * 2u && p->n_bucket < 1u << 30)
+        p->n_bucket *= 2;
+    p->buckets = xreallocarray(NULL, p->n_bucket, sizeof *p->buckets);
+    for (uint32_t i = 0; i < p->n_bucket; i++)
+        p->buckets[i] = NONE;
+    p->free_head = NONE;
+    for (int b = n_block - 1; b >= 0; b--) {
+        p->blocks[b].next = p->free_head;
+        p->free_head = b;
+    }
+    p->n_free = n_block;
+    p->oldest = p->newest = NONE;
+    p->next_serial = 1;
+    if (getrandom(&p->hash_start, sizeof p->hash_start, GRND_NONBLOCK) < 0)
+        p->hash_start = (uint64_t)(uintptr_t)p;
+    p->copy = copy;
+    p->user = user;
+    return p;
+}
+
+void kv_pool_free(struct kv_pool *p) {
+    if (!p)
+        return;
+    assert(kv_available(p) == p->n_block);
+    free(p->blocks);
+    free(p->buckets);
+    free(p);
+}
+
+int kv_n_block(const struct kv_pool *p) {
+    return p->n_block;
+}
+
+int kv_n_free(const struct kv_pool *p) {
+    return p->n_free;
+}
+
+int kv_n_cached(const struct kv_pool *p) {
+    return p->n_cached;
+}
+
+int kv_available(const struct kv_pool *p) {
+    return p->n_free + p->n_cached;
+}
+
+/* ---- the table of published blocks ---- */
+
+static int *bucket_of(const struct kv_pool *p, uint64_t parent, const int32_t *tokens) {
+    uint64_t h = p->hash_start ^ parent;
+    for (int i = 0; i < KV_BLOCK; i++) {
+        h ^= (uint32_t)tokens[i];
+        h *= 0x9E3779B97F4A7C15u;
+        h ^= h >> 29;
+    }
+    return &p->buckets[h & (p->n_bucket - 1)];
+}
+
+static int find(const struct kv_pool *p, uint64_t parent, const int32_t *tokens) {
+    for (int b = *bucket_of(p, parent, tokens); b != NONE; b = p->blocks[b].chain) {
+        const struct block *k = &p->blocks[b];
+        if (k->parent == parent && memcmp(k->tokens, tokens, sizeof k->tokens) == 0)
+            return b;
+    }
+    return NONE;
+}
+
+static void publish(struct kv_pool *p, int b, uint64_t parent, const int32_t *tokens) {
+    struct block *k = &p->blocks[b];
+    assert(k->serial == 0);
+    k->serial = p->next_serial++;
+    k->parent = parent;
+    memcpy(k->tokens, tokens, sizeof k->tokens);
+    int *bucket = bucket_of(p, parent, tokens);
+    k->chain = *bucket;
+    *bucket = b;
+}
+
+static void unpublish(struct kv_pool *p, int b) {
+    struct block *k = &p->blocks[b];
+    int *at = bucket_of(p, k->parent, k->tokens);
+    while (*at != b)
+        at = &p->blocks[*at].chain;
+    *at = k->chain;
+    k->serial = k->parent = 0;
+}
+
+/* ---- cached and free blocks ---- */
+
+static void cache_push(struct kv_pool *p, int b) {
+    struct block *k = &p->blocks[b];
+    k->prev = p->newest;
+    k->next = NONE;
+    if (p->newest != NONE)
+        p->blocks[p->newest].next = b;
+    else
+        p->oldest = b;
+    p->newest = b;
+    p->n_cached++;
+}
+
+static void cache_remove(struct kv_pool *p, int b) {
+    struct block *k = &p->blocks[b];
+    if (k->prev != NONE)
+        p->blocks[k->prev].next = k->next;
+    else
+        p->oldest = k->next;
+    if (k->next != NONE)
+        p->blocks[k->next].prev = k->prev;
+    else
+        p->newest = k->prev;
+    p->n_cached--;
+}
+
+static int block_alloc(struct kv_pool *p) {
+    int b = p->free_head;
+    if (b != NONE) {
+        p->free_head = p->blocks[b].next;
+        p->n_free--;
+    } else {
+        b = p->oldest;
+        if (b == NONE)
+            return NONE;
+        cache_remove(p, b);
+        unpublish(p, b);
+    }
+    p->blocks[b].ref = 1;
+    return b;
+}
+
+static void block_ref(struct kv_pool *p, int b) {
+    struct block *k = &p->blocks[b];
+    if (k->ref++ == 0)
+        cache_remove(p, b);
+}
+
+static void block_unref(struct kv_pool *p, int b) {
+    struct block *k = &p->blocks[b];
+    assert(k->ref > 0);
+    if (--k->ref > 0)
+        return;
+    if (k->serial) {
+        cache_push(p, b);
+    } else {
+        k->next = p->free_head;
+        p->free_head = b;
+        p->n_free++;
+    }
+}
+
+/* ---- sequences ---- */
+
+static int blocks_for(int n_tok) {
+    return (n_tok + KV_BLOCK - 1) / KV_BLOCK;
+}
+
+static void drop_blocks(struct kv_pool *p, struct kv_seq *s, int keep) {
+    while (s->n_block > keep)
+        block_unref(p, s->blocks[--s->n_block]);
+}
+
+static void push_block(struct kv_seq *s, int b) {
+    if (s->n_block == s->cap_block) {
+        s->cap_block = s->cap_block ? s->cap_block * 2 : 16;
+        s->blocks = xreallocarray(s->blocks, (size_t)s->cap_block, sizeof *s->blocks);
+    }
+    s->blocks[s->n_block++] = b;
+}
+
+static void push_tokens(struct kv_seq *s, const int32_t *tokens, int n) {
+    if (n == 0)
+        return;
+    if (s->n_tok + n > s->cap_tok) {
+        s->cap_tok = s->n_tok + n > s->cap_tok * 2 ? s->n_tok + n : s->cap_tok * 2;
+        s->tokens = xreallocarray(s->tokens, (size_t)s->cap_tok, sizeof *s->tokens);
+    }
+    memcpy(s->tokens + s->n_tok, tokens, (size_t)n * sizeof *tokens);
+    s->n_tok += n;
+}
+
+/* The serial that block i of the sequence continues. */
+static uint64_t parent_of(const struct kv_pool *p, const struct kv_seq *s, int i) {
+    return i ? p->blocks[s->blocks[i - 1]].serial : 0;
+}
+
+void kv_seq_clear(struct kv_pool *p, struct kv_seq *s) {
+    drop_blocks(p, s, 0);
+    s->n_tok = 0;
+}
+
+void kv_seq_release(struct kv_pool *p, struct kv_seq *s) {
+    kv_seq_clear(p, s);
+    free(s->tokens);
+    free(s->blocks);
+    *s = (struct kv_seq){0};
+}
+
+int kv_match(struct kv_pool *p, struct kv_seq *s, const int32_t *tokens, int n_tok) {
+    assert(n_tok >= 1);
+    int lcp = 0;
+    while (lcp < s->n_tok && lcp < n_tok && s->tokens[lcp] == tokens[lcp])
+        lcp++;
+    int full = lcp / KV_BLOCK;
+    struct kv_seq found = {0};
+    uint64_t parent = parent_of(p, s, full);
+    for (int i = full; !s->hidden && (i + 1) * KV_BLOCK <= n_tok; i++) {
+        int b = find(p, parent, tokens + i * KV_BLOCK);
+        if (b == NONE)
+            break;
+        block_ref(p, b);
+        push_block(&found, b);
+        parent = p->blocks[b].serial;
+    }
+    if (found.n_block) {
+        drop_blocks(p, s, full);
+        for (int i = 0; i < found.n_block; i++)
+            push_block(s, found.blocks[i]);
+        lcp = s->n_block * KV_BLOCK;
+    }
+    free(found.blocks);
+    if (lcp > n_tok - 1)
+        lcp = n_tok - 1;
+    drop_blocks(p, s, blocks_for(lcp));
+    s->n_tok = 0;
+    push_tokens(s, tokens, lcp);
+    return lcp;
+}
+
+int kv_need(const struct kv_seq *s, int n_more) {
+    int more = blocks_for(s->n_tok + n_more) - s->n_block;
+    return more > 0 ? more : 0;
+}
+
+/* The block that the next token goes to, when it holds tokens already, becomes the sequence's
+ * own. */
+static bool own_last(struct kv_pool *p, struct kv_seq *s) {
+    int i = s->n_tok / KV_BLOCK, used = s->n_tok % KV_BLOCK;
+    if (used == 0)
+        return true;
+    int old = s->blocks[i];
+    if (p->blocks[old].ref == 1 && !p->blocks[old].serial)
+        return true;
+    int b = block_alloc(p);
+    if (b == NONE) {
+        if (p->blocks[old].ref > 1)
+            return false;
+        unpublish(p, old);
+        return true;
+    }
+    p->copy(p->user, b, old, used);
+    s->blocks[i] = b;
+    block_unref(p, old);
+    return true;
+}
+
+bool kv_reserve(struct kv_pool *p, struct kv_seq *s, int n_more) {
+    if (n_more == 0)
+        return true;
+    if (!own_last(p, s))
+        return false;
+    int want = blocks_for(s->n_tok + n_more);
+    while (s->n_block < want) {
+        int b = block_alloc(p);
+        if (b == NONE)
+            return false;
+        push_block(s, b);
+    }
+    return true;
+}
+
+void kv_commit(struct kv_pool *p, struct kv_seq *s, const int32_t *tokens, int n) {
+    assert(blocks_for(s->n_tok + n) <= s->n_block);
+    int first = s->n_tok / KV_BLOCK;
+    push_tokens(s, tokens, n);
+    if (s->hidden)
+        return;
+    for (int i = first; (i + 1) * KV_BLOCK <= s->n_tok; i++) {
+        uint64_t parent = parent_of(p, s, i);
+        int b = s->blocks[i], twin = find(p, parent, s->tokens + i * KV_BLOCK);
+        if (twin == NONE) {
+            publish(p, b, parent, s->tokens + i * KV_BLOCK);
+        } else {
+            block_ref(p, twin);
+            s->blocks[i] = twin;
+            block_unref(p, b);
+        }
+    }
+}
+
+void kv_trim(struct kv_pool *p, struct kv_seq *s) {
+    drop_blocks(p, s, blocks_for(s->n_tok));
+}
+
+void kv_fork(struct kv_pool *p, struct kv_seq *dst, const struct kv_seq *src) {
+    assert(dst->n_tok == 0 && dst->n_block == 0);
+    int n = blocks_for(src->n_tok);
+    for (int i = 0; i < n; i++) {
+        block_ref(p, src->blocks[i]);
+        push_block(dst, src->blocks[i]);
+    }
+    push_tokens(dst, src->tokens, src->n_tok);
+}
+
+/* ---- for tests ---- */
+
+static bool table_consistent(const struct kv_pool *p) {
+    int published = 0, chained = 0;
+    for (int b = 0; b < p->n_block; b++)
+        published += p->blocks[b].serial != 0;
+    for (uint32_t i = 0; i < p->n_bucket; i++)
+        for (int b = p->buckets[i]; b != NONE; b = p->blocks[b].chain) {
+            if (!p->blocks[b].serial || chained++ > p->n_block)
+                return false;
+        }
+    return published == chained;
+}
+
+/* Every cached block can be reached: the one before it is published and, when cached too,
+ * younger. */
+static bool cache_consistent(const struct kv_pool *p) {
+    int n = 0;
+    for (int b = p->oldest; b != NONE; b = p->blocks[b].next, n++) {
+        const struct block *k = &p->blocks[b];
+        if (n > p->n_block || k->ref || !k->serial)
+            return false;
+        bool parent_ok = k->parent == 0;
+        for (int y = k->next; y != NONE && !parent_ok; y = p->blocks[y].next)
+            parent_ok = p->blocks[y].serial == k->parent;
+        for (int y = 0; y < p->n_block && !parent_ok; y++)
+            parent_ok = p->blocks[y].ref > 0 && p->blocks[y].serial == k->parent;
+        if (!parent_ok)
+            return false;
+    }
+    return n == p->n_cached;
+}
+
+bool kv_consistent(const struct kv_pool *p, const struct kv_seq *const *seqs, int n) {
+    int *ref = xcalloc((size_t)p->n_block, sizeof *ref);
+    int held = 0;
+    bool ok = table_consistent(p) && cache_consistent(p);
+    for (int i = 0; i < n; i++) {
+        ok = ok && seqs[i]->n_block >= blocks_for(seqs[i]->n_tok);
+        for (int j = 0; j < seqs[i]->n_block; j++)
+            ref[seqs[i]->blocks[j]]++;
+    }
+    for (int b = 0; b < p->n_block; b++) {
+        ok = ok && ref[b] == p->blocks[b].ref;
+        held += ref[b] > 0;
+    }
+    free(ref);
+    return ok && held + p->n_free + p->n_cached == p->n_block;
+}

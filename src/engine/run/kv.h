@@ -1,0 +1,78 @@
+/*
+ * kv.h - who owns which block of the KV pool.
+ *
+ * The pool has n_block blocks of KV_BLOCK tokens; their memory belongs to the graph, here are
+ * only the numbers. A sequence is a list of tokens with a table of blocks that hold their keys
+ * and values. A full block is published: found again through (the block before it, its 16
+ * tokens), so equal prefixes are computed once and shared. A block is
+ *
+ *   free       nobody refers to it and nothing useful is in it
+ *   cached     published, nobody refers to it; found again until the pool needs it (least
+ * recently used first) referenced by one or more sequences
+ *
+ * A block that is published or shared is never written: who wants to write copies it first.
+ * Used by one thread.
+ */
+#ifndef LLMCHAT_ENGINE_RUN_KV_H
+#define LLMCHAT_ENGINE_RUN_KV_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct kv_pool;
+
+/* Copies the first n_tok tokens of block src to block dst. */
+typedef void kv_copy_fn(void *user, int dst, int src, int n_tok);
+
+struct kv_pool *kv_pool_new(int n_block, kv_copy_fn *copy, void *user);
+void kv_pool_free(struct kv_pool *p); /* NULL is allowed; every sequence was released before */
+int kv_n_block(const struct kv_pool *p);
+int kv_n_free(const struct kv_pool *p);
+int kv_n_cached(const struct kv_pool *p);
+/* Blocks that a sequence can get without taking one from another sequence: free and cached
+ * ones. */
+int kv_available(const struct kv_pool *p);
+
+/* A timeline: {0} is an empty one. Open to readers; changed by the functions below only. */
+struct kv_seq {
+    int32_t *tokens; /* [n_tok] whose KV is in the blocks */
+    int n_tok, cap_tok;
+    int32_t *blocks; /* [n_block] at least ceil(n_tok / KV_BLOCK); more after kv_reserve() */
+    int n_block, cap_block;
+    bool
+        hidden; /* set on an empty sequence: finds nothing and publishes nothing (evaluation) */
+};
+
+/* Gives the blocks back: full ones stay in the cache, last ones first in the order of eviction,
+ * so that no block leaves the cache before those that continue it. The sequence is empty after,
+ * its storage stays. */
+void kv_seq_clear(struct kv_pool *p, struct kv_seq *s);
+/* As clear, and frees the storage. */
+void kv_seq_release(struct kv_pool *p, struct kv_seq *s);
+
+/* Prepares s to continue the prompt tokens [n_tok], n_tok >= 1: keeps the longest common prefix
+ * with what it holds, goes on with published blocks that fit, and drops the rest. At least the
+ * last prompt token is left to compute. Returns the tokens kept = s->n_tok. */
+int kv_match(struct kv_pool *p, struct kv_seq *s, const int32_t *tokens, int n_tok);
+
+/* Blocks that kv_reserve() would take from the pool for n_more tokens, without the copy of a
+ * last partial block. */
+int kv_need(const struct kv_seq *s, int n_more);
+/* Makes room for n_more tokens after n_tok in blocks that belong to s alone. False when the
+ * pool has no block left: what was taken stays with s until a later reserve, match or clear. */
+bool kv_reserve(struct kv_pool *p, struct kv_seq *s, int n_more);
+/* Says that the KV of tokens [n] was written behind n_tok (reserved before); publishes the
+ * blocks that became full. When an equal block is known already, s goes on with that one and
+ * gives its own back. */
+void kv_commit(struct kv_pool *p, struct kv_seq *s, const int32_t *tokens, int n);
+/* Gives reserved blocks without tokens back. */
+void kv_trim(struct kv_pool *p, struct kv_seq *s);
+
+/* Makes the empty dst a second timeline with the same tokens; all blocks are shared. The last
+ * partial block is copied by whoever writes to it first. */
+void kv_fork(struct kv_pool *p, struct kv_seq *dst, const struct kv_seq *src);
+
+/* Counts everything again and compares (for tests): every sequence of the pool in seqs [n]. */
+bool kv_consistent(const struct kv_pool *p, const struct kv_seq *const *seqs, int n);
+
+#endif

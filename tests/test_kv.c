@@ -1,0 +1,352 @@
+/*
+ * test_kv.c - the KV pool: every claim is held with contents, not only with numbers. The
+ * "memory" of the pool here is an array of tokens; a block copy copies them, a write stores the
+ * token, and a sequence is right when reading through its table gives its own tokens in order.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "engine/run/graph.h"
+#include "engine/run/kv.h"
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_BLOCK = 64 };
+
+static int32_t memory[MAX_BLOCK][KV_BLOCK];
+static int n_copied;
+
+static void copy(void *user, int dst, int src, int n_tok) {
+    (void)user;
+    memcpy(memory[dst], memory[src], (size_t)n_tok * sizeof(int32_t));
+    for (int i = n_tok; i < KV_BLOCK; i++)
+        memory[dst][i] = -1;
+    n_copied++;
+}
+
+static struct kv_pool *pool_new(int n_block) {
+    memset(memory, -1, sizeof memory);
+    n_copied = 0;
+    return kv_pool_new(n_block, copy, NULL);
+}
+
+static void assert_reads_back(const struct kv_seq *s) {
+    for (int i = 0; i < s->n_tok; i++)
+        assert_int_equal(memory[s->blocks[i / KV_BLOCK]][i % KV_BLOCK], s->tokens[i]);
+}
+
+static bool write_more(struct kv_pool *p, struct kv_seq *s, const int32_t *tokens, int n) {
+    if (!kv_reserve(p, s, n))
+        return false;
+    for (int i = 0; i < n; i++) {
+        int at = s->n_tok + i;
+        memory[s->blocks[at / KV_BLOCK]][at % KV_BLOCK] = tokens[i];
+    }
+    kv_commit(p, s, tokens, n);
+    assert_reads_back(s);
+    return true;
+}
+
+/* Matches and computes the whole prompt; returns what was kept. */
+static int prompt(struct kv_pool *p, struct kv_seq *s, const int32_t *tokens, int n) {
+    int kept = kv_match(p, s, tokens, n);
+    assert_reads_back(s);
+    assert_true(write_more(p, s, tokens + kept, n - kept));
+    return kept;
+}
+
+static void ramp(int32_t *tokens, int n, int start) {
+    for (int i = 0; i < n; i++)
+        tokens[i] = start + i;
+}
+
+static void kv_second_turn_keeps_what_was_computed(void **state) {
+    (void)state;
+    struct kv_pool *p = pool_new(16);
+    struct kv_seq s = {0};
+    int32_t t[100];
+    ramp(t, 100, 0);
+    assert_int_equal(prompt(p, &s, t, 37), 0);
+    assert_int_equal(prompt(p, &s, t, 60), 37);
+    /* the very same prompt: only its last token is computed again */
+    assert_int_equal(prompt(p, &s, t, 60), 59);
+    kv_seq_release(p, &s);
+    kv_pool_free(p);
+}
+
+static void kv_equal_prefixes_share_blocks(void **state) {
+    (void)state;
+    struct kv_pool *p = pool_new(16);
+    struct kv_seq a = {0}, b = {0};
+    int32_t t[60];
+    ramp(t, 60, 0);
+    prompt(p, &a, t, 50);
+    assert_int_equal(kv_available(p), 16 - 4);
+    t[49] = 999;
+    assert_int_equal(prompt(p, &b, t, 50), 48);
+    assert_int_equal(kv_available(p), 16 - 5);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(a.blocks[i], b.blocks[i]);
+    assert_int_not_equal(a.blocks[3], b.blocks[3]);
+    kv_seq_release(p, &a);
+    assert_reads_back(&b);
+    kv_seq_release(p, &b);
+    kv_pool_free(p);
+}
+
+static void kv_twins_computed_at_once_become_one(void **state) {
+    (void)state;
+    struct kv_pool *p = pool_new(16);
+    struct kv_seq a = {0}, b = {0};
+    int32_t t[32];
+    ramp(t, 32, 0);
+    assert_int_equal(kv_match(p, &a, t, 32), 0);
+    assert_int_equal(kv_match(p, &b, t, 32), 0);
+    assert_true(write_more(p, &a, t, 32));
+    assert_true(write_more(p, &b, t, 32));
+    assert_int_equal(a.blocks[0], b.blocks[0]);
+    assert_int_equal(a.blocks[1], b.blocks[1]);
+    assert_int_equal(kv_available(p), 14);
+    kv_seq_release(p, &a);
+    kv_seq_release(p, &b);
+    kv_pool_free(p);
+}
+
+static void kv_released_blocks_are_found_again(void **state) {
+    (void)state;
+    struct kv_pool *p = pool_new(16);
+    struct kv_seq s = {0};
+    int32_t t[60];
+    ramp(t, 60, 0);
+    prompt(p, &s, t, 50);
+    kv_seq_release(p, &s);
+    assert_int_equal(kv_n_cached(p), 3);
+    assert_int_equal(kv_n_free(p), 13);
+    assert_int_equal(prompt(p, &s, t, 60), 48);
+    kv_seq_release(p, &s);
+    kv_pool_free(p);
+}
+
+static void kv_shared_prefix_survives_eviction(void **state) {
+    (void)state;
+    struct kv_pool *p = pool_new(8);
+    struct kv_seq a = {0}, b = {0}, c = {0};
+    int32_t t[64], u[64];
+    ramp(t, 64, 0);
+    prompt(p, &a, t, 64); /* 4 blocks */
+    ramp(u, 64, 500);
+    memcpy(u, t, 32 * sizeof *t);
+    assert_int_equal(prompt(p, &b, u, 48), 32); /* the first 2 shared, 1 own */
+    kv_seq_release(p, &a);                      /* 2 cached, the prefix is still held by b */
+    assert_int_equal(kv_n_cached(p), 2);
+    ramp(u, 64, 900);
+    assert_int_equal(prompt(p, &c, u, 64),
+                     0); /* 3 free ones and 1 evicted: the last one of a */
+    assert_int_equal(kv_n_cached(p), 1);
+    assert_reads_back(&b);
+    kv_seq_release(p, &c);
+    assert_int_equal(prompt(p, &a, t, 64),
+                     48); /* b's prefix, and the block that was not evicted */
+    kv_seq_release(p, &a);
+    kv_seq_release(p, &b);
+    kv_pool_free(p);
+}
+
+static void kv_eviction_takes_the_oldest_and_the_tail_first(void **state) {
+    (void)state;
+    struct kv_pool *p = pool_new(6);
+    struct kv_seq s = {0};
+    int32_t old[48], young[48], other[16];
+    ramp(old, 48, 0);
+    ramp(young, 48, 100);
+    ramp(other, 16, 200);
+    prompt(p, &s, old, 48);
+    kv_seq_clear(p, &s);
+    prompt(p, &s, young, 48);
+    kv_seq_clear(p, &s);
+    prompt(p, &s, other, 16);
+    kv_seq_clear(p, &s);
+    assert_int_equal(kv_match(p, &s, young, 48), 47);
+    kv_seq_clear(p, &s);
+    assert_int_equal(kv_match(p, &s, old, 48), 32);
+    kv_seq_release(p, &s);
+    kv_pool_free(p);
+}
+
+static void kv_fork_shares_all_and_copies_the_last_partial_block_on_write(void **state) {
+    (void)state;
+    struct kv_pool *p = pool_new(16);
+    struct kv_seq a = {0}, b = {0};
+    int32_t t[40], x[2] = {1000, 1001}, y[2] = {2000, 2001};
+    ramp(t, 40, 0);
+    prompt(p, &a, t, 40);
+    kv_fork(p, &b, &a);
+    assert_int_equal(kv_available(p), 13);
+    assert_int_equal(n_copied, 0);
+    assert_true(write_more(p, &b, x, 2));
+    assert_int_equal(n_copied, 1);
+    assert_int_equal(kv_available(p), 12);
+    assert_true(write_more(p, &a, y, 2)); /* alone with its block again: no copy */
+    assert_int_equal(n_copied, 1);
+    assert_reads_back(&a);
+    assert_reads_back(&b);
+    assert_int_equal(a.blocks[1], b.blocks[1]);
+    kv_seq_release(p, &a);
+    kv_seq_release(p, &b);
+    kv_pool_free(p);
+}
+
+static void kv_divergence_inside_a_shared_block_copies_before_write(void **state) {
+    (void)state;
+    struct kv_pool *p = pool_new(16);
+    struct kv_seq a = {0}, b = {0};
+    int32_t t[64];
+    ramp(t, 64, 0);
+    prompt(p, &a, t, 64);
+    kv_fork(p, &b, &a);
+    t[40] = 777;
+    assert_int_equal(prompt(p, &b, t, 64), 40);
+    assert_int_equal(n_copied, 1);
+    assert_reads_back(&a);
+    assert_int_equal(a.tokens[40], 40);
+    assert_int_equal(b.tokens[40], 777);
+    kv_seq_release(p, &a);
+    kv_seq_release(p, &b);
+    kv_pool_free(p);
+}
+
+static void kv_the_other_branch_of_one_session_stays_in_the_cache(void **state) {
+    (void)state;
+    struct kv_pool *p = pool_new(16);
+    struct kv_seq s = {0};
+    int32_t t[80], u[80];
+    ramp(t, 80, 0);
+    ramp(u, 80, 0);
+    u[20] = 777;
+    prompt(p, &s, t, 80);
+    assert_int_equal(prompt(p, &s, u, 80), 20);
+    assert_int_equal(prompt(p, &s, t, 80), 79); /* back: nothing of the old branch was lost */
+    kv_seq_release(p, &s);
+    kv_pool_free(p);
+}
+
+static void kv_one_sequence_may_fill_the_pool_and_rewrite_it(void **state) {
+    (void)state;
+    struct kv_pool *p = pool_new(4);
+    struct kv_seq s = {0};
+    int32_t t[64];
+    ramp(t, 64, 0);
+    prompt(p, &s, t, 64);
+    assert_int_equal(kv_available(p), 0);
+    assert_int_equal(prompt(p, &s, t, 64), 63); /* no block for a copy: taken back in place */
+    assert_int_equal(n_copied, 0);
+    t[60] = 777;
+    assert_int_equal(prompt(p, &s, t, 64), 60);
+    kv_seq_release(p, &s);
+    kv_pool_free(p);
+}
+
+static void kv_exhaustion_is_reported_and_leaves_all_sound(void **state) {
+    (void)state;
+    struct kv_pool *p = pool_new(4);
+    struct kv_seq a = {0}, b = {0};
+    const struct kv_seq *all[2] = {&a, &b};
+    int32_t t[64], u[64];
+    ramp(t, 64, 0);
+    ramp(u, 64, 100);
+    prompt(p, &a, t, 40);
+    assert_int_equal(kv_match(p, &b, u, 30), 0);
+    assert_int_equal(kv_need(&b, 30), 2);
+    assert_false(kv_reserve(p, &b, 30));
+    assert_true(kv_consistent(p, all, 2));
+    kv_trim(p, &b);
+    assert_int_equal(kv_available(p), 1);
+    kv_seq_clear(p, &a);
+    assert_true(write_more(p, &b, u, 30));
+    kv_seq_release(p, &a);
+    kv_seq_release(p, &b);
+    kv_pool_free(p);
+}
+
+static void kv_hidden_sequences_neither_find_nor_publish(void **state) {
+    (void)state;
+    struct kv_pool *p = pool_new(16);
+    struct kv_seq a = {0}, h = {.hidden = true};
+    int32_t t[48];
+    ramp(t, 48, 0);
+    assert_int_equal(prompt(p, &h, t, 48), 0);
+    assert_int_equal(prompt(p, &a, t, 48), 0);
+    kv_seq_release(p, &h);
+    assert_int_equal(kv_n_cached(p), 0);
+    kv_seq_release(p, &a);
+    kv_pool_free(p);
+}
+
+/* Random life: prompts from a small family of branching texts, appends, forks, clears; contents
+ * and counts hold always. */
+static void kv_stays_sound_through_a_random_life(void **state) {
+    (void)state;
+    enum { N = 6 };
+    struct kv_pool *p = pool_new(26);
+    struct kv_seq s[N] = {{0}};
+    const struct kv_seq *all[N];
+    uint32_t r = 12345;
+    int refused = 0, kept = 0;
+    for (int i = 0; i < N; i++)
+        all[i] = &s[i];
+    for (int step = 0; step < 20000; step++) {
+        r = r * 1664525u + 1013904223u;
+        int i = (int)(r >> 8) % N, j = (int)(r >> 16) % N, what = (int)(r >> 24) % 8;
+        int32_t t[200];
+        if (what < 4) {
+            int n = 1 + (int)(r >> 7) % 150, turn = (int)(r >> 11) % 100,
+                branch = (int)(r >> 21) % 3;
+            for (int k = 0; k < n; k++)
+                t[k] = k < turn ? k : k + 1000 * branch;
+            int had = kv_match(p, &s[i], t, n);
+            kept += had;
+            refused += !write_more(p, &s[i], t + had, n - had);
+        } else if (what < 6 && s[i].n_tok < 160) {
+            ramp(t, 20, (int)(r >> 10) % 50);
+            refused += !write_more(p, &s[i], t, 1 + (int)(r >> 12) % 20);
+        } else if (what == 6 && i != j) {
+            kv_seq_clear(p, &s[i]);
+            kv_fork(p, &s[i], &s[j]);
+        } else {
+            kv_seq_clear(p, &s[i]);
+        }
+        for (int k = 0; k < N; k++)
+            assert_reads_back(&s[k]);
+        if (step % 16 == 0)
+            assert_true(kv_consistent(p, all, N));
+    }
+    assert_true(refused > 100); /* the pool was too small often enough */
+    assert_true(kept > 100000);
+    for (int i = 0; i < N; i++)
+        kv_seq_release(p, &s[i]);
+    assert_int_equal(kv_available(p), 26);
+    kv_pool_free(p);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(kv_second_turn_keeps_what_was_computed),
+        cmocka_unit_test(kv_equal_prefixes_share_blocks),
+        cmocka_unit_test(kv_twins_computed_at_once_become_one),
+        cmocka_unit_test(kv_released_blocks_are_found_again),
+        cmocka_unit_test(kv_shared_prefix_survives_eviction),
+        cmocka_unit_test(kv_eviction_takes_the_oldest_and_the_tail_first),
+        cmocka_unit_test(kv_fork_shares_all_and_copies_the_last_partial_block_on_write),
+        cmocka_unit_test(kv_divergence_inside_a_shared_block_copies_before_write),
+        cmocka_unit_test(kv_the_other_branch_of_one_session_stays_in_the_cache),
+        cmocka_unit_test(kv_one_sequence_may_fill_the_pool_and_rewrite_it),
+        cmocka_unit_test(kv_exhaustion_is_reported_and_leaves_all_sound),
+        cmocka_unit_test(kv_hidden_sequences_neither_find_nor_publish),
+        cmocka_unit_test(kv_stays_sound_through_a_random_life),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
