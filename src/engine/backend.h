@@ -1,0 +1,136 @@
+/*
+ * backend.h - what a device must be able to do; the layer graph is written once over this
+ * table.
+ *
+ * Activations are f32 matrices [T, K] with a row stride of weight_pad_k(K) floats, in memory
+ * that came from alloc(): for a device they are its own addresses and only download() reads
+ * them. alloc() gives zeros, and no function writes beyond a row's logical K columns, so the
+ * padding of a row stays zero and kernels may read it.
+ *
+ * KV: for each layer and block, K is [Hkv, D, 16] (the 16 tokens of a block innermost: 16
+ * scores are one vector, without horizontal sums) and V is [Hkv, 16, D] (a weighted sum of
+ * rows). Elements are f16 or f32; f16 saturates.
+ *
+ * A step: begin(), operations, finish(). Operations are ordered; a device may run them behind
+ * the caller's back until finish() or download(). One thread uses a backend at a time.
+ * Functions below "optional" may be NULL: the graph then composes them from the others.
+ */
+#ifndef LLMCHAT_ENGINE_BACKEND_H
+#define LLMCHAT_ENGINE_BACKEND_H
+
+#include "base/err.h"
+#include "engine/quant/weight.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { BACKEND_KV_BLOCK = 16, BACKEND_MAX_OUT = 4 };
+
+/* What a step may ask for at most; scratch is allocated from it once. */
+struct backend_limits {
+    int max_tok; /* rows of a matrix */
+    int max_k;   /* columns of an input of matmul */
+    int n_head, n_head_kv, head_dim;
+};
+
+/* The part of a batch that belongs to one sequence. */
+struct step_seq {
+    int first, n_tok;      /* rows first .. first + n_tok - 1 */
+    int n_past;            /* tokens in the cache before them */
+    const int32_t *blocks; /* [ceil((n_past + n_tok) / 16)] host memory */
+};
+
+/* One batch, as host data that stays valid until finish(). */
+struct step {
+    int T;
+    const int32_t *tokens; /* [T] */
+    const float *rope_cos; /* [T, rope_dim] pairs (cos a, cos a) */
+    const float *rope_sin; /* [T, rope_dim] pairs (-sin a, sin a) */
+    int rope_dim;
+    const struct step_seq *seqs; /* [n_seq] */
+    int n_seq;
+};
+
+/* One layer's part of the KV pool. */
+struct kv_layer {
+    void *k; /* [n_block, Hkv, D, 16] */
+    void *v; /* [n_block, Hkv, 16, D] */
+    bool f16;
+    int Hkv, D;
+};
+
+/* One output of a matmul: y [T, N] = x W^T. */
+struct matmul_out {
+    const struct weight *w; /* as bind() gave it */
+    float *y;
+    size_t ldy; /* row stride of y in floats, at least N */
+};
+
+struct backend {
+    const char *device;  /* "cpu" */
+    const char *kernels; /* "scalar", "avx2", "avx512" */
+    int threads;
+    bool host_memory; /* alloc() gives host memory, and outputs may be the caller's own */
+
+    void (*close)(struct backend *be);
+    /* Zeroed, at a 64-byte border; NULL when the device has no room. */
+    void *(*alloc)(struct backend *be, size_t bytes);
+    void (*free)(struct backend *be, void *p);
+    void (*download)(struct backend *be, void *host, const void *dev, size_t bytes);
+    /* Makes a weight or a vector of the mapped model usable by the device; *dev lives until
+     * close(). */
+    enum status (*bind)(struct backend *be, const struct weight *host, struct weight *dev,
+                        struct err *err);
+    enum status (*bind_vec)(struct backend *be, const float *host, int n, const float **dev,
+                            struct err *err);
+    enum status (*reserve)(struct backend *be, const struct backend_limits *lim,
+                           struct err *err);
+
+    void (*begin)(struct backend *be, const struct step *s);
+    enum status (*finish)(struct backend *be, struct err *err);
+
+    /* x[t] = row tokens[t] of w, for the step's tokens */
+    void (*embed)(struct backend *be, const struct weight *w, float *x);
+    /* y[t] = x[t] / sqrt(mean(x[t]^2) + eps) * g; x [T, K], g [K]; y may be x */
+    void (*norm)(struct backend *be, const float *x, const float *g, float eps, int T, int K,
+                 float *y);
+    /* out[i].y = x out[i].w^T for all outputs; x [T, K] */
+    void (*matmul)(struct backend *be, const float *x, int T, int K,
+                   const struct matmul_out *out, int n_out);
+    /* Rotates pairs (2i, 2i + 1) of the first rope_dim columns of each head; x [T, n_head * D]
+     * of the step's tokens */
+    void (*rope)(struct backend *be, float *x, int n_head, int D);
+    /* Stores the step's k and v [T, Hkv * D] at the sequences' positions */
+    void (*kv_write)(struct backend *be, const struct kv_layer *kv, const float *k,
+                     const float *v);
+    /* out[t, h] = softmax(q[t, h] . K / sqrt(D)) V over positions 0 .. of the token, its own
+     * included; head h reads KV head h / (H / Hkv); q, out [T, H * D] */
+    void (*attention)(struct backend *be, const struct kv_layer *kv, int H, const float *q,
+                      float *out);
+    /* y = g / (1 + exp(-g)) * u; all [T, K]; y may be g or u */
+    void (*act)(struct backend *be, const float *g, const float *u, int T, int K, float *y);
+    /* y += x; both [T, K] */
+    void (*add)(struct backend *be, const float *x, int T, int K, float *y);
+    /* y[i] = x[rows[i]]; x [.., K], y [n, K]; rows ascend, and y may be x */
+    void (*select)(struct backend *be, const float *x, const int32_t *rows, int n, int K,
+                   float *y);
+    /* Block src of a layer over block dst */
+    void (*kv_copy)(struct backend *be, const struct kv_layer *kv, int dst, int src);
+
+    /* optional: y += x w^T (the residual stream) */
+    void (*matmul_add)(struct backend *be, const float *x, int T, int K,
+                       const struct matmul_out *out);
+    /* optional: y [T, F] = act(x gate^T, x up^T) */
+    void (*ffn)(struct backend *be, const float *x, int T, int K, const struct weight *gate,
+                const struct weight *up, float *y);
+    /* optional: rope(q), rope(k), kv_write(k, v) at once; q and k are rotated in place */
+    void (*rope_kv)(struct backend *be, const struct kv_layer *kv, int H, float *q, float *k,
+                    const float *v);
+};
+
+/* The CPU. threads 0: as many as this process may use. The environment variable LLMCHAT_CPU
+ * (scalar, avx2, avx512) forces a kernel set; one that this CPU lacks, or an unknown word, is
+ * ST_UNSUPPORTED. */
+enum status cpu_backend_open(int threads, struct backend **out, struct err *err);
+
+#endif

@@ -1,0 +1,92 @@
+/*
+ * cpu.h - the CPU backend from inside: the kernels of an instruction set, and what drives them.
+ *
+ * cpu.c cuts operations into items for the pool and knows no instruction set; a kernel works on
+ * the rows or row tiles it is given, on one thread. Results don't depend on how the work was
+ * cut: for each output element a kernel does the same operations in the same order however many
+ * tokens it is given at once. So a prompt computed in pieces gives the bits of a prompt
+ * computed whole.
+ *
+ * int8 activations: each 64 inputs of a token become q = round(x / s) with s = absmax / 127;
+ * the weights of Q4 and I8 are used as u8 = code + 128 by the instructions that want one
+ * unsigned operand, and what that adds, 128 * sum(q), is the same for all rows: it is computed
+ * with q and starts the integer sum ("bias"). The scalar reference uses f32.
+ */
+#ifndef LLMCHAT_ENGINE_CPU_CPU_H
+#define LLMCHAT_ENGINE_CPU_CPU_H
+
+#include "engine/backend.h"
+
+enum {
+    CPU_ATT_ROWS = 24, /* query rows of one attention item */
+    CPU_ATT_CHUNK =
+        256, /* keys whose scores are held at once; softmax parts are merged in this grain */
+    CPU_PANEL_TILES = 2, /* row tiles that are expanded at once for many tokens */
+};
+
+/* An input of matmul. */
+struct cpu_input {
+    const float *x; /* [T, K], stride ldx = weight_pad_k(K), the padding is zero */
+    size_t ldx;
+    int T, K;
+    const int8_t *q;     /* [T, Kp]; NULL: the kernels read x */
+    const float *scale;  /* [T, Kp/64] */
+    const int32_t *bias; /* [T, Kp/64] -128 * sum of a group's q */
+};
+
+/* Query rows of one KV head against one chunk of its keys. */
+struct cpu_att {
+    const struct kv_layer *kv;
+    const int32_t *blocks; /* of the sequence */
+    int head;              /* KV head */
+    int R;                 /* rows, at most CPU_ATT_ROWS */
+    const float *q;        /* [R, D] */
+    const int *limit;      /* [R] keys that a row sees, ascending */
+    float *scores;         /* [CPU_ATT_ROWS, CPU_ATT_CHUNK] scratch */
+};
+
+struct cpu_kernels {
+    const char *name;
+    /* x [K] to q [Kp], scale and bias [Kp/64]; NULL: matmul reads f32 for every weight type */
+    void (*quantize)(const float *x, int K, int8_t *q, float *scale, int32_t *bias);
+    /* Tiles tile .. tile + n_tile - 1 of y (+)= x w^T; y points at the first tile's column 0.
+     * Columns beyond N are not written. scratch: cpu_scratch_bytes(). */
+    void (*matmul)(const struct cpu_input *in, const struct weight *w, int tile, int n_tile,
+                   float *y, size_t ldy, bool add, void *scratch);
+    void (*norm)(const float *x, const float *g, float eps, int K, float *y); /* one row */
+    /* one head's leading n columns, pairs (2i, 2i + 1); tables as in struct step */
+    void (*rope)(float *x, const float *c, const float *s, int n);
+    void (*act)(const float *g, const float *u, int n, float *y); /* y = g / (1 + exp(-g)) u */
+    void (*axpby)(float a, const float *x, float b, int n, float *y); /* y = a x + b y */
+    /* one head of one token: k, v [D] to slot 0..15 of the head's part of a block */
+    void (*kv_put)(const struct kv_layer *kv, const float *k, const float *v, int slot,
+                   void *dst_k, void *dst_v);
+    /* Keys key .. key + n - 1 (key a multiple of the chunk) for rows row .. R - 1, of which
+     * each sees at least one: m [R] = max score, l [R] = sum exp(s - m), o [R, D] = sum exp(s -
+     * m) v */
+    void (*att_chunk)(const struct cpu_att *a, int row, int key, int n, float *m, float *l,
+                      float *o);
+};
+
+extern const struct cpu_kernels cpu_scalar;
+/* The kernel sets that this CPU and its operating system can run, best first, ending with
+ * cpu_scalar; returns how many. Two sets may have the same name (avx512 with and without VNNI).
+ */
+int cpu_kernel_sets(const struct cpu_kernels *out[8]);
+/* The set that LLMCHAT_CPU asks for, or the best. */
+enum status cpu_choose(const struct cpu_kernels **out, struct err *err);
+/* A backend with a given kernel set; cpu_backend_open() chooses one. */
+enum status cpu_backend_new(const struct cpu_kernels *k, int threads, struct backend **out,
+                            struct err *err);
+
+/* Scratch of a thread for inputs up to max_k columns. */
+size_t cpu_scratch_bytes(int max_k);
+/* Row n of w as floats: out [K]. */
+void cpu_weight_row(const struct weight *w, int n, float *out);
+/* Scales of a tile's rows, exactly: out [Kp/64, 16]; w is I8 or Q4. */
+void cpu_tile_scales(const struct weight *w, int tile, float *out);
+float cpu_f16_to_f32(uint16_t h);
+/* Rounds to nearest even, saturates at +-65504; NaN stays NaN. */
+uint16_t cpu_f32_to_f16(float f);
+
+#endif

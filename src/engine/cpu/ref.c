@@ -1,0 +1,205 @@
+/*
+ * ref.c - every operation in plain C and f32: what the vector kernels are held against, and
+ * what runs on any CPU.
+ *
+ * Weights are used at their exact value (table[nibble] * absmax and so on) and activations are
+ * not rounded to int8, so this is also the yardstick for what int8 activations cost. A tile of
+ * 16 rows is unpacked to [K, 16] floats once for all tokens of a call. Sums run over k in
+ * ascending order, one f32 accumulator for each output.
+ */
+#include "engine/cpu/cpu.h"
+#include <math.h>
+#include <string.h>
+
+float cpu_f16_to_f32(uint16_t h) {
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exp = h >> 10 & 31, man = h & 1023, bits;
+    float f;
+    if (exp == 0) {
+        f = (float)man * 0x1p-24f;
+        return sign ? -f : f;
+    }
+    bits = sign | (exp == 31 ? 0x7f800000u : (exp + 112) << 23) | man << 13;
+    memcpy(&f, &bits, 4);
+    return f;
+}
+
+uint16_t cpu_f32_to_f16(float f) {
+    uint32_t bits;
+    memcpy(&bits, &f, 4);
+    uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
+    float a = fabsf(f);
+    if (isnan(f))
+        return sign | 0x7e00;
+    if (a >= 65504.0f)
+        return sign | 0x7bff;
+    if (a < 0x1p-14f) /* subnormal: a multiple of 2^-24; rintf rounds to even */
+        return sign | (uint16_t)rintf(a * 0x1p24f);
+    bits &= 0x7fffffff;
+    bits += 0xfff + (bits >> 13 & 1);
+    uint32_t h = (bits >> 13) - (112u << 10);
+    return sign | (uint16_t)(h > 0x7bff ? 0x7bff : h);
+}
+
+static float bf16_to_f32(uint16_t h) {
+    uint32_t bits = (uint32_t)h << 16;
+    float f;
+    memcpy(&f, &bits, 4);
+    return f;
+}
+
+/* Position of absmax n, g; rows of padding read the last one, their weights are zero. */
+static float q4_scale(const struct weight *w, int n, int g) {
+    size_t G = (size_t)w->Kp / WEIGHT_GROUP, last = (size_t)w->N * G - 1;
+    size_t at = (size_t)n * G + (size_t)g;
+    if (at > last)
+        at = last;
+    uint8_t code = w->code[((size_t)(n / 16) * G + (size_t)g) * 16 + (size_t)(n % 16)];
+    return w->code_map[code] * w->absmax2[at / WEIGHT_SCALE_BLOCK] + w->offset;
+}
+
+void cpu_tile_scales(const struct weight *w, int tile, float *out) {
+    int G = w->Kp / WEIGHT_GROUP;
+    if (w->type == WEIGHT_I8) {
+        memcpy(out, w->scale + (size_t)tile * (size_t)G * 16, (size_t)G * 16 * sizeof *out);
+        return;
+    }
+    for (int g = 0; g < G; g++)
+        for (int r = 0; r < 16; r++)
+            out[g * 16 + r] = q4_scale(w, tile * 16 + r, g);
+}
+
+/* Weight (n, k). */
+static float weight_at(const struct weight *w, int n, int k) {
+    size_t tile = (size_t)(n / 16), r = (size_t)(n % 16), Kp = (size_t)w->Kp, i = (size_t)k;
+    switch (w->type) {
+    case WEIGHT_F32:
+        return ((const float *)w->data)[(tile * Kp + i) * 16 + r];
+    case WEIGHT_BF16:
+        return bf16_to_f32(
+            ((const uint16_t *)w->data)[((tile * Kp / 2 + i / 2) * 16 + r) * 2 + i % 2]);
+    case WEIGHT_I8:
+        return (float)((const int8_t *)
+                           w->data)[((tile * Kp / 4 + i / 4) * 16 + r) * 4 + i % 4] *
+               w->scale[(tile * (Kp / 64) + i / 64) * 16 + r];
+    case WEIGHT_Q4: {
+        uint8_t two =
+            ((const uint8_t *)w->data)[((tile * Kp / 8 + i / 8) * 16 + r) * 4 + i % 4];
+        return w->table[i % 8 < 4 ? two & 15 : two >> 4] * q4_scale(w, n, k / 64);
+    }
+    }
+    return 0;
+}
+
+void cpu_weight_row(const struct weight *w, int n, float *out) {
+    for (int k = 0; k < w->K; k++)
+        out[k] = weight_at(w, n, k);
+}
+
+static void ref_matmul(const struct cpu_input *in, const struct weight *w, int tile, int n_tile,
+                       float *y, size_t ldy, bool add, void *scratch) {
+    float *wt = scratch; /* [K, 16] */
+    for (int i = 0; i < n_tile; i++) {
+        int n0 = (tile + i) * 16, rows = w->N - n0 < 16 ? w->N - n0 : 16;
+        for (int k = 0; k < w->K; k++)
+            for (int r = 0; r < rows; r++)
+                wt[k * 16 + r] = weight_at(w, n0 + r, k);
+        for (int t = 0; t < in->T; t++) {
+            const float *x = in->x + (size_t)t * in->ldx;
+            float *out = y + (size_t)t * ldy + (size_t)i * 16, acc[16] = {0};
+            for (int k = 0; k < w->K; k++)
+                for (int r = 0; r < rows; r++)
+                    acc[r] += x[k] * wt[k * 16 + r];
+            for (int r = 0; r < rows; r++)
+                out[r] = add ? out[r] + acc[r] : acc[r];
+        }
+    }
+}
+
+static void ref_norm(const float *x, const float *g, float eps, int K, float *y) {
+    float sum = 0;
+    for (int k = 0; k < K; k++)
+        sum += x[k] * x[k];
+    float scale = 1.0f / sqrtf(sum / (float)K + eps);
+    for (int k = 0; k < K; k++)
+        y[k] = x[k] * scale * g[k];
+}
+
+static void ref_rope(float *x, const float *c, const float *s, int n) {
+    for (int i = 0; i < n; i += 2) {
+        float a = x[i], b = x[i + 1];
+        x[i] = a * c[i] + b * s[i];
+        x[i + 1] = b * c[i + 1] + a * s[i + 1];
+    }
+}
+
+static void ref_act(const float *g, const float *u, int n, float *y) {
+    for (int i = 0; i < n; i++)
+        y[i] = g[i] / (1.0f + expf(-g[i])) * u[i];
+}
+
+static void ref_axpby(float a, const float *x, float b, int n, float *y) {
+    for (int i = 0; i < n; i++)
+        y[i] = a * x[i] + b * y[i];
+}
+
+static void ref_kv_put(const struct kv_layer *kv, const float *k, const float *v, int slot,
+                       void *dst_k, void *dst_v) {
+    for (int d = 0; d < kv->D; d++) {
+        size_t ik = (size_t)d * 16 + (size_t)slot,
+               iv = (size_t)slot * (size_t)kv->D + (size_t)d;
+        if (kv->f16) {
+            ((uint16_t *)dst_k)[ik] = cpu_f32_to_f16(k[d]);
+            ((uint16_t *)dst_v)[iv] = cpu_f32_to_f16(v[d]);
+        } else {
+            ((float *)dst_k)[ik] = k[d];
+            ((float *)dst_v)[iv] = v[d];
+        }
+    }
+}
+
+static float kv_at(const struct kv_layer *kv, const void *base, size_t i) {
+    return kv->f16 ? cpu_f16_to_f32(((const uint16_t *)base)[i]) : ((const float *)base)[i];
+}
+
+static void ref_att_chunk(const struct cpu_att *a, int row, int key, int n, float *m, float *l,
+                          float *o) {
+    const struct kv_layer *kv = a->kv;
+    size_t D = (size_t)kv->D, part = D * 16;
+    float scale = 1.0f / sqrtf((float)D);
+    for (int r = row; r < a->R; r++) {
+        int n_see = a->limit[r] - key < n ? a->limit[r] - key : n;
+        const float *q = a->q + (size_t)r * D;
+        float *s = a->scores, *out = o + (size_t)r * D;
+        m[r] = -INFINITY;
+        for (int j = 0; j < n_see; j++) {
+            size_t b = (size_t)a->blocks[(key + j) / 16], slot = (size_t)(key + j) % 16;
+            size_t base = (b * (size_t)kv->Hkv + (size_t)a->head) * part;
+            s[j] = 0;
+            for (size_t d = 0; d < D; d++)
+                s[j] += q[d] * kv_at(kv, kv->k, base + d * 16 + slot);
+            s[j] *= scale;
+            m[r] = fmaxf(m[r], s[j]);
+        }
+        l[r] = 0;
+        memset(out, 0, D * sizeof *out);
+        for (int j = 0; j < n_see; j++) {
+            size_t b = (size_t)a->blocks[(key + j) / 16], slot = (size_t)(key + j) % 16;
+            size_t base = (b * (size_t)kv->Hkv + (size_t)a->head) * part;
+            float p = expf(s[j] - m[r]);
+            l[r] += p;
+            for (size_t d = 0; d < D; d++)
+                out[d] += p * kv_at(kv, kv->v, base + slot * D + d);
+        }
+    }
+}
+
+const struct cpu_kernels cpu_scalar = {
+    .name = "scalar",
+    .matmul = ref_matmul,
+    .norm = ref_norm,
+    .rope = ref_rope,
+    .act = ref_act,
+    .axpby = ref_axpby,
+    .kv_put = ref_kv_put,
+    .att_chunk = ref_att_chunk,
+};
