@@ -1,0 +1,37 @@
+/*
+ * pack.h - rows of f32 into the tiled layouts of weight.h, and back.
+ *
+ * The unit of work is a tile: 16 rows of Kp inputs. Creating a model streams tile after tile;
+ * tests pack whole matrices. These are the reference: plain loops over (row, input), the
+ * layout's formula written once in each direction.
+ */
+#ifndef LLMCHAT_ENGINE_QUANT_PACK_H
+#define LLMCHAT_ENGINE_QUANT_PACK_H
+
+#include "engine/quant/weight.h"
+
+const char *weight_type_name(enum weight_type t);     /* "f32", "bf16", "i8", "q4" */
+size_t weight_tile_bytes(enum weight_type t, int Kp); /* data of 16 rows */
+/* Entries of absmax2 in the file: one for each 256 groups of all Np rows, so that kernels may
+ * look up padding rows too, rounded up to whole 64 bytes. Entries beyond ceil(N * G / 256) are
+ * zero. */
+size_t weight_absmax2_len(int N, int K);
+
+/* rows [16, Kp] (padding zero) -> data [weight_tile_bytes()] and, for I8 and Q4, scale [16, G]
+ * in row order: the scale of an I8 group, the absmax of a Q4 group (still to be
+ * double-quantised). scale may be NULL for F32 and BF16. */
+void weight_pack_tile(enum weight_type t, const float *rows, int Kp, void *data, float *scale);
+/* The order of the file for one tile's scales or codes: [16, G] -> [G, 16]. */
+void weight_tile_scales(const float *scale, int G, float *out);
+void weight_tile_codes(const uint8_t *code, int G, uint8_t *out);
+
+/* A whole matrix x [N, K] in its own heap storage. */
+void weight_pack(struct weight *w, enum weight_type t, const float *x, int N, int K);
+void weight_pack_release(struct weight *w); /* only for what weight_pack() made */
+
+/* The values of row n (0..Np-1): out [K]. */
+void weight_unpack_row(const struct weight *w, int n, float *out);
+/* The scale of group g of row n: I8 scale, Q4 absmax after double quantisation, else 1. */
+float weight_group_scale(const struct weight *w, int n, int g);
+
+#endif
