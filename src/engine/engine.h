@@ -16,6 +16,7 @@
 
 #include "base/err.h"
 #include "base/mailbox.h"
+#include "base/mem.h"
 #include <stddef.h>
 #include <stdint.h>
 
@@ -156,6 +157,11 @@ void session_cancel(struct session *s);
  * no session and leaves none changed. */
 enum status engine_logits(struct engine *e, const int32_t *tokens, int n_tok, int first,
                           float *out, struct err *err);
+
+/* For `doctor`: appends the processor's name and the features that choose the kernels; and the cores that this process
+ * may use (affinity and container limits count). */
+void engine_cpu_features(struct buf *out);
+int engine_usable_cores(void);
 
 /* The engine's own tokenizer and template, for text.h. */
 struct text_model;

@@ -32,6 +32,7 @@ enum status store_recover(struct store *s, int *n, struct err *err);
 /* "ok", or what PRAGMA quick_check and the foreign-key check found. out is appended to. */
 enum status store_check(struct store *s, struct buf *out, struct err *err);
 const char *store_path(const struct store *s);
+const char *store_library(void); /* the library's version */
 /* A number that changes when another connection has changed the database. */
 enum status store_version(struct store *s, int64_t *version, struct err *err);
 
@@ -72,6 +73,7 @@ struct conversation {
     char *settings_json; /* sampling settings of this conversation; "" none */
     char *draft;         /* text typed and not sent */
     int64_t leaf;        /* active message, 0: empty */
+    int64_t keep_from; /* what the model sees of a branch begins with this message; 0: whole */
     int64_t created_ms, updated_ms;
     int n_messages; /* in the whole tree */
     bool deleted;
@@ -103,14 +105,21 @@ enum status store_conv_set_settings(struct store *s, int64_t id, const char *jso
 enum status store_conv_set_draft(struct store *s, int64_t id, const char *draft,
                                  struct err *err);
 enum status store_conv_set_leaf(struct store *s, int64_t id, int64_t message, struct err *err);
+/* A branch that holds `message` is shown to the model from there on (0: whole); other branches
+ * are not touched by it. */
+enum status store_conv_set_keep_from(struct store *s, int64_t id, int64_t message,
+                                     struct err *err);
+/* For imports: when the conversation began and last changed. */
+enum status store_conv_set_times(struct store *s, int64_t id, int64_t created_ms,
+                                 int64_t updated_ms, struct err *err);
 /* A deleted conversation is kept, hidden, until it is purged: undo is store_conv_undelete. */
 enum status store_conv_delete(struct store *s, int64_t id, struct err *err);
 enum status store_conv_undelete(struct store *s, int64_t id, struct err *err);
 enum status store_conv_purge(struct store *s, int64_t older_than_ms, struct err *err);
 
-/* Inserts a message below parent and makes it the conversation's leaf, in one transaction. m:
- * parent, role, text, state, model, settings_json, seed are used (NULL strings count as "");
- * created_ms 0: now. */
+/* Inserts a message below parent and makes it the conversation's leaf, in one transaction. Of m
+ * all but id, conv and the sibling numbers is used (NULL strings count as ""); created_ms 0:
+ * now. */
 enum status store_msg_add(struct store *s, int64_t conv, const struct message *m, int64_t *id,
                           struct err *err);
 /* Replaces the text of a reply that streams (the whole text so far). */

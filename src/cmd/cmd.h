@@ -1,0 +1,136 @@
+/*
+ * cmd.h - sub-commands: a table of commands, and one table of options for each.
+ *
+ * The tables feed the parser, --help, the man page and the shell completions, so that these
+ * can't disagree. A command gets its arguments parsed and checked; it prints answers to
+ * standard output and everything else to standard error, and returns an exit code: 0 done, 1
+ * failed, 2 wrong usage, 130 interrupted.
+ */
+#ifndef LLMCHAT_CMD_CMD_H
+#define LLMCHAT_CMD_CMD_H
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "chat/config.h"
+#include "chat/settings.h"
+#include <stdio.h>
+
+enum opt_type { OPT_FLAG, OPT_TEXT, OPT_COUNT, OPT_CHOICE, OPT_TEXTS };
+
+struct opt {
+    const char *name;   /* long name, without dashes; NULL ends a table */
+    char letter;        /* short name or 0 */
+    enum opt_type type; /* COUNT: a whole number >= min; CHOICE: one of the words of arg; TEXTS:
+                           may come again */
+    const char *arg;  /* what the value is called in the help: "FILE", or "a|b|c" for CHOICE */
+    long min;         /* COUNT */
+    const char *help; /* one sentence without a full stop */
+};
+
+enum {
+    CMD_SETTINGS = 1,
+    CMD_CONFIG = 2
+}; /* takes every setting of settings.h as an option; reads the configuration */
+
+struct args;
+
+struct command {
+    const char *name;
+    const char *usage;      /* positional arguments: "MODEL [PROMPT…]" */
+    const char *summary;    /* one line, a sentence without a full stop */
+    const char *details;    /* paragraphs for --help and the man page */
+    int min_args, max_args; /* positional; -1: any number */
+    int flags;
+    const struct opt *opts;
+    int (*run)(struct args *a);
+};
+extern const struct command
+    commands[]; /* main.c; the first is the interface, without a name; NULL summary ends */
+extern const struct opt common_opts[];
+
+struct args {
+    const struct command *cmd;
+    char **pos; /* [n_pos] */
+    int n_pos;
+    struct config
+        config; /* with CMD_CONFIG or CMD_SETTINGS: file, then options of the command line */
+    struct strlist set_names; /* settings that the command line named */
+    struct {
+        const struct opt *opt;
+        const char *value;
+    } * given; /* [n_given] in order */
+    size_t n_given;
+};
+
+/* Finds the command, parses, runs it; returns the exit code. */
+int cmd_main(int argc, char **argv);
+
+/* What was given; names that the command's table lacks are a bug (assert). */
+bool arg_flag(const struct args *a, const char *name);
+const char *arg_text(const struct args *a, const char *name); /* NULL: not given */
+long arg_count(const struct args *a, const char *name, long otherwise);
+size_t arg_texts(const struct args *a, const char *name, const char **out, size_t max);
+
+/* --help, the man page's command sections (roff), completions. */
+void help_overview(FILE *f);
+void help_command(FILE *f, const struct command *c);
+void help_man(FILE *f);
+
+/* -- output -- */
+int fail(
+    const struct err *err); /* prints "llmchat: MESSAGE", returns the exit code of err->code */
+int failf(enum status st, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void note(const char *fmt, ...)
+    __attribute__((format(printf, 1, 2))); /* one line to standard error */
+bool colour_wanted(FILE *f);               /* a terminal, NO_COLOR unset, TERM not dumb */
+/* Text from outside to standard output: as it is to a file or pipe, made safe on a terminal. */
+void put_text(const char *s, size_t len);
+void put_json(void *takes_json); /* a json_t, printed on one line */
+/* Bytes as "98.4 MB", a count as "134.5M". Static storage, eight deep. */
+const char *show_bytes(uint64_t n);
+const char *show_count(uint64_t n);
+/* Milliseconds since 1970 as local "2026-11-23 14:05", and as ISO 8601 UTC. */
+const char *show_time(int64_t unix_ms);
+const char *show_iso(int64_t unix_ms);
+
+/* The progress callback of models.h and engine.h: a bar with rate and ETA on standard error
+ * after a second, nothing where that is no terminal; false once SIGINT came. user is ignored.
+ */
+bool progress_show(void *user, const char *what, uint64_t done, uint64_t total);
+void progress_clear(void);
+
+/* After this SIGINT and SIGTERM only set a flag and wake poll(). */
+void interrupt_catch(void);
+bool interrupted(void);
+int interrupt_fd(void); /* readable once interrupted */
+
+/* -- shared by commands -- */
+struct store;
+enum status open_store(struct store **out, struct err *err); /* the person's database */
+enum status read_input(const char *path, size_t max_bytes, struct buf *out,
+                       struct err *err); /* "-": stdin */
+enum status parse_id(const char *s, int64_t *out, struct err *err);
+
+int cmd_ui(struct args *a);
+int cmd_run(struct args *a);
+int cmd_create(struct args *a);
+int cmd_list(struct args *a);
+int cmd_show(struct args *a);
+int cmd_rm(struct args *a);
+int cmd_cp(struct args *a);
+int cmd_chats(struct args *a);
+int cmd_search(struct args *a);
+int cmd_export(struct args *a);
+int cmd_import(struct args *a);
+int cmd_tokenize(struct args *a);
+int cmd_template(struct args *a);
+int cmd_eval(struct args *a);
+int cmd_bench(struct args *a);
+int cmd_doctor(struct args *a);
+int cmd_help(struct args *a);
+
+extern const struct opt ui_opts[], run_opts[], create_opts[], list_opts[], show_opts[],
+    rm_opts[], cp_opts[], chats_opts[], search_opts[], export_opts[], import_opts[],
+    tokenize_opts[], template_opts[], eval_opts[], bench_opts[], doctor_opts[], help_opts[];
+
+#endif

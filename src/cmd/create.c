@@ -1,0 +1,43 @@
+/*
+ * create.c - `llmchat create NAME --from FILE`.
+ */
+#include "cmd/cmd.h"
+#include "engine/models.h"
+
+const struct opt create_opts[] = {
+    {"from", 0, OPT_TEXT, "FILE", 0, "The GGUF file to make the model from"},
+    {"quant", 0, OPT_CHOICE, "nf4|int8|bf16|f32", 0, "Linear layers (default nf4)"},
+    {"head-quant", 0, OPT_CHOICE, "nf4|int8|bf16|f32", 0,
+     "Token embedding and output head (default int8 beside nf4 and int8, else as --quant)"},
+    {"force", 'f', OPT_FLAG, NULL, 0, "Replace an installed model of this name"},
+    {0},
+};
+
+int cmd_create(struct args *a) {
+    struct err err = {0};
+    if (!arg_text(a, "from"))
+        return failf(ST_USAGE, "create needs --from FILE (a GGUF file)");
+    struct create_params p = {
+        .name = a->pos[0],
+        .from = arg_text(a, "from"),
+        .quant = QUANT_NF4,
+        .head_quant = QUANT_N,
+        .replace = arg_flag(a, "force"),
+        .progress = progress_show,
+    };
+    if (arg_text(a, "quant"))
+        quant_parse(arg_text(a, "quant"), &p.quant);
+    if (arg_text(a, "head-quant"))
+        quant_parse(arg_text(a, "head-quant"), &p.head_quant);
+    interrupt_catch();
+    if (models_create(&p, &err) != ST_OK)
+        return fail(&err);
+    progress_clear();
+    struct model_info m = {0};
+    if (models_info(p.name, &m, &err) != ST_OK)
+        return fail(&err);
+    note("%s: %s, %s parameters, %s, %s", m.name, m.architecture, show_count(m.n_params),
+         m.quant, show_bytes(m.file_bytes));
+    model_info_release(&m);
+    return 0;
+}

@@ -1,0 +1,184 @@
+/*
+ * doctor.c - `llmchat doctor`: what was found on this machine, for a person with a problem and
+ * for a report.
+ *
+ * It only looks: it opens the database as the program does (which creates it), runs SQLite's
+ * checks on it, and reads the headers of the installed models. Exit code 1 when something is
+ * wrong that stops llmchat from working.
+ */
+#include "base/path.h"
+#include "cmd/cmd.h"
+#include "engine/engine.h"
+#include "engine/models.h"
+#include "store/store.h"
+#include <curses.h>
+#include <jansson.h>
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+#include <utf8proc.h>
+#include <yaml.h>
+
+const struct opt doctor_opts[] = {
+    {"json", 0, OPT_FLAG, NULL, 0, "Print a JSON object"},
+    {0},
+};
+
+struct report {
+    json_t *all;
+    bool json, bad;
+};
+
+/* One finding; ok false counts as a problem. */
+static void finding(struct report *r, const char *section, const char *key, bool ok,
+                    const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+
+static void finding(struct report *r, const char *section, const char *key, bool ok,
+                    const char *fmt, ...) {
+    char text[1024];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    r->bad |= !ok;
+    if (!r->json) {
+        printf("%s %-10s %-12s %s\n", ok ? "ok  " : "BAD ", section, key, text);
+        return;
+    }
+    json_t *s = json_object_get(r->all, section);
+    if (!s) {
+        s = json_object();
+        json_object_set_new(r->all, section, s);
+    }
+    json_object_set_new(s, key, json_pack("{s:b, s:s}", "ok", ok, "found", text));
+}
+
+static void processor(struct report *r) {
+    struct buf b = {0};
+    engine_cpu_features(&b);
+    finding(r, "machine", "processor", true, "%s", buf_str(&b));
+    buf_release(&b);
+    finding(r, "machine", "cores", true, "%d usable", engine_usable_cores());
+    long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGE_SIZE);
+    finding(r, "machine", "memory", true, "%s", show_bytes((uint64_t)pages * (uint64_t)size));
+    finding(r, "machine", "gpu", true, "not used: this build has no GPU support");
+}
+
+static void libraries(struct report *r) {
+    char v[64];
+    finding(r, "libraries", "sqlite", true, "%s", store_library());
+    finding(r, "libraries", "ncurses", true, "%s", curses_version());
+    pcre2_config(PCRE2_CONFIG_VERSION, v);
+    uint32_t jit = 0;
+    pcre2_config(PCRE2_CONFIG_JIT, &jit);
+    finding(r, "libraries", "pcre2", true, "%s%s", v, jit ? ", JIT" : ", no JIT");
+    finding(r, "libraries", "utf8proc", true, "%s", utf8proc_version());
+    finding(r, "libraries", "jansson", true, "%s", JANSSON_VERSION);
+    finding(r, "libraries", "libyaml", true, "%s", yaml_get_version_string());
+}
+
+static void folders(struct report *r) {
+    static const struct {
+        enum path_root root;
+        const char *name;
+    } roots[] = {{PATH_CONFIG, "config"},
+                 {PATH_DATA, "data"},
+                 {PATH_STATE, "state"},
+                 {PATH_CACHE, "cache"}};
+    for (size_t i = 0; i < sizeof roots / sizeof *roots; i++) {
+        struct err err = {0};
+        char *dir = NULL;
+        if (path_root(roots[i].root, &dir, &err) != ST_OK) {
+            finding(r, "folders", roots[i].name, false, "%s", err.msg);
+            continue;
+        }
+        struct statvfs fs;
+        bool writable = access(dir, W_OK) == 0;
+        finding(r, "folders", roots[i].name, writable, "%s%s, %s free", dir,
+                writable ? "" : " (not writable)",
+                statvfs(dir, &fs) == 0 ? show_bytes((uint64_t)fs.f_bavail * fs.f_frsize) : "?");
+        free(dir);
+    }
+    char *share = path_share("prompts");
+    bool there = access(share, R_OK) == 0;
+    finding(r, "folders", "prompts", there, "%s%s", share, there ? "" : " (missing)");
+    free(share);
+}
+
+static void database(struct report *r) {
+    struct err err = {0};
+    struct store *s = NULL;
+    if (open_store(&s, &err) != ST_OK) {
+        finding(r, "database", "chats", false, "%s", err.msg);
+        return;
+    }
+    struct buf b = {0};
+    struct conversation_list l = {0};
+    bool checked = store_check(s, &b, &err) == ST_OK;
+    bool ok = checked && strcmp(buf_str(&b), "ok") == 0;
+    if (store_conv_list(s, 0, &l, &err) == ST_OK && ok)
+        finding(r, "database", "chats", true, "%s: sound, %zu conversations", store_path(s),
+                l.n);
+    else
+        finding(r, "database", "chats", false, "%s: %s", store_path(s),
+                checked ? buf_str(&b) : err.msg);
+    conversation_list_release(&l);
+    buf_release(&b);
+    store_close(s);
+}
+
+static void models(struct report *r) {
+    struct err err = {0};
+    struct model_list l = {0};
+    if (models_list(&l, &err) != ST_OK) {
+        finding(r, "models", "folder", false, "%s", err.msg);
+        return;
+    }
+    for (size_t i = 0; i < l.n; i++)
+        finding(r, "models", l.v[i].name, true, "%s, %s, %s", l.v[i].architecture, l.v[i].quant,
+                show_bytes(l.v[i].file_bytes));
+    for (size_t i = 0; i < l.broken.n; i++) {
+        char key[24];
+        snprintf(key, sizeof key, "broken %zu", i + 1);
+        finding(r, "models", key, false, "%s", l.broken.v[i]);
+    }
+    if (!l.n)
+        finding(r, "models", "none", true,
+                "no model is installed: llmchat create NAME --from FILE.gguf");
+    model_list_release(&l);
+}
+
+static void configuration(struct report *r) {
+    struct config c;
+    struct err err = {0};
+    config_init(&c);
+    bool ok = config_load(NULL, &c, &err) == ST_OK;
+    const char *path = c.path ? c.path : "";
+    finding(r, "config", "file", ok, "%s",
+            !ok                       ? err.msg
+            : access(path, F_OK) == 0 ? path
+                                      : "none, defaults are used");
+    config_release(&c);
+}
+
+int cmd_doctor(struct args *a) {
+    struct report r = {.json = arg_flag(a, "json")};
+    r.all = json_pack("{s:s}", "version", PACKAGE_VERSION);
+    if (!r.json)
+        printf("     llmchat    version      %s\n", PACKAGE_VERSION);
+    processor(&r);
+    libraries(&r);
+    folders(&r);
+    configuration(&r);
+    database(&r);
+    models(&r);
+    if (r.json)
+        put_json(r.all);
+    else
+        json_decref(r.all);
+    return r.bad ? 1 : 0;
+}

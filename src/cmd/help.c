@@ -1,0 +1,291 @@
+/*
+ * help.c - the option tables as --help, as sections of the man page (roff) and as shell
+ * completions.
+ *
+ * llmchat(1) is written by hand where it explains and generated where it lists: `llmchat help
+ * --man` prints the sections COMMANDS and SETTINGS, which the build puts into man/llmchat.1.in.
+ */
+#include "base/utf8.h"
+#include "cmd/cmd.h"
+#include <stdlib.h>
+#include <string.h>
+
+const struct opt help_opts[] = {
+    {"man", 0, OPT_FLAG, NULL, 0, "Print the sections of the man page that list commands"},
+    {"completion", 0, OPT_CHOICE, "bash|zsh|fish", 0, "Print a completion script for a shell"},
+    {0},
+};
+
+/* Prints text broken at blanks to `width` cells, each line after the first indented. */
+static void wrap(FILE *f, const char *text, int indent, int width) {
+    int col = indent;
+    while (*text) {
+        size_t len = strcspn(text, " \n");
+        int cells = (int)utf8_cells(text, len);
+        if (col > indent && col + 1 + cells > width) {
+            fprintf(f, "\n%*s", indent, "");
+            col = indent;
+        } else if (col > indent) {
+            fputc(' ', f);
+            col++;
+        }
+        fwrite(text, 1, len, f);
+        col += cells;
+        text += len;
+        if (*text == '\n') {
+            fprintf(f, "\n%*s", indent, "");
+            col = indent;
+            text++;
+        } else if (*text) {
+            text++;
+        }
+    }
+    fputc('\n', f);
+}
+
+static void print_opt(FILE *f, const char *left, const char *help) {
+    enum { COLUMN = 30 };
+    int cells = (int)utf8_cells(left, strlen(left));
+    fprintf(f, "  %s%*s", left, cells + 2 < COLUMN ? COLUMN - cells - 2 : 0, "");
+    if (cells + 2 >= COLUMN)
+        fprintf(f, "\n%*s", COLUMN, "");
+    wrap(f, help, COLUMN, 92);
+}
+
+static char *opt_left(const struct opt *o) {
+    char letter[8] = "    ";
+    if (o->letter)
+        snprintf(letter, sizeof letter, "-%c, ", o->letter);
+    return xasprintf("%s--%s%s%s", letter, o->name, o->arg ? " " : "", o->arg ? o->arg : "");
+}
+
+static char *dashed(const char *name) {
+    char *s = xstrdup(name);
+    for (char *p = s; *p; p++)
+        if (*p == '_')
+            *p = '-';
+    return s;
+}
+
+static char *setting_text(const struct setting_def *d) {
+    struct buf b = {0};
+    buf_adds(&b, d->help);
+    if (d->type != SETTING_LIST)
+        buf_addf(&b, " (%.10g to %.10g, default %.10g%s%s)", d->min, d->max, d->def,
+                 d->off ? "; " : "", d->off ? d->off : "");
+    return buf_take(&b);
+}
+
+static void print_settings(FILE *f) {
+    for (size_t i = 0; i < n_setting_defs; i++) {
+        char *name = dashed(setting_defs[i].name), *help = setting_text(&setting_defs[i]);
+        char *left =
+            xasprintf("    --%s %s", name, setting_defs[i].type == SETTING_LIST ? "TEXT" : "N");
+        print_opt(f, left, help);
+        free(left);
+        free(help);
+        free(name);
+    }
+}
+
+void help_command(FILE *f, const struct command *c) {
+    bool any = c->opts && c->opts->name;
+    fprintf(f, "usage: llmchat%s%s%s%s%s\n\n", *c->name ? " " : "", c->name,
+            any || c->flags & CMD_SETTINGS ? " [OPTIONS]" : "", *c->usage ? " " : "", c->usage);
+    wrap(f, c->summary, 0, 92);
+    if (c->details && *c->details) {
+        fputc('\n', f);
+        wrap(f, c->details, 0, 92);
+    }
+    fputs("\noptions:\n", f);
+    const struct opt *tables[] = {c->opts, common_opts};
+    for (size_t t = 0; t < 2; t++)
+        for (const struct opt *o = tables[t]; o && o->name; o++) {
+            char *left = opt_left(o);
+            print_opt(f, left, o->help);
+            free(left);
+        }
+    if (c->flags & CMD_SETTINGS) {
+        fputs("\nsettings:\n", f);
+        print_settings(f);
+    }
+    if (c == commands) {
+        fputs("\ncommands:\n", f);
+        for (const struct command *k = commands + 1; k->summary; k++)
+            print_opt(f, k->name, k->summary);
+        fputs("\nllmchat COMMAND --help says more about each.\n", f);
+    }
+}
+
+void help_overview(FILE *f) {
+    help_command(f, commands);
+}
+
+/* roff: backslashes, leading dots and dashes. */
+static void roff(FILE *f, const char *s) {
+    bool start = true;
+    for (; *s; s++) {
+        if (start && (*s == '.' || *s == '\''))
+            fputs("\\&", f);
+        start = *s == '\n';
+        if (*s == '\\')
+            fputs("\\e", f);
+        else if (*s == '-')
+            fputs("\\-", f);
+        else
+            fputc(*s, f);
+    }
+    fputc('\n', f);
+}
+
+static void man_opts(FILE *f, const struct opt *opts) {
+    for (const struct opt *o = opts; o && o->name; o++) {
+        fputs(".TP\n", f);
+        if (o->letter)
+            fprintf(f, "\\fB\\-%c\\fR, ", o->letter);
+        fputs("\\fB\\-\\-", f);
+        for (const char *s = o->name; *s; s++)
+            fputs(*s == '-' ? "\\-" : (char[]){*s, 0}, f);
+        fprintf(f, "\\fR%s%s%s\n", o->arg ? " \\fI" : "", o->arg ? o->arg : "",
+                o->arg ? "\\fR" : "");
+        roff(f, o->help);
+    }
+}
+
+void help_man(FILE *f) {
+    fputs(".SH COMMANDS\n", f);
+    for (const struct command *c = commands; c->summary; c++) {
+        fprintf(f, ".SS \"llmchat%s%s%s%s\"\n", *c->name ? " " : "", c->name,
+                *c->usage ? " " : "", c->usage);
+        roff(f, c->summary);
+        if (c->details && *c->details) {
+            fputs(".PP\n", f);
+            roff(f, c->details);
+        }
+        if (c->flags & CMD_SETTINGS)
+            fputs(".PP\nTakes every setting below as an option.\n", f);
+        man_opts(f, c->opts);
+    }
+    fputs(".SH SETTINGS\n", f);
+    for (size_t i = 0; i < n_setting_defs; i++) {
+        char *name = dashed(setting_defs[i].name), *help = setting_text(&setting_defs[i]);
+        fputs(".TP\n\\fB\\-\\-", f);
+        for (const char *s = name; *s; s++)
+            fputs(*s == '-' ? "\\-" : (char[]){*s, 0}, f);
+        fprintf(f, "\\fR \\fI%s\\fR\n", setting_defs[i].type == SETTING_LIST ? "TEXT" : "N");
+        roff(f, help);
+        free(help);
+        free(name);
+    }
+}
+
+/* All option words of a command, separated by blanks. */
+static void option_words(struct buf *b, const struct command *c) {
+    const struct opt *tables[] = {c->opts, common_opts};
+    for (size_t t = 0; t < 2; t++)
+        for (const struct opt *o = tables[t]; o && o->name; o++)
+            buf_addf(b, "%s--%s", b->len ? " " : "", o->name);
+    for (size_t i = 0; c->flags & CMD_SETTINGS && i < n_setting_defs; i++) {
+        char *name = dashed(setting_defs[i].name);
+        buf_addf(b, " --%s", name);
+        free(name);
+    }
+}
+
+static bool takes_model(const struct command *c) {
+    return strncmp(c->usage, "MODEL", 5) == 0 || strncmp(c->usage, "NAME", 4) == 0;
+}
+
+static void completion_bash(FILE *f) {
+    fputs("# bash completion for llmchat, made by `llmchat help --completion bash`\n"
+          "_llmchat() {\n    local cur=${COMP_WORDS[COMP_CWORD]} cmd=${COMP_WORDS[1]} words=\n"
+          "    if [ \"$COMP_CWORD\" -eq 1 ]; then\n        words=\"",
+          f);
+    for (const struct command *c = commands + 1; c->summary; c++)
+        fprintf(f, "%s ", c->name);
+    struct buf b = {0};
+    option_words(&b, commands);
+    fprintf(f, "%s\"\n    else\n        case $cmd in\n", buf_str(&b));
+    for (const struct command *c = commands + 1; c->summary; c++) {
+        buf_clear(&b);
+        option_words(&b, c);
+        fprintf(f, "        %s) words=\"%s%s\" ;;\n", c->name, buf_str(&b),
+                takes_model(c) ? " $(llmchat list --names 2>/dev/null)" : "");
+    }
+    buf_release(&b);
+    fputs("        esac\n    fi\n    COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
+          "    [ -n \"${COMPREPLY[*]}\" ] || COMPREPLY=($(compgen -f -- \"$cur\"))\n}\n"
+          "complete -F _llmchat llmchat\n",
+          f);
+}
+
+/* Inside single quotes of a shell. */
+static void quoted(FILE *f, const char *s) {
+    for (; *s; s++)
+        fputs(*s == '\'' ? "'\\''" : *s == '[' || *s == ']' ? "|" : (char[]){*s, 0}, f);
+}
+
+static void completion_zsh(FILE *f) {
+    fputs("#compdef llmchat\n# made by `llmchat help --completion zsh`\n"
+          "if (( CURRENT == 2 )); then\n    local -a cmds=(\n",
+          f);
+    for (const struct command *c = commands + 1; c->summary; c++) {
+        fprintf(f, "        '%s:", c->name);
+        quoted(f, c->summary);
+        fputs("'\n", f);
+    }
+    fputs("    )\n    _describe command cmds\n    return\nfi\ncase $words[2] in\n", f);
+    struct buf b = {0};
+    for (const struct command *c = commands + 1; c->summary; c++) {
+        buf_clear(&b);
+        option_words(&b, c);
+        fprintf(f, "    %s) compadd -- %s%s; _files ;;\n", c->name, buf_str(&b),
+                takes_model(c) ? " $(llmchat list --names 2>/dev/null)" : "");
+    }
+    buf_release(&b);
+    fputs("esac\n", f);
+}
+
+static void completion_fish(FILE *f) {
+    fputs("# fish completion for llmchat, made by `llmchat help --completion fish`\n", f);
+    for (const struct command *c = commands + 1; c->summary; c++) {
+        fprintf(f, "complete -c llmchat -n __fish_use_subcommand -f -a %s -d '", c->name);
+        quoted(f, c->summary);
+        fputs("'\n", f);
+        for (const struct opt *o = c->opts; o && o->name; o++) {
+            fprintf(f, "complete -c llmchat -n '__fish_seen_subcommand_from %s' -l %s%s -d '",
+                    c->name, o->name, o->type == OPT_FLAG ? "" : " -r");
+            quoted(f, o->help);
+            fputs("'\n", f);
+        }
+        if (takes_model(c))
+            fprintf(f,
+                    "complete -c llmchat -n '__fish_seen_subcommand_from %s' -a "
+                    "'(llmchat list --names 2>/dev/null)'\n",
+                    c->name);
+    }
+}
+
+int cmd_help(struct args *a) {
+    const char *shell = arg_text(a, "completion");
+    if (arg_flag(a, "man")) {
+        help_man(stdout);
+    } else if (shell && strcmp(shell, "bash") == 0) {
+        completion_bash(stdout);
+    } else if (shell && strcmp(shell, "zsh") == 0) {
+        completion_zsh(stdout);
+    } else if (shell) {
+        completion_fish(stdout);
+    } else if (a->n_pos == 0) {
+        help_overview(stdout);
+    } else {
+        const struct command *c = commands + 1;
+        while (c->summary && strcmp(c->name, a->pos[0]) != 0)
+            c++;
+        if (!c->summary)
+            return failf(ST_USAGE, "unknown command \"%s\" (llmchat --help lists them)",
+                         a->pos[0]);
+        help_command(stdout, c);
+    }
+    return 0;
+}

@@ -1,0 +1,121 @@
+/*
+ * models.c - `llmchat list`, `show`, `rm`, `cp`: the models on disk.
+ */
+#include "engine/models.h"
+#include "cmd/cmd.h"
+#include <jansson.h>
+#include <string.h>
+
+const struct opt list_opts[] = {
+    {"json", 0, OPT_FLAG, NULL, 0, "Print a JSON list"},
+    {"names", 0, OPT_FLAG, NULL, 0, "Print the names alone, one a line"},
+    {0},
+};
+const struct opt show_opts[] = {
+    {"json", 0, OPT_FLAG, NULL, 0, "Print a JSON object"},
+    {"template", 0, OPT_FLAG, NULL, 0, "Print the chat template alone"},
+    {0},
+};
+const struct opt rm_opts[] = {{0}};
+const struct opt cp_opts[] = {{0}};
+
+static json_t *model_json(const struct model_info *m, bool whole) {
+    json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:i}", "name", m->name,
+                          "architecture", m->architecture, "quant", m->quant, "head_quant",
+                          m->head_quant, "parameters", (json_int_t)m->n_params, "bytes",
+                          (json_int_t)m->file_bytes, "context", m->ctx_train);
+    if (!whole)
+        return j;
+    json_t *more = json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:s}",
+        "title", m->title, "license", m->license, "source", m->source, "source_sha256",
+        m->source_sha256, "created", m->created, "path", m->path, "layers", m->n_layer, "vocab",
+        m->n_vocab, "embedding", m->n_embd, "feed_forward", m->n_ff, "heads", m->n_head,
+        "kv_heads", m->n_head_kv, "head_dim", m->head_dim, "rope_base", m->rope_base,
+        "norm_eps", m->norm_eps, "chat_template", m->chat_template);
+    json_object_update(j, more);
+    json_decref(more);
+    return j;
+}
+
+int cmd_list(struct args *a) {
+    struct err err = {0};
+    struct model_list l = {0};
+    if (models_list(&l, &err) != ST_OK)
+        return fail(&err);
+    if (arg_flag(a, "json")) {
+        json_t *all = json_array();
+        for (size_t i = 0; i < l.n; i++)
+            json_array_append_new(all, model_json(&l.v[i], false));
+        put_json(all);
+    } else if (arg_flag(a, "names")) {
+        for (size_t i = 0; i < l.n; i++)
+            puts(l.v[i].name);
+    } else {
+        int width = 4;
+        for (size_t i = 0; i < l.n; i++)
+            width = (int)strlen(l.v[i].name) > width ? (int)strlen(l.v[i].name) : width;
+        if (l.n)
+            printf("%-*s  %-8s  %-5s  %10s  %9s  %7s\n", width, "NAME", "ARCH", "QUANT",
+                   "PARAMETERS", "SIZE", "CONTEXT");
+        for (size_t i = 0; i < l.n; i++)
+            printf("%-*s  %-8s  %-5s  %10s  %9s  %7d\n", width, l.v[i].name,
+                   l.v[i].architecture, l.v[i].quant, show_count(l.v[i].n_params),
+                   show_bytes(l.v[i].file_bytes), l.v[i].ctx_train);
+        if (!l.n)
+            note("No models are installed. Make one: llmchat create NAME --from FILE.gguf");
+    }
+    for (size_t i = 0; i < l.broken.n; i++)
+        note("llmchat: %s", l.broken.v[i]);
+    model_list_release(&l);
+    return 0;
+}
+
+int cmd_show(struct args *a) {
+    struct err err = {0};
+    struct model_info m = {0};
+    if (models_info(a->pos[0], &m, &err) != ST_OK)
+        return fail(&err);
+    if (arg_flag(a, "json")) {
+        put_json(model_json(&m, true));
+    } else if (arg_flag(a, "template")) {
+        put_text(m.chat_template, strlen(m.chat_template));
+    } else {
+        printf("name          %s\n", m.name);
+        if (*m.title)
+            printf("title         %s\n", m.title);
+        printf("architecture  %s\n", m.architecture);
+        printf("parameters    %s (%d layers, embedding %d, feed-forward %d)\n",
+               show_count(m.n_params), m.n_layer, m.n_embd, m.n_ff);
+        printf("attention     %d heads of %d, %d for keys and values\n", m.n_head, m.head_dim,
+               m.n_head_kv);
+        printf("context       %d tokens (rope base %g)\n", m.ctx_train, m.rope_base);
+        printf("vocabulary    %d tokens\n", m.n_vocab);
+        printf("quantisation  %s, embedding and head %s\n", m.quant, m.head_quant);
+        printf("size          %s\n", show_bytes(m.file_bytes));
+        printf("license       %s\n", *m.license ? m.license : "not stated");
+        printf("template      %s\n", *m.chat_template ? "the model's own (show --template)"
+                                                      : "none: a built-in one is used");
+        printf("source        %s%s%s\n", m.source, *m.source_sha256 ? ", sha256 " : "",
+               m.source_sha256);
+        printf("created       %s\n", m.created);
+        printf("file          %s\n", m.path);
+    }
+    model_info_release(&m);
+    return 0;
+}
+
+int cmd_rm(struct args *a) {
+    int rc = 0;
+    for (int i = 0; i < a->n_pos; i++) {
+        struct err err = {0};
+        if (models_remove(a->pos[i], &err) != ST_OK)
+            rc = fail(&err);
+    }
+    return rc;
+}
+
+int cmd_cp(struct args *a) {
+    struct err err = {0};
+    return models_copy(a->pos[0], a->pos[1], &err) == ST_OK ? 0 : fail(&err);
+}

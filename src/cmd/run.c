@@ -1,0 +1,299 @@
+/*
+ * run.c - `llmchat run MODEL [PROMPT…]`: one turn without the interface.
+ *
+ * The same chat room that the interface uses, over the person's database when the turn belongs
+ * to a stored conversation
+ * (--chat, -c, --save) and over one in memory when it does not. So an answer that is cut off by
+ * a closed terminal is kept here as there. --raw goes to the engine directly: no template, no
+ * conversation.
+ */
+#include "base/utf8.h"
+#include "chat/chat.h"
+#include "cmd/cmd.h"
+#include "engine/models.h"
+#include "engine/text.h"
+#include "ui/ui.h"
+#include <jansson.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+const struct opt run_opts[] = {
+    {"json", 0, OPT_FLAG, NULL, 0, "Print one JSON object a line: tokens, then done"},
+    {"chat", 0, OPT_TEXT, "ID", 0, "Continue this stored conversation"},
+    {"continue", 'c', OPT_FLAG, NULL, 0, "Continue the last conversation"},
+    {"save", 0, OPT_FLAG, NULL, 0, "Store the conversation"},
+    {"system", 0, OPT_TEXT, "TEXT", 0, "System prompt"},
+    {"raw", 0, OPT_FLAG, NULL, 0, "Give the prompt to the model as it is, without a template"},
+    {"verbose", 'v', OPT_FLAG, NULL, 0, "Print speed and counts to standard error at the end"},
+    {"threads", 0, OPT_COUNT, "N", 1, "Threads (default: the cores this process may use)"},
+    {"device", 0, OPT_CHOICE, "auto|cpu", 0, "Where to compute"},
+    {0},
+};
+
+enum { PROMPT_MAX_BYTES = 64 << 20 };
+
+struct run {
+    bool json, verbose;
+    char last; /* last byte of the answer that was printed */
+};
+
+static void print_token(const struct run *r, int32_t token, const char *text) {
+    (void)r;
+    put_json(json_pack("{s:s, s:i, s:s}", "type", "token", "id", (int)token, "text", text));
+}
+
+static void print_text(struct run *r, const char *text) {
+    if (!*text)
+        return;
+    put_text(text, strlen(text));
+    fflush(stdout);
+    r->last = text[strlen(text) - 1];
+}
+
+static void print_done(const struct run *r, const struct event *e) {
+    double prefill_s = (double)e->prompt_us / 1e6, decode_s = (double)e->decode_us / 1e6;
+    if (r->json)
+        put_json(json_pack("{s:s, s:s, s:i, s:i, s:i, s:I, s:I, s:I, s:I}", "type", "done",
+                           "finish_reason", finish_name(e->finish), "prompt_tokens",
+                           e->prompt_tok, "cached_tokens", e->cached_tok, "completion_tokens",
+                           e->completion_tok, "prompt_us", (json_int_t)e->prompt_us,
+                           "decode_us", (json_int_t)e->decode_us, "ttft_us",
+                           (json_int_t)e->ttft_us, "seed", (json_int_t)e->seed));
+    else if (r->last != '\n' && isatty(STDOUT_FILENO))
+        putchar('\n');
+    fflush(stdout);
+    if (r->verbose)
+        note("prompt %d tokens (%d cached) in %.3f s, answer %d tokens in %.3f s (%.1f tok/s), "
+             "first after %.3f s, seed %lld, finish %s",
+             e->prompt_tok, e->cached_tok, prefill_s, e->completion_tok, decode_s,
+             decode_s > 0 ? (e->completion_tok - 1) / decode_s : 0.0, (double)e->ttft_us / 1e6,
+             (long long)e->seed, finish_name(e->finish));
+}
+
+/* The words of the command line, then standard input where it is no terminal. */
+static enum status gather_prompt(struct args *a, struct buf *out, struct err *err) {
+    for (int i = 1; i < a->n_pos; i++)
+        buf_addf(out, "%s%s", i > 1 ? " " : "", a->pos[i]);
+    if (!isatty(STDIN_FILENO)) {
+        struct buf in = {0};
+        enum status st = read_input("-", PROMPT_MAX_BYTES, &in, err);
+        if (st == ST_OK && in.len)
+            buf_addf(out, "%s", out->len ? "\n\n" : "");
+        if (st == ST_OK)
+            buf_add(out, buf_str(&in), in.len);
+        buf_release(&in);
+        CHECK(st);
+    }
+    size_t good = utf8_valid_prefix(buf_str(out), out->len);
+    if (good < out->len)
+        return err_set(err, ST_FORMAT, "the prompt is invalid UTF-8 at byte %zu", good);
+    if (strlen(buf_str(out)) != out->len)
+        return err_set(err, ST_FORMAT, "the prompt holds a NUL byte at byte %zu",
+                       strlen(buf_str(out)));
+    if (!out->len)
+        return err_set(err, ST_USAGE, "the prompt is empty");
+    return ST_OK;
+}
+
+/* -- raw: the engine alone -- */
+
+static enum status raw_events(struct run *r, struct session *s, struct mailbox *box,
+                              bool *cancelled, struct err *err) {
+    for (;;) {
+        struct pollfd p[2] = {{.fd = mailbox_fd(box), .events = POLLIN},
+                              {.fd = interrupt_fd(), .events = POLLIN}};
+        poll(p, *cancelled ? 1 : 2, -1);
+        if (interrupted() && !*cancelled) {
+            *cancelled = true;
+            session_cancel(s);
+        }
+        for (struct event *e; (e = mailbox_take(box));) {
+            enum event_type type = e->type;
+            if (type == EVENT_TOKEN && r->json)
+                print_token(r, e->token, e->text);
+            else if (type == EVENT_TOKEN)
+                print_text(r, e->text);
+            else if (type == EVENT_FINISHED)
+                print_done(r, e);
+            else if (type == EVENT_ERROR && err)
+                *err = e->err;
+            event_free(e);
+            if (type == EVENT_ERROR)
+                return err->code;
+            if (type == EVENT_FINISHED)
+                return ST_OK;
+        }
+    }
+}
+
+static enum status run_raw(struct args *a, struct run *r, const char *prompt, bool *cancelled,
+                           struct err *err) {
+    const struct settings *s = &a->config.settings;
+    struct engine_params p = {.device = a->config.device,
+                              .threads = a->config.threads,
+                              .ctx_tok = s->ctx,
+                              .progress = progress_show};
+    char *path = NULL;
+    struct engine *e = NULL;
+    struct session *session = NULL;
+    struct mailbox *box = mailbox_new(event_free);
+    struct tok_list ids = {0};
+    enum status st;
+    TRY(models_resolve(a->pos[0], progress_show, NULL, &path, err));
+    TRY(engine_open(path, &p, &e, err));
+    progress_clear();
+    struct encode_opts o = {.bos = text_adds_bos(engine_text(e))};
+    TRY(text_encode(engine_text(e), prompt, strlen(prompt), &o, &ids, err));
+    session = session_new(e);
+    struct request q = {.tokens = ids.v,
+                        .n_tok = ids.n,
+                        .sampling = s->sampling,
+                        .max_tok = s->max_tokens,
+                        .stop = (const char *const *)s->stop.v,
+                        .n_stop = s->stop.n};
+    TRY(session_generate(session, &q, 1, box, err));
+    TRY(raw_events(r, session, box, cancelled, err));
+out:
+    session_free(session);
+    engine_close(e);
+    mailbox_unref(box);
+    tok_list_release(&ids);
+    free(path);
+    return st;
+}
+
+/* -- a turn of a conversation -- */
+
+static enum status wait_for_model(struct chat *c, struct err *err) {
+    while (chat_model_state(c) == MODEL_LOADING) {
+        struct pollfd p[2] = {{.fd = chat_fd(c), .events = POLLIN},
+                              {.fd = interrupt_fd(), .events = POLLIN}};
+        poll(p, 2, 250);
+        if (interrupted())
+            return err_set(err, ST_CANCELLED, "interrupted");
+        struct chat_event e;
+        while (chat_poll(c, &e)) {
+            if (e.type == EV_MODEL && e.total)
+                progress_show(NULL, e.text ? e.text : "loading", e.done, e.total);
+            if (e.type == EV_MODEL && chat_model_state(c) == MODEL_FAILED)
+                *err = e.err;
+            chat_event_release(&e);
+        }
+    }
+    progress_clear();
+    return chat_model_state(c) == MODEL_READY ? ST_OK : err->code ? err->code : ST_INTERNAL;
+}
+
+/* Prints what comes until the turn ends. */
+static enum status turn_events(struct run *r, struct chat *c, bool *cancelled,
+                               struct err *err) {
+    for (;;) {
+        struct pollfd p[2] = {{.fd = chat_fd(c), .events = POLLIN},
+                              {.fd = interrupt_fd(), .events = POLLIN}};
+        poll(p, *cancelled ? 1 : 2, 250);
+        if (interrupted() && !*cancelled) {
+            *cancelled = true;
+            chat_stop(c);
+        }
+        struct chat_event e;
+        while (chat_poll(c, &e)) {
+            enum chat_event_type type = e.type;
+            if (type == EV_TOKEN && r->json)
+                print_token(r, e.token, e.text ? e.text : "");
+            else if (type == EV_TEXT && !r->json)
+                print_text(r, e.text);
+            else if (type == EV_DONE)
+                print_done(r, e.result);
+            else if (type == EV_STORE_FAILED)
+                note("llmchat: %s", e.err.msg);
+            else if (type == EV_FAILED)
+                *err = e.err;
+            chat_event_release(&e);
+            if (type == EV_FAILED)
+                return err->code;
+            if (type == EV_DONE)
+                return ST_OK;
+        }
+        if (!chat_busy(c))
+            return ST_OK;
+    }
+}
+
+static enum status run_turn(struct args *a, struct run *r, const char *prompt, bool *cancelled,
+                            struct err *err) {
+    struct store *store = NULL;
+    struct chat *c = NULL;
+    int64_t id = 0;
+    enum status st;
+    const char *chat_arg = arg_text(a, "chat");
+    bool stored = chat_arg || arg_flag(a, "continue") || arg_flag(a, "save");
+    TRY(stored ? open_store(&store, err) : store_open(":memory:", &store, err));
+    if (chat_arg)
+        TRY(parse_id(chat_arg, &id, err));
+    else if (arg_flag(a, "continue"))
+        TRY(store_conv_last(store, &id, err));
+    if (stored)
+        TRY(store_recover(store, NULL, err));
+    c = chat_new(store, &a->config);
+    chat_want_tokens(c, r->json);
+    if (id)
+        TRY(chat_open(c, id, err));
+    /* What the command line says comes before what the conversation remembers. */
+    for (size_t i = 0; id && i < a->set_names.n; i++) {
+        const struct setting_def *d = setting_find(a->set_names.v[i]);
+        struct buf value = {0};
+        setting_show(&a->config.settings, d, &value);
+        st = chat_set(c, d->name, buf_str(&value), err);
+        buf_release(&value);
+        TRY(st);
+    }
+    if (arg_text(a, "system"))
+        TRY(chat_set_system(c, arg_text(a, "system"), err));
+    TRY(chat_load_model(c, a->pos[0], err));
+    TRY(wait_for_model(c, err));
+    st = chat_send(c, prompt, err);
+    if (st == ST_CONTEXT_FULL && a->config.context_full != OVERFLOW_ASK &&
+        a->config.context_full != OVERFLOW_STOP)
+        st = chat_resolve(c, a->config.context_full, err);
+    TRY(st);
+    TRY(turn_events(r, c, cancelled, err));
+    if (stored && !id)
+        note("stored as conversation %lld", (long long)chat_id(c));
+out:
+    chat_free(c);
+    store_close(store);
+    return st;
+}
+
+int cmd_run(struct args *a) {
+    struct err err = {0};
+    if (arg_text(a, "device"))
+        a->config.device = strcmp(arg_text(a, "device"), "cpu") == 0 ? DEVICE_CPU : DEVICE_AUTO;
+    a->config.threads = (int)arg_count(a, "threads", a->config.threads);
+    struct run r = {.json = arg_flag(a, "json"), .verbose = arg_flag(a, "verbose")};
+    bool terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+    if (a->n_pos == 1 && terminal && !r.json) {
+        struct store *store = NULL;
+        if (open_store(&store, &err) != ST_OK)
+            return fail(&err);
+        int rc = ui_run(&(struct ui_params){.store = store,
+                                            .config = &a->config,
+                                            .model = a->pos[0],
+                                            .continue_last = arg_flag(a, "continue")});
+        store_close(store);
+        return rc;
+    }
+    interrupt_catch();
+    struct buf prompt = {0};
+    bool cancelled = false;
+    enum status st = gather_prompt(a, &prompt, &err);
+    if (st == ST_OK)
+        st = arg_flag(a, "raw") ? run_raw(a, &r, prompt.p, &cancelled, &err)
+                                : run_turn(a, &r, prompt.p, &cancelled, &err);
+    buf_release(&prompt);
+    if (st != ST_OK)
+        return fail(&err);
+    return cancelled ? 130 : 0;
+}
