@@ -42,6 +42,10 @@ enum status text_encode(const struct text_model *t, const char *text, size_t len
 /* Appends the bytes of one token; control tokens only when special. The bytes of single tokens
  * need not be valid UTF-8. */
 void text_decode(const struct text_model *t, int32_t token, bool special, struct buf *out);
+/* Appends the text of a whole sequence from its beginning: as text_decode() of each, without
+ * the blank that SentencePiece models put in front of every text. */
+void text_decode_all(const struct text_model *t, const int32_t *tokens, size_t n, bool special,
+                     struct buf *out);
 int text_n_vocab(const struct text_model *t);
 int text_bos(const struct text_model *t); /* -1: none */
 int text_eos(const struct text_model *t); /* -1: none */

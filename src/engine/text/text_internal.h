@@ -9,8 +9,8 @@
 
 struct text_model;
 
-/* A text model over v. It may keep pointers into v's strings: v and its file outlive the text
- * model. text_close() frees it. ST_UNSUPPORTED names a tokenizer that is not known. */
+/* A text model over v. It copies what it needs: v may be released and its file closed after.
+ * text_close() frees it. ST_UNSUPPORTED names a tokenizer that is not known. */
 enum status text_from_vocab(const struct vocab_data *v, struct text_model **out,
                             struct err *err);
 

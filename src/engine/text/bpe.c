@@ -1,0 +1,187 @@
+/*
+ * bpe.c - byte-level BPE (GPT-2 and what came after it): tables and the tokens of one word.
+ *
+ * Files spell the 256 bytes as printable characters: those that are printable in Latin-1 as
+ * themselves, the others as U+0100, U+0101, … in the order of their values. Here token texts
+ * are turned back into bytes once, so text is looked up as it is. The merges become a hash from
+ * a pair of tokens to its rank (place in the list), which is all that merging asks for.
+ *
+ * A byte for which the vocabulary has no token is left out before merging, as in Hugging Face's
+ * library (vocabularies that were trained on a sample lack the bytes that UTF-8 never has, and
+ * a few control characters); where the model has a token for the unknown it is not used for
+ * that, since the published tokenizers don't either.
+ */
+#include "engine/text/tokenizer.h"
+#include <stdlib.h>
+
+/* The byte of a character of the alphabet, or -1. */
+static int alphabet_byte(uint32_t cp) {
+    if ((cp >= 33 && cp <= 126) || (cp >= 161 && cp <= 172) || (cp >= 174 && cp <= 255))
+        return (int)cp;
+    if (cp >= 256 && cp < 256 + 33)
+        return (int)(cp - 256); /* 0..32 */
+    if (cp >= 289 && cp < 289 + 34)
+        return (int)(cp - 289 + 127); /* 127..160 */
+    return cp == 323 ? 173 : -1;
+}
+
+/* Appends the bytes that s spells; false (and nothing) when a character is not of the alphabet.
+ * All of it lies below U+0800, so one or two bytes of UTF-8. */
+static bool alphabet_decode(const char *s, size_t len, struct buf *out) {
+    size_t start = out->len;
+    for (size_t i = 0; i < len; i++) {
+        uint32_t cp = (unsigned char)s[i];
+        if (cp >= 0xc2 && cp <= 0xc5 && i + 1 < len && (s[i + 1] & 0xc0) == 0x80)
+            cp = (cp & 0x1f) << 6 | ((unsigned char)s[++i] & 0x3f);
+        else if (cp >= 0x80)
+            cp = UINT32_MAX;
+        int byte = alphabet_byte(cp);
+        if (byte < 0) {
+            buf_cut(out, start);
+            return false;
+        }
+        buf_addc(out, (char)byte);
+    }
+    return true;
+}
+
+/* Decoded texts of all tokens and the map of those that text may become. */
+static enum status bpe_tokens(struct text_model *t, const struct vocab_data *v,
+                              struct err *err) {
+    struct buf bytes = {0};
+    uint8_t *plain = xcalloc(t->n_tok, 1); /* 1: spelt in the alphabet */
+    buf_reserve(&bytes, v->tokens.off[t->n_tok] + 1u);
+    for (uint32_t i = 0; i < t->n_tok; i++) {
+        size_t len;
+        const char *s = vocab_string(&v->tokens, i, &len);
+        int type = v->types ? v->types[i] : VOCAB_NORMAL;
+        t->off[i] = (uint32_t)bytes.len;
+        if (!(t->flags[i] & TOKEN_CONTROL) && type != VOCAB_USER_DEFINED)
+            plain[i] = len > 0 && alphabet_decode(s, len, &bytes);
+        if (!plain[i])
+            buf_add(&bytes, s, len);
+    }
+    t->off[t->n_tok] = (uint32_t)bytes.len;
+    t->bytes = buf_take(&bytes);
+    tokmap_init(&t->map, t->n_tok, t->bytes, t->off);
+    size_t n_bytes = 0;
+    for (uint32_t i = 0; i < t->n_tok; i++) {
+        if (!plain[i])
+            continue;
+        tokmap_add(&t->map, (int32_t)i);
+        unsigned char c = (unsigned char)t->bytes[t->off[i]];
+        if (t->off[i + 1] - t->off[i] == 1 && t->byte_id[c] < 0) {
+            t->byte_id[c] = (int32_t)i;
+            n_bytes++;
+        }
+    }
+    free(plain);
+    if (n_bytes == 0)
+        return err_set(err, ST_FORMAT,
+                       "tokenizer.ggml.tokens: no token of a single byte among %u, a "
+                       "byte-level vocabulary has up to 256",
+                       t->n_tok);
+    return ST_OK;
+}
+
+static struct bpe_slot *pair_find(const struct text_model *t, int32_t a, int32_t b) {
+    uint64_t h = hash_mix((uint64_t)(uint32_t)a << 32 | (uint32_t)b, t->pair_seed);
+    for (size_t i = h & t->pair_mask;; i = (i + 1) & t->pair_mask) {
+        struct bpe_slot *s = &t->pair[i];
+        if (s->a < 0 || (s->a == a && s->b == b))
+            return s;
+    }
+}
+
+/* Merge number rank, the text "A B" with a blank between the two tokens. */
+static enum status bpe_merge_add(struct text_model *t, uint32_t rank, const char *s, size_t len,
+                                 struct buf *tmp, struct err *err) {
+    const char *blank = len > 1 ? memchr(s + 1, ' ', len - 1) : NULL;
+    if (!blank || blank + 1 == s + len)
+        return err_set(err, ST_FORMAT,
+                       "tokenizer.ggml.merges: entry %u is \"%.*s\", wanted two tokens with a "
+                       "blank between",
+                       rank, (int)(len < 60 ? len : 60), s);
+    buf_clear(tmp);
+    size_t len_a = (size_t)(blank - s);
+    t->merged[rank] = -1;
+    if (!alphabet_decode(s, len_a, tmp))
+        return ST_OK;
+    size_t cut = tmp->len;
+    if (!alphabet_decode(blank + 1, len - len_a - 1, tmp))
+        return ST_OK;
+    int32_t a = tokmap_get(&t->map, tmp->p, cut);
+    int32_t b = tokmap_get(&t->map, tmp->p + cut, tmp->len - cut);
+    int32_t ab = tokmap_get(&t->map, tmp->p, tmp->len);
+    if (a < 0 || b < 0 || ab < 0) /* can never be applied: one of the three is no token */
+        return ST_OK;
+    struct bpe_slot *slot = pair_find(t, a, b);
+    if (slot->a < 0)
+        *slot = (struct bpe_slot){a, b, rank};
+    t->merged[rank] = ab;
+    return ST_OK;
+}
+
+enum status bpe_build(struct text_model *t, const struct vocab_data *v, struct err *err) {
+    const struct pretok_rule *rule;
+    CHECK(pretok_rule(v->pre, &rule, err));
+    CHECK(pretok_open(rule->stages, &t->pretok, err));
+    t->whole_words = rule->whole_words;
+    t->adds_bos = v->add_bos < 0 ? rule->bos : v->add_bos > 0;
+    CHECK(bpe_tokens(t, v, err));
+    uint32_t n = v->merges.n;
+    size_t size = 16;
+    while (size < 2 * (size_t)n)
+        size *= 2;
+    t->pair = xreallocarray(NULL, size, sizeof *t->pair);
+    memset(t->pair, 0xff, size * sizeof *t->pair);
+    t->pair_mask = size - 1;
+    t->pair_seed = tokmap_seed();
+    t->merged = xcalloc(n, sizeof *t->merged);
+    struct buf tmp = {0};
+    enum status st = ST_OK;
+    for (uint32_t i = 0; i < n && st == ST_OK; i++) {
+        size_t len;
+        const char *s = vocab_string(&v->merges, i, &len);
+        st = bpe_merge_add(t, i, s, len, &tmp, err);
+    }
+    buf_release(&tmp);
+    return st;
+}
+
+static bool bpe_pair(const void *ctx, const struct merge_work *w, uint32_t l, uint32_t r,
+                     uint32_t *rank, int32_t *into) {
+    const struct text_model *t = ctx;
+    const struct bpe_slot *s = pair_find(t, w->sym[l].id, w->sym[r].id);
+    if (s->a < 0)
+        return false;
+    *rank = s->rank;
+    *into = t->merged[s->rank];
+    return true;
+}
+
+void bpe_word(const struct text_model *t, struct merge_work *w, const char *word, size_t len,
+              struct tok_list *out) {
+    if (t->whole_words) {
+        int32_t id = tokmap_get(&t->map, word, len);
+        if (id >= 0) {
+            tok_list_add(out, id);
+            return;
+        }
+    }
+    merge_reserve(w, len);
+    uint32_t n = 0;
+    for (size_t i = 0; i < len; i++) {
+        int32_t id = t->byte_id[(unsigned char)word[i]];
+        if (id >= 0) {
+            w->sym[n] = (struct merge_sym){.id = id, .prev = n - 1, .next = n + 1};
+            n++;
+        }
+    }
+    if (n == 0)
+        return;
+    if (n > 1)
+        merge_run(w, n, bpe_pair, t);
+    for (uint32_t i = 0; i != n; i = w->sym[i].next)
+        tok_list_add(out, w->sym[i].id);
+}

@@ -1,0 +1,143 @@
+/*
+ * text.c - see text.h: opening, and what a text model says about itself.
+ *
+ * A text model holds copies, so the file it was read from is closed again at once. Which kind
+ * of file a path is, is seen from its first bytes and not from its name.
+ */
+#include "engine/text.h"
+#include "engine/model/container.h"
+#include "engine/model/gguf.h"
+#include "engine/text/text_internal.h"
+#include "engine/text/tokenizer.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static enum status open_gguf(const char *path, struct text_model **out, struct err *err) {
+    struct gguf *g;
+    struct vocab_data v;
+    CHECK(gguf_open(path, &g, err));
+    enum status st = vocab_from_gguf(&v, g, err);
+    if (st == ST_OK) {
+        st = text_from_vocab(&v, out, err);
+        if (st != ST_OK)
+            err_prefix(err, "%s", gguf_name(g));
+        vocab_release(&v);
+    }
+    gguf_close(g);
+    return st;
+}
+
+static enum status open_container(const char *path, struct text_model **out, struct err *err) {
+    struct container *c;
+    struct vocab_data v;
+    CHECK(container_open(path, &c, err));
+    enum status st = vocab_from_container(&v, c, err);
+    if (st == ST_OK) {
+        st = text_from_vocab(&v, out, err);
+        if (st != ST_OK)
+            err_prefix(err, "%s", container_name(c));
+        vocab_release(&v);
+    }
+    container_close(c);
+    return st;
+}
+
+enum status text_open(const char *path, struct text_model **out, struct err *err) {
+    *out = NULL;
+    struct stat sb;
+    if (stat(path, &sb) != 0)
+        return err_set(err, errno == ENOENT ? ST_NOT_FOUND : ST_IO, "%s: %s", path,
+                       strerror(errno));
+    if (S_ISDIR(sb.st_mode))
+        return err_set(
+            err, ST_UNSUPPORTED,
+            "%s: tokenizers of Hugging Face folders are not supported, wanted a GGUF "
+            "file or a model of llmchat",
+            path);
+    if (!S_ISREG(sb.st_mode))
+        return err_set(err, ST_FORMAT, "%s: not a regular file", path);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return err_set(err, ST_IO, "%s: %s", path, strerror(errno));
+    char magic[4] = {0};
+    ssize_t n = read(fd, magic, sizeof magic);
+    close(fd);
+    return n == 4 && memcmp(magic, "GGUF", 4) == 0 ? open_gguf(path, out, err)
+                                                   : open_container(path, out, err);
+}
+
+void text_close(struct text_model *t) {
+    tokenizer_free(t);
+}
+
+void tok_list_add(struct tok_list *l, int32_t token) {
+    if (l->n == l->cap) {
+        l->cap = l->cap ? 2 * l->cap : 64;
+        l->v = xreallocarray(l->v, l->cap, sizeof *l->v);
+    }
+    l->v[l->n++] = token;
+}
+
+void tok_list_release(struct tok_list *l) {
+    free(l->v);
+    memset(l, 0, sizeof *l);
+}
+
+static bool in_vocab(const struct text_model *t, int32_t token) {
+    return token >= 0 && (uint32_t)token < t->n_tok;
+}
+
+void text_decode(const struct text_model *t, int32_t token, bool special, struct buf *out) {
+    if (!in_vocab(t, token) || ((t->flags[token] & TOKEN_CONTROL) && !special))
+        return;
+    uint32_t at = t->off[token];
+    buf_add(out, t->bytes + at, t->off[token + 1] - at);
+}
+
+void text_decode_all(const struct text_model *t, const int32_t *tokens, size_t n, bool special,
+                     struct buf *out) {
+    bool first = t->kind == TEXT_SPM && t->add_space_prefix;
+    for (size_t i = 0; i < n; i++) {
+        size_t before = out->len;
+        text_decode(t, tokens[i], special, out);
+        if (!first || out->len == before || text_is_control(t, tokens[i]))
+            continue;
+        first = false;
+        if (out->p[before] == ' ') {
+            memmove(out->p + before, out->p + before + 1, out->len - before - 1);
+            buf_cut(out, out->len - 1);
+        }
+    }
+}
+
+int text_n_vocab(const struct text_model *t) {
+    return (int)t->n_tok;
+}
+
+int text_bos(const struct text_model *t) {
+    return t->bos;
+}
+
+int text_eos(const struct text_model *t) {
+    return t->eos;
+}
+
+bool text_adds_bos(const struct text_model *t) {
+    return t->adds_bos;
+}
+
+bool text_is_eog(const struct text_model *t, int32_t token) {
+    return in_vocab(t, token) && (t->flags[token] & TOKEN_EOG);
+}
+
+bool text_is_control(const struct text_model *t, int32_t token) {
+    return in_vocab(t, token) && (t->flags[token] & TOKEN_CONTROL);
+}
+
+const char *text_chat_template(const struct text_model *t) {
+    return t->chat_template;
+}

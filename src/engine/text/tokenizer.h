@@ -1,0 +1,83 @@
+/*
+ * tokenizer.h - what a text model is made of; for the files of this folder.
+ *
+ * Built once by tokenizer_build() from a vocabulary, with copies of all it needs, immutable
+ * after that. Token texts are kept as the bytes they stand for: the byte-level alphabet of
+ * GPT-2 and the blank sign of SentencePiece are undone.
+ */
+#ifndef LLMCHAT_ENGINE_TEXT_TOKENIZER_H
+#define LLMCHAT_ENGINE_TEXT_TOKENIZER_H
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "engine/text.h"
+#include "engine/text/added.h"
+#include "engine/text/merge.h"
+#include "engine/text/pretok.h"
+#include "engine/text/tokmap.h"
+#include "engine/text/vocab.h"
+
+enum {
+    ENCODE_MAX_TEXT = 256 << 20, /* bytes of one text */
+    ENCODE_MAX_WORD =
+        8 << 20, /* bytes that are merged as one word; 36 times as much memory is needed */
+};
+
+enum token_flag { TOKEN_CONTROL = 1, TOKEN_EOG = 2 };
+
+struct bpe_slot { /* tokens a and b, neighbours, give merge number rank */
+    int32_t a, b; /* a is -1: empty */
+    uint32_t rank;
+};
+
+struct text_model {
+    enum { TEXT_BPE, TEXT_SPM } kind;
+    uint32_t n_tok;
+    char *bytes;
+    uint32_t *off;  /* [n_tok + 1] token i decodes to bytes[off[i]] .. bytes[off[i + 1]] */
+    uint8_t *flags; /* [n_tok] enum token_flag */
+    int32_t byte_id[256];  /* token of a single byte, -1: none */
+    int32_t bos, eos, unk; /* -1: none */
+    bool adds_bos, adds_eos;
+    char *chat_template;
+    struct tokmap map; /* tokens that ordinary text may become */
+    struct added added;
+
+    /* BPE */
+    struct bpe_slot *pair; /* [pair_mask + 1] */
+    size_t pair_mask;
+    uint64_t pair_seed;
+    int32_t *merged; /* [merges] what merge number rank gives */
+    struct pretok *pretok;
+    bool whole_words; /* a word that is a token is that token, whatever the merges say */
+
+    /* SPM */
+    char *sp_bytes;   /* token texts with the blank sign; map is over these */
+    uint32_t *sp_off; /* [n_tok + 1] */
+    float *score;     /* [n_tok] */
+    bool add_space_prefix;
+    bool
+        sp_words; /* no token has the blank sign behind something else, so blanks begin words */
+};
+
+/* bpe.c */
+enum status bpe_build(struct text_model *t, const struct vocab_data *v, struct err *err);
+/* One word [len]: appends its tokens. len <= ENCODE_MAX_WORD. */
+void bpe_word(const struct text_model *t, struct merge_work *w, const char *word, size_t len,
+              struct tok_list *out);
+
+/* spm.c */
+enum status spm_build(struct text_model *t, const struct vocab_data *v, struct err *err);
+void spm_word(const struct text_model *t, struct merge_work *w, const char *word, size_t len,
+              struct tok_list *out);
+/* Appends s as SentencePiece sees it: blanks are U+2581, one in front where the model wants it.
+ */
+void spm_normalize(const struct text_model *t, const char *s, size_t len, struct buf *out);
+
+/* True for text that models use to mark turns and ends, whatever type a file gives the token.
+ */
+bool token_looks_control(const char *s, size_t len);
+
+void tokenizer_free(struct text_model *t); /* NULL is allowed */
+
+#endif
