@@ -1,0 +1,366 @@
+/*
+ * engine.c - the engine's front door and its thread.
+ *
+ * The thread runs everything that touches the model, the KV pool and the scheduler. Other
+ * threads reach it through one mailbox of messages, which it empties between two steps; it
+ * sleeps in the mailbox when there is nothing to do. Of a session two atomics are visible to
+ * others: whether a request runs, and how many tokens it holds. Messages of one asker stay in
+ * order, so a fork sees what was asked before it, and a cancel never meets a later request.
+ *
+ * Everything is opened on the caller's thread, before the engine thread starts, so that errors
+ * come back from engine_open() itself; nothing can fail after that except a step.
+ *
+ * Rejected: a lock around the engine (a caller would wait for a whole step); a reply to each
+ * message (creating, forking and freeing a session can't fail).
+ */
+#include "engine/engine.h"
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/path.h"
+#include "engine/model/model.h"
+#include "engine/run/eval.h"
+#include "engine/run/event.h"
+#include "engine/run/graph.h"
+#include "engine/run/sched.h"
+#include "engine/run/task.h"
+#include "engine/text.h"
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { DEFAULT_CTX_TOK = 8192, DEFAULT_CONTEXTS = 4, MAX_BLOCKS = 1 << 26 };
+
+enum msg_type { MSG_NEW, MSG_FORK, MSG_FREE, MSG_SUBMIT, MSG_CANCEL, MSG_EVAL, MSG_QUIT };
+
+struct msg {
+    enum msg_type type;
+    struct session *session;
+    struct session *src; /* FORK */
+    struct task *task;   /* SUBMIT */
+    struct eval *eval;   /* EVAL */
+};
+
+struct engine {
+    struct engine_info info;
+    char *path;
+    struct model *model;
+    struct graph *graph;
+    struct sched *sched; /* the thread's */
+    struct mailbox *inbox;
+    pthread_t thread;
+};
+
+static void post(struct engine *e, struct msg m) {
+    struct msg *copy = xmalloc(sizeof *copy);
+    *copy = m;
+    mailbox_put(e->inbox, copy);
+}
+
+/* ---- the thread ---- */
+
+static void handle(struct sched *s, const struct msg *m) {
+    switch (m->type) {
+    case MSG_NEW:
+        sched_add_session(s, m->session);
+        break;
+    case MSG_FORK:
+        sched_fork(s, m->session, m->src);
+        break;
+    case MSG_FREE:
+        sched_free_session(s, m->session);
+        break;
+    case MSG_SUBMIT:
+        m->task->session = m->session;
+        sched_submit(s, m->task);
+        break;
+    case MSG_CANCEL:
+        sched_cancel(s, m->session);
+        break;
+    case MSG_EVAL:
+        sched_evaluate(s, m->eval);
+        break;
+    case MSG_QUIT:
+        break;
+    }
+}
+
+static void *run(void *arg) {
+    struct engine *e = arg;
+    bool quit = false;
+    while (!quit) {
+        bool work = sched_has_work(e->sched);
+        struct msg *m = work ? mailbox_take(e->inbox) : mailbox_wait(e->inbox, -1);
+        for (; m; m = mailbox_take(e->inbox)) {
+            quit = quit || m->type == MSG_QUIT;
+            handle(e->sched, m);
+            free(m);
+        }
+        if (!quit && sched_has_work(e->sched))
+            sched_step(e->sched);
+    }
+    sched_free(e->sched);
+    return NULL;
+}
+
+/* The thread takes no signals: they are for who talks to the person. */
+static enum status start_thread(struct engine *e, struct err *err) {
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int rc = pthread_create(&e->thread, NULL, run, e);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (rc)
+        return err_set(err, ST_NOMEM, "can't start the engine's thread: %s", strerror(rc));
+    return ST_OK;
+}
+
+/* ---- sizes ---- */
+
+static uint64_t weight_bytes(const struct weight *w) {
+    uint64_t cells = (uint64_t)w->Np * (uint64_t)w->Kp, groups = cells / WEIGHT_GROUP;
+    switch (w->type) {
+    case WEIGHT_F32:
+        return cells * 4;
+    case WEIGHT_BF16:
+        return cells * 2;
+    case WEIGHT_I8:
+        return cells + groups * 4;
+    case WEIGHT_Q4:
+        return cells / 2 + groups +
+               (groups + WEIGHT_SCALE_BLOCK - 1) / WEIGHT_SCALE_BLOCK * sizeof(float);
+    }
+    return 0;
+}
+
+/* All weights, and those that one decoded token reads: everything but the embedding, of which
+ * it reads one row. */
+static void count_bytes(const struct model *m, uint64_t *all, uint64_t *per_token) {
+    uint64_t n_embd = (uint64_t)m->hp.n_embd, layers = 0;
+    for (int i = 0; i < m->hp.n_layer; i++) {
+        const struct layer *l = &m->layers[i];
+        const struct weight *w[] = {&l->wq, &l->wk, &l->wv, &l->wo, &l->gate, &l->up, &l->down};
+        for (size_t j = 0; j < sizeof w / sizeof *w; j++)
+            layers += weight_bytes(w[j]);
+        layers += 2 * n_embd * sizeof(float);
+    }
+    layers += n_embd * sizeof(float); /* the last norm */
+    uint64_t embd = weight_bytes(&m->embd), head = weight_bytes(&m->head);
+    *all = layers + embd + (m->head.data == m->embd.data ? 0 : head);
+    *per_token = layers + head + (m->embd.Np ? embd / (uint64_t)m->embd.Np : 0);
+}
+
+/* Blocks of the KV pool: what was asked for, or four contexts in at most an eighth of memory,
+ * and always one context and a block for a copy. */
+static enum status pool_size(const struct engine_params *p, size_t block_bytes, int ctx_tok,
+                             int *n_block, struct err *err) {
+    int one = (ctx_tok + KV_BLOCK - 1) / KV_BLOCK + 1;
+    size_t want;
+    if (p->kv_bytes) {
+        want = p->kv_bytes / block_bytes;
+        if (want < (size_t)one)
+            return err_set(
+                err, ST_LIMIT,
+                "a KV pool of %zu bytes is too small for one context of %d tokens, which "
+                "needs %zu bytes",
+                p->kv_bytes, ctx_tok, (size_t)one * block_bytes);
+    } else {
+        long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
+        size_t memory = pages > 0 && page_bytes > 0 ? (size_t)pages * (size_t)page_bytes : 0;
+        want = (size_t)one * DEFAULT_CONTEXTS;
+        if (want > memory / 8 / block_bytes)
+            want = memory / 8 / block_bytes;
+        if (want < (size_t)one)
+            want = (size_t)one;
+    }
+    *n_block = want < MAX_BLOCKS ? (int)want : MAX_BLOCKS;
+    return ST_OK;
+}
+
+/* ---- open and close ---- */
+
+static bool tell(const struct engine_params *p, uint64_t done) {
+    return !p->progress || p->progress(p->user, "opening the model", done, 1);
+}
+
+static enum status choose_ctx(const struct model *m, const struct engine_params *p,
+                              int *ctx_tok, struct err *err) {
+    int train = m->hp.ctx_train;
+    if (p->ctx_tok < 0 || p->ctx_tok == 1)
+        return err_set(err, ST_USAGE, "a context of %d tokens, wanted at least 2", p->ctx_tok);
+    if (p->ctx_tok > train)
+        return err_set(err, ST_LIMIT,
+                       "a context of %d tokens was asked for, the model was trained for %d",
+                       p->ctx_tok, train);
+    *ctx_tok = p->ctx_tok ? p->ctx_tok : train < DEFAULT_CTX_TOK ? train : DEFAULT_CTX_TOK;
+    return ST_OK;
+}
+
+static void fill_info(struct engine *e, const char *path, int ctx_tok, size_t block_bytes) {
+    const struct model *m = e->model;
+    struct engine_info *i = &e->info;
+    e->path = xstrdup(path);
+    *i = (struct engine_info){
+        .path = e->path,
+        .name = m->info.title && m->info.title[0] ? m->info.title : m->info.name,
+        .architecture = m->info.architecture,
+        .quant = m->info.quant,
+        .device = graph_device(e->graph),
+        .kernels = graph_kernels(e->graph),
+        .license = m->info.license ? m->info.license : "",
+        .n_params = m->info.n_params,
+        .n_layer = m->hp.n_layer,
+        .n_vocab = m->hp.n_vocab,
+        .n_embd = m->hp.n_embd,
+        .n_head = m->hp.n_head,
+        .n_head_kv = m->hp.n_head_kv,
+        .ctx_train = m->hp.ctx_train,
+        .ctx_tok = ctx_tok,
+        .threads = graph_threads(e->graph),
+        .kv_bytes_per_tok = block_bytes / KV_BLOCK,
+        .bos = text_bos(m->text),
+        .eos = text_eos(m->text),
+        .chat_template = m->info.chat_template ? m->info.chat_template : "",
+    };
+    count_bytes(m, &i->weights_bytes, &i->bytes_per_token);
+}
+
+static void release(struct engine *e) {
+    mailbox_unref(e->inbox);
+    if (e->graph)
+        graph_close(e->graph);
+    if (e->model)
+        model_close(e->model);
+    free(e->path);
+    free(e);
+}
+
+enum status engine_open(const char *path, const struct engine_params *params,
+                        struct engine **out, struct err *err) {
+    static const struct engine_params defaults = {0};
+    const struct engine_params *p = params ? params : &defaults;
+    struct engine *e = xcalloc(1, sizeof *e);
+    enum status st = ST_OK;
+    int ctx_tok = 0, n_block = 0;
+    if (!tell(p, 0))
+        TRY(err_set(err, ST_CANCELLED, "cancelled"));
+    TRY(model_open(path, &e->model, err));
+    TRY(choose_ctx(e->model, p, &ctx_tok, err));
+    size_t block_bytes = graph_kv_block_bytes(e->model);
+    TRY(pool_size(p, block_bytes, ctx_tok, &n_block, err));
+    const struct graph_params gp = {.device = p->device,
+                                    .threads = p->threads,
+                                    .n_block = n_block,
+                                    .max_logits = SCHED_MAX_LOGITS};
+    TRY(graph_open(e->model, &gp, &e->graph, err));
+    fill_info(e, path, ctx_tok, block_bytes);
+    if (!tell(p, 1))
+        TRY(err_set(err, ST_CANCELLED, "cancelled"));
+    e->sched = sched_new(e->graph, e->model->text, e->model->hp.n_vocab, ctx_tok, n_block);
+    e->inbox = mailbox_new(free);
+    st = start_thread(e, err);
+    if (st != ST_OK) {
+        sched_free(e->sched);
+        goto out;
+    }
+    log_info("engine: %s, %s, %s, %d threads, context %d, %d KV blocks", path_base(path),
+             e->info.quant, e->info.kernels, e->info.threads, ctx_tok, n_block);
+    *out = e;
+    return ST_OK;
+out:
+    release(e);
+    return st;
+}
+
+void engine_close(struct engine *e) {
+    if (!e)
+        return;
+    post(e, (struct msg){.type = MSG_QUIT});
+    pthread_join(e->thread, NULL);
+    release(e);
+}
+
+const struct engine_info *engine_info(const struct engine *e) {
+    return &e->info;
+}
+
+const struct text_model *engine_text(const struct engine *e) {
+    return e->model->text;
+}
+
+/* ---- sessions ---- */
+
+struct session *session_new(struct engine *e) {
+    struct session *s = xcalloc(1, sizeof *s);
+    s->engine = e;
+    post(e, (struct msg){.type = MSG_NEW, .session = s});
+    return s;
+}
+
+struct session *session_fork(struct session *src) {
+    struct session *s = xcalloc(1, sizeof *s);
+    s->engine = src->engine;
+    atomic_store(&s->cached_tok, atomic_load(&src->cached_tok));
+    post(src->engine, (struct msg){.type = MSG_FORK, .session = s, .src = src});
+    return s;
+}
+
+void session_free(struct session *s) {
+    if (s)
+        post(s->engine, (struct msg){.type = MSG_FREE, .session = s});
+}
+
+int session_cached_tok(struct session *s) {
+    return atomic_load(&s->cached_tok);
+}
+
+enum status session_generate(struct session *s, const struct request *r, uint64_t request_id,
+                             struct mailbox *events, struct err *err) {
+    struct engine *e = s->engine;
+    const struct task_limits lim = {.n_vocab = e->info.n_vocab, .ctx_tok = e->info.ctx_tok};
+    struct task *t;
+    CHECK(task_new(r, &lim, &t, err));
+    if (atomic_exchange(&s->busy, true)) {
+        task_free(t);
+        return err_set(err, ST_BUSY, "this session is answering already");
+    }
+    t->request_id = request_id;
+    t->events = mailbox_ref(events);
+    post(e, (struct msg){.type = MSG_SUBMIT, .session = s, .task = t});
+    return ST_OK;
+}
+
+void session_cancel(struct session *s) {
+    post(s->engine, (struct msg){.type = MSG_CANCEL, .session = s});
+}
+
+/* ---- evaluation ---- */
+
+enum status engine_evaluate(struct engine *en, struct eval *e, bool (*wait)(void *user),
+                            void *user, struct err *err) {
+    if (e->n_tok < 1 || e->n_tok > en->info.ctx_tok || e->first < 0 || e->first >= e->n_tok)
+        return err_set(err, ST_USAGE, "logits from %d of %d tokens, the context has %d",
+                       e->first, e->n_tok, en->info.ctx_tok);
+    for (int i = 0; i < e->n_tok; i++)
+        if (e->tokens[i] < 0 || e->tokens[i] >= en->info.n_vocab)
+            return err_set(err, ST_USAGE, "token %d is %d, the vocabulary has %d", i,
+                           e->tokens[i], en->info.n_vocab);
+    e->reply = mailbox_new(NULL);
+    mailbox_ref(e->reply);
+    post(en, (struct msg){.type = MSG_EVAL, .eval = e});
+    while (!mailbox_wait(e->reply, 100))
+        if (wait && !wait(user))
+            atomic_store(&e->cancel, true);
+    mailbox_unref(e->reply);
+    if (e->st != ST_OK && err)
+        *err = e->err;
+    return e->st;
+}
+
+enum status engine_logits(struct engine *e, const int32_t *tokens, int n_tok, int first,
+                          float *out, struct err *err) {
+    struct eval job = {.tokens = tokens, .n_tok = n_tok, .first = first, .out = out};
+    return engine_evaluate(e, &job, NULL, NULL, err);
+}

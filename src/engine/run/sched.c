@@ -1,0 +1,451 @@
+/*
+ * sched.c - see sched.h.
+ *
+ * Data: `active` and `waiting` hold tasks in the order of their submission, so the last active
+ * one is the newest. A session whose task is not active is idle: its blocks may be taken.
+ * Giving up an idle session's blocks costs little: the full ones stay in the cache until they
+ * are really needed and are found again by their tokens.
+ *
+ * A step: admit what fits; decide how many tokens each active task brings; get blocks for them,
+ * oldest task first, the newest going back to `waiting` when there are none; run the batch;
+ * commit the blocks; take the tokens. Then a step of the evaluation that runs, if any, alone,
+ * because its logits go straight to their place.
+ *
+ * Why nothing blocks for ever: the oldest active task is never sent back for another one, and
+ * when it is alone every block that is not its own is free, cached or idle; an evaluation takes
+ * all its blocks before it starts, and while one waits for room no task is admitted. A task is
+ * admitted only when its whole timeline fits and each active task could still get one more
+ * block, so that two tasks don't throw each other out in turns.
+ *
+ * Rejected: reserving each request's longest possible answer (wastes most of the pool);
+ * swapping blocks out to host memory (on a CPU they are in host memory already).
+ */
+#include "engine/run/sched.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "engine/text.h"
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct sched {
+    struct graph *graph;
+    const struct text_model *text;
+    int n_vocab, ctx_tok;
+    struct kv_pool *pool;
+    struct session *sessions;
+    uint64_t clock;
+
+    struct task *active[SCHED_MAX_ACTIVE];
+    int n_active, max_active;
+    struct task **waiting; /* [n_waiting] */
+    int n_waiting, cap_waiting;
+    struct eval *evals; /* first in, first out; the first may run */
+    struct sampler_scratch *scratch;
+
+    int max_tok;       /* of the graph */
+    int chunk_tok;     /* tokens to prefill in the next step */
+    double us_per_tok; /* 0: not measured */
+    int32_t *tokens;   /* [max_tok] */
+    float *logits;     /* [cap_logits, n_vocab] */
+    int cap_logits;
+    struct batch_seq seqs[SCHED_MAX_ACTIVE];
+};
+
+static void copy_block(void *user, int dst, int src, int n_tok) {
+    graph_copy_block(user, dst, src, n_tok);
+}
+
+struct sched *sched_new(struct graph *graph, const struct text_model *text, int n_vocab,
+                        int ctx_tok, int n_block) {
+    struct sched *s = xcalloc(1, sizeof *s);
+    s->graph = graph;
+    s->text = text;
+    s->n_vocab = n_vocab;
+    s->ctx_tok = ctx_tok;
+    s->pool = kv_pool_new(n_block, copy_block, graph);
+    s->scratch = sampler_scratch_new(n_vocab);
+    s->max_tok = graph_max_tok(graph);
+    s->max_active = s->max_tok / 2 < SCHED_MAX_ACTIVE ? s->max_tok / 2 : SCHED_MAX_ACTIVE;
+    assert(s->max_active >= 1 && (ctx_tok + KV_BLOCK - 1) / KV_BLOCK <= n_block);
+    s->chunk_tok = 2 * KV_BLOCK;
+    s->tokens = xcalloc((size_t)s->max_tok, sizeof *s->tokens);
+    return s;
+}
+
+/* ---- sessions ---- */
+
+void sched_add_session(struct sched *s, struct session *ss) {
+    ss->next = s->sessions;
+    if (ss->next)
+        ss->next->prev = ss;
+    s->sessions = ss;
+    ss->used = ++s->clock;
+}
+
+void sched_fork(struct sched *s, struct session *dst, const struct session *src) {
+    sched_add_session(s, dst);
+    kv_fork(s->pool, &dst->kv, &src->kv);
+    atomic_store(&dst->cached_tok, dst->kv.n_tok);
+}
+
+static bool is_idle(const struct session *ss) {
+    return !ss->task || !ss->task->active;
+}
+
+/* Makes the idle session that was used longest ago give up its blocks. False when there is
+ * none. */
+static bool release_idle(struct sched *s, const struct session *except) {
+    struct session *oldest = NULL;
+    for (struct session *ss = s->sessions; ss; ss = ss->next)
+        if (ss != except && is_idle(ss) && ss->kv.n_block &&
+            (!oldest || ss->used < oldest->used))
+            oldest = ss;
+    if (!oldest)
+        return false;
+    kv_seq_clear(s->pool, &oldest->kv);
+    atomic_store(&oldest->cached_tok, 0);
+    return true;
+}
+
+/* Sees to n_block blocks that can be taken without disturbing an active task. */
+static bool make_room(struct sched *s, int n_block, const struct session *except) {
+    while (kv_available(s->pool) < n_block)
+        if (!release_idle(s, except))
+            return false;
+    return true;
+}
+
+/* ---- tasks ---- */
+
+static void wait_in_order(struct sched *s, struct task *t) {
+    if (s->n_waiting == s->cap_waiting) {
+        s->cap_waiting = s->cap_waiting ? s->cap_waiting * 2 : 8;
+        s->waiting = xreallocarray(s->waiting, (size_t)s->cap_waiting, sizeof *s->waiting);
+    }
+    int i = s->n_waiting++;
+    for (; i > 0 && s->waiting[i - 1]->serial > t->serial; i--)
+        s->waiting[i] = s->waiting[i - 1];
+    s->waiting[i] = t;
+}
+
+static void remove_at(struct task **list, int *n, int i) {
+    memmove(&list[i], &list[i + 1], (size_t)(*n - i - 1) * sizeof *list);
+    (*n)--;
+}
+
+/* Takes the task off its list and puts its session in order. */
+static void detach(struct sched *s, struct task *t) {
+    struct task **list = t->active ? s->active : s->waiting;
+    int *n = t->active ? &s->n_active : &s->n_waiting;
+    for (int i = 0; i < *n; i++)
+        if (list[i] == t) {
+            remove_at(list, n, i);
+            break;
+        }
+    kv_trim(s->pool, &t->session->kv);
+    t->session->used = ++s->clock;
+}
+
+static void finish(struct sched *s, struct task *t, enum finish why) {
+    detach(s, t);
+    task_finish(t, why);
+}
+
+static void fail(struct sched *s, struct task *t, const struct err *err) {
+    detach(s, t);
+    task_fail(t, err);
+}
+
+void sched_submit(struct sched *s, struct task *t) {
+    t->session->task = t;
+    t->serial = ++s->clock;
+    wait_in_order(s, t);
+}
+
+void sched_cancel(struct sched *s, struct session *ss) {
+    if (ss->task)
+        finish(s, ss->task, FINISH_CANCEL);
+}
+
+void sched_free_session(struct sched *s, struct session *ss) {
+    sched_cancel(s, ss);
+    kv_seq_release(s->pool, &ss->kv);
+    if (ss->prev)
+        ss->prev->next = ss->next;
+    else
+        s->sessions = ss->next;
+    if (ss->next)
+        ss->next->prev = ss->prev;
+    free(ss);
+}
+
+/* A waiting task becomes active when its whole timeline fits. */
+static bool admit(struct sched *s, struct task *t) {
+    struct session *ss = t->session;
+    if (s->n_active == s->max_active)
+        return false;
+    int kept = kv_match(s->pool, &ss->kv, t->tokens, t->n_tok);
+    if (!make_room(s, kv_need(&ss->kv, t->n_tok - kept) + s->n_active, ss)) {
+        atomic_store(&ss->cached_tok, kept);
+        return false;
+    }
+    if (!t->started) {
+        t->started = true;
+        t->cached_tok = kept;
+        t->started_us = clock_us();
+    }
+    t->active = true;
+    int i = s->n_active++;
+    for (; i > 0 && s->active[i - 1]->serial > t->serial; i--)
+        s->active[i] = s->active[i - 1];
+    s->active[i] = t;
+    return true;
+}
+
+static void admit_waiting(struct sched *s) {
+    while (s->n_waiting && !(s->evals && !s->evals->running)) {
+        if (!admit(s, s->waiting[0]))
+            break;
+        remove_at(s->waiting, &s->n_waiting, 0);
+    }
+}
+
+/* Back to waiting; its blocks can be taken by others and are computed again when they were. */
+static void preempt(struct sched *s, struct task *t) {
+    detach(s, t);
+    t->active = false;
+    kv_seq_clear(s->pool, &t->session->kv);
+    atomic_store(&t->session->cached_tok, 0);
+    wait_in_order(s, t);
+}
+
+/* Blocks for n_more tokens of t. False when t itself had to go back to waiting. */
+static bool reserve(struct sched *s, struct task *t, int n_more) {
+    while (!kv_reserve(s->pool, &t->session->kv, n_more)) {
+        if (release_idle(s, NULL))
+            continue;
+        struct task *newest = s->active[s->n_active - 1];
+        preempt(s, newest);
+        if (newest == t)
+            return false;
+    }
+    return true;
+}
+
+/* ---- a step ---- */
+
+/* How many tokens each active task brings. */
+static void plan(const struct sched *s, int *n_tok) {
+    int n_prefill = 0, left = s->chunk_tok;
+    for (int i = 0; i < s->n_active; i++) {
+        n_tok[i] = 1;
+        n_prefill += task_todo(s->active[i]) > 1;
+    }
+    if (left > s->max_tok - s->n_active)
+        left = s->max_tok - s->n_active;
+    /* equal shares; what a short prompt leaves goes to those behind it */
+    for (int i = 0; i < s->n_active; i++) {
+        int todo = task_todo(s->active[i]);
+        if (todo == 1)
+            continue;
+        int share = (left + n_prefill - 1) / n_prefill;
+        n_prefill--;
+        n_tok[i] = todo < share ? todo : share;
+        n_tok[i] = n_tok[i] > 1 ? n_tok[i] : 1;
+        left -= n_tok[i];
+        left = left > 0 ? left : 0;
+    }
+}
+
+/* Learns what a token costs and sets the chunk for the next step. */
+static void learn(struct sched *s, int n_tok, int64_t us) {
+    if (n_tok < SCHED_MIN_CHUNK)
+        return;
+    double cost = (double)us / n_tok;
+    /* quick to believe a lower cost: the first steps wait for pages of the model to come in */
+    bool lower = s->us_per_tok == 0 || cost < s->us_per_tok;
+    s->us_per_tok = lower ? cost : (s->us_per_tok + cost) / 2;
+    double fits = s->us_per_tok > 0 ? SCHED_STEP_US / s->us_per_tok : s->max_tok;
+    int chunk = fits < s->chunk_tok * 2 ? (int)fits : s->chunk_tok * 2;
+    if (chunk > KV_BLOCK)
+        chunk -= chunk % KV_BLOCK;
+    chunk = chunk < s->max_tok ? chunk : s->max_tok;
+    s->chunk_tok = chunk > SCHED_MIN_CHUNK ? chunk : SCHED_MIN_CHUNK;
+}
+
+static enum status forward(struct sched *s, int n_seq, int n_tok, float *logits,
+                           struct err *err) {
+    struct batch b = {.tokens = s->tokens, .n_tok = n_tok, .seqs = s->seqs, .n_seq = n_seq};
+    int64_t start = clock_us();
+    CHECK(graph_forward(s->graph, &b, logits, err));
+    learn(s, n_tok, clock_us() - start);
+    return ST_OK;
+}
+
+static void room_for_logits(struct sched *s, int n) {
+    if (n <= s->cap_logits)
+        return;
+    size_t size;
+    if (mul_overflows((size_t)n, (size_t)s->n_vocab, &size))
+        abort();
+    s->logits = xreallocarray(s->logits, size, sizeof *s->logits);
+    s->cap_logits = n;
+}
+
+/* One sequence of the batch: the next n_more tokens of a timeline behind what kv holds. */
+static void add_seq(struct sched *s, int at, int *n_tok, const struct kv_seq *kv,
+                    const int32_t *tokens, int n_more, int n_logits) {
+    s->seqs[at] = (struct batch_seq){
+        .blocks = kv->blocks, .n_past = kv->n_tok, .n_tok = n_more, .n_logits = n_logits};
+    memcpy(s->tokens + *n_tok, tokens + kv->n_tok, (size_t)n_more * sizeof *tokens);
+    *n_tok += n_more;
+}
+
+/* What the batch means for one task. logits: its row, or NULL while it prefills. */
+static void advance(struct sched *s, struct task *t, int n_more, float *logits) {
+    struct session *ss = t->session;
+    kv_commit(s->pool, &ss->kv, t->tokens + ss->kv.n_tok, n_more);
+    atomic_store(&ss->cached_tok, ss->kv.n_tok);
+    task_prefilled(t);
+    if (task_todo(t) > 0)
+        return;
+    enum finish why = FINISH_LENGTH;
+    if (logits) {
+        struct sampled next;
+        struct err err;
+        if (sampler_next(&t->sampler, s->scratch, logits, t->tokens, (size_t)t->n_tok, &next,
+                         &err) != ST_OK) {
+            fail(s, t, &err);
+            return;
+        }
+        if (task_token(t, &next, s->text, &why))
+            return;
+    }
+    finish(s, t, why);
+}
+
+static void run_batch(struct sched *s) {
+    int n_more[SCHED_MAX_ACTIVE], n_tok = 0, n_logits = 0;
+    struct task *tasks[SCHED_MAX_ACTIVE];
+    plan(s, n_more);
+    for (int i = 0; i < s->n_active; i++)
+        if (!reserve(s, s->active[i], n_more[i]))
+            break;
+    int n = s->n_active;
+    for (int i = 0; i < n; i++) {
+        struct task *t = tasks[i] = s->active[i];
+        bool sample = n_more[i] == task_todo(t) && t->n_tok < t->last_tok;
+        add_seq(s, i, &n_tok, &t->session->kv, t->tokens, n_more[i], sample);
+        n_logits += sample;
+    }
+    if (n == 0)
+        return;
+    room_for_logits(s, n_logits);
+    struct err err;
+    bool ok = forward(s, n, n_tok, s->logits, &err) == ST_OK;
+    float *row = s->logits;
+    for (int i = 0; i < n; i++) {
+        bool sample = s->seqs[i].n_logits > 0;
+        if (ok)
+            advance(s, tasks[i], n_more[i], sample ? row : NULL);
+        else
+            fail(s, tasks[i], &err);
+        row += sample ? s->n_vocab : 0;
+    }
+}
+
+/* ---- evaluation ---- */
+
+void sched_evaluate(struct sched *s, struct eval *e) {
+    struct eval **at = &s->evals;
+    while (*at)
+        at = &(*at)->next;
+    *at = e;
+}
+
+static void eval_end(struct sched *s, enum status st) {
+    struct eval *e = s->evals;
+    struct mailbox *reply = e->reply;
+    s->evals = e->next;
+    e->st = st;
+    kv_seq_release(s->pool, &e->kv);
+    mailbox_put(reply, e); /* e is its owner's again */
+    mailbox_unref(reply);
+}
+
+/* Runs n_more tokens and hands the logits out. */
+static enum status eval_chunk(struct sched *s, struct eval *e, int n_more) {
+    int past = e->kv.n_tok, end = past + n_more, n_tok = 0;
+    int from = e->first > past ? e->first : past; /* first position with logits */
+    int n_logits = end > from ? end - from : 0;
+    size_t n_vocab = (size_t)s->n_vocab;
+    add_seq(s, 0, &n_tok, &e->kv, e->tokens, n_more, n_logits);
+    if (!e->out)
+        room_for_logits(s, n_logits);
+    float *logits = e->out ? e->out + (size_t)(from - e->first) * n_vocab : s->logits;
+    CHECK(forward(s, 1, n_tok, logits, &e->err));
+    kv_commit(s->pool, &e->kv, e->tokens + past, n_more);
+    for (int i = 0; i < n_logits && e->row; i++)
+        CHECK(e->row(e->user, from + i, logits + (size_t)i * n_vocab, &e->err));
+    return ST_OK;
+}
+
+static void eval_step(struct sched *s) {
+    struct eval *e = s->evals;
+    if (atomic_load(&e->cancel)) {
+        err_set(&e->err, ST_CANCELLED, "cancelled");
+        eval_end(s, ST_CANCELLED);
+        return;
+    }
+    if (!e->running) {
+        e->kv.hidden = true;
+        if (!make_room(s, kv_need(&e->kv, e->n_tok), NULL))
+            return;
+        bool got = kv_reserve(s->pool, &e->kv, e->n_tok);
+        assert(got);
+        (void)got;
+        e->running = true;
+    }
+    int n_more = e->n_tok - e->kv.n_tok;
+    n_more = n_more < s->chunk_tok ? n_more : s->chunk_tok;
+    int logits_from = e->first > e->kv.n_tok ? e->first : e->kv.n_tok;
+    if (n_more > logits_from - e->kv.n_tok + SCHED_MAX_LOGITS)
+        n_more = logits_from - e->kv.n_tok + SCHED_MAX_LOGITS;
+    enum status st = eval_chunk(s, e, n_more);
+    if (st != ST_OK || e->kv.n_tok == e->n_tok)
+        eval_end(s, st);
+}
+
+/* ---- from outside ---- */
+
+bool sched_has_work(const struct sched *s) {
+    return s->n_active || s->n_waiting || s->evals;
+}
+
+void sched_step(struct sched *s) {
+    admit_waiting(s);
+    if (s->n_active)
+        run_batch(s);
+    if (s->evals)
+        eval_step(s);
+}
+
+void sched_free(struct sched *s) {
+    if (!s)
+        return;
+    while (s->evals) {
+        err_set(&s->evals->err, ST_CANCELLED, "the model is being closed");
+        eval_end(s, ST_CANCELLED);
+    }
+    while (s->sessions)
+        sched_free_session(s, s->sessions);
+    kv_pool_free(s->pool);
+    sampler_scratch_free(s->scratch);
+    free(s->waiting);
+    free(s->tokens);
+    free(s->logits);
+    free(s);
+}
