@@ -1,0 +1,775 @@
+/*
+ * md.c - see md.h.
+ *
+ * md4c calls back for blocks, spans and text; this file writes down what it says as flat
+ * arrays. Raw HTML is off in the parser, so tags arrive as text. A soft line break stays a line
+ * break: models write poems, addresses and logs that way.
+ *
+ * Where a segment's bytes come from is known by the pointer that md4c hands over: inside the
+ * input it is a range of the source, else (a newline, an indentation, a resolved entity) it is
+ * ours.
+ *
+ * The border. Block structure is decided line by line, so only the last top-level block can
+ * still change. md4c doesn't say where a block begins, but a paragraph, heading or table whose
+ * first text stands in a line after a blank one begins in that line: nothing inside one of them
+ * follows a blank line. Other last blocks give no border, the one before counts. Link
+ * definitions that come later than their use are the exception; layout.c parses the whole text
+ * again when such may exist.
+ *
+ * The cut. A long code block would otherwise be one unfinished block: while its fence is open
+ * all lines but the last are final. That the fence is open is concluded from the number of its
+ * lines: n lines from the end there must be a fence.
+ *
+ * Rejected: an own scanner for safe borders (it has to know the list rules twice); a second
+ * parser for code.
+ */
+#include "ui/md.h"
+#include "base/utf8.h"
+#include "ui/style.h"
+#include "ui/syntax.h"
+#include <assert.h>
+#include <md4c.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_LISTS 32
+#define MAX_LINKS 4
+#define MAX_CELLS 100000
+#define TAB       4
+
+struct list {
+    bool tight, ordered, used;
+    unsigned next;
+    char delimiter;
+};
+
+struct parse {
+    struct mdoc *d;
+    const char *in;
+    size_t in_len, skip; /* in[0..skip) is the fence line that was put before */
+    uint32_t base;
+    size_t budget;     /* bytes of text that may come out */
+    uint32_t last_src; /* end of the last source range */
+    /* blocks */
+    int depth;
+    int cont, over; /* innermost container; how many more there are past the depth limit */
+    struct list list[MAX_LISTS];
+    int n_list;
+    bool fresh, fresh_gap; /* the next block is the first of an item; a blank line before it */
+    bool leaf, implicit, in_cell;
+    uint16_t block_style;
+    size_t code_lines;
+    char fence_char;
+    int fence_state;
+    /* the top-level block that is open */
+    MD_BLOCKTYPE top;
+    size_t top_block;
+    bool top_seen;
+    /* spans */
+    int em, strong, del, code, link;
+    size_t link_text[MAX_LINKS];
+    /* tabs: the column that text offset tab_at has in its line */
+    size_t tab_at, tab_col;
+};
+
+/* Room for one more in a growing array. */
+#define GROW(array, n, cap)                                                                    \
+    do {                                                                                       \
+        if ((n) == (cap)) {                                                                    \
+            (cap) = (cap) ? 2 * (cap) : 16;                                                    \
+            (array) = xreallocarray(array, cap, sizeof *(array));                              \
+        }                                                                                      \
+    } while (0)
+
+void mdoc_release(struct mdoc *d) {
+    buf_release(&d->text);
+    free(d->seg);
+    free(d->cont);
+    free(d->block);
+    free(d->cell);
+    *d = (struct mdoc){0};
+}
+
+static void mdoc_clear(struct mdoc *d) {
+    buf_clear(&d->text);
+    d->n_seg = d->n_cont = d->n_block = d->n_cell = 0;
+    d->has_border = d->has_cut = d->fence_resumed = false;
+    d->border = d->cut = d->fence = 0;
+    d->border_block = d->cut_lines = 0;
+    d->cut_state = 0;
+}
+
+/* -- text -- */
+
+static void add_seg(struct mdoc *d, const char *text, size_t len, uint32_t src, size_t src_len,
+                    uint16_t style) {
+    GROW(d->seg, d->n_seg, d->cap_seg);
+    d->seg[d->n_seg++] = (struct mdoc_seg){.off = (uint32_t)d->text.len,
+                                           .len = (uint32_t)len,
+                                           .src = src,
+                                           .src_len = (uint32_t)src_len,
+                                           .style = style};
+    buf_add(&d->text, text, len);
+}
+
+static void add_newline(struct parse *p) {
+    buf_addc(&p->d->text, '\n');
+    p->tab_at = p->d->text.len;
+    p->tab_col = 0;
+}
+
+static void add_tab(struct parse *p, uint32_t src, size_t src_len, uint16_t style) {
+    struct buf *t = &p->d->text;
+    size_t col = p->tab_col + utf8_cells(t->p + p->tab_at, t->len - p->tab_at);
+    size_t n = TAB - col % TAB;
+    add_seg(p->d, "    ", n, src, src_len, style);
+    p->tab_at = t->len;
+    p->tab_col = col + n;
+}
+
+/* Where s lies in the source; false: it is no part of it. */
+static bool source_of(const struct parse *p, const char *s, size_t len, uint32_t *src) {
+    const char *first = p->in + p->skip, *end = p->in + p->in_len;
+    if (s < first || s >= end || len > (size_t)(end - s))
+        return false;
+    *src = p->base + (uint32_t)(s - first);
+    return true;
+}
+
+static bool is_plain_ascii(const char *s, size_t len) {
+    for (size_t i = 0; i < len; i++)
+        if ((unsigned char)s[i] < 0x20 || (unsigned char)s[i] >= 0x7f)
+            return false;
+    return true;
+}
+
+/* Text with characters that a terminal must not get, or tabs: a segment for each and for what
+ * is between. */
+static void add_hostile(struct parse *p, const char *s, size_t len, bool known, uint32_t src,
+                        uint16_t style) {
+    struct buf safe = {0};
+    size_t done = 0, i = 0;
+    while (i < len) {
+        uint32_t cp;
+        size_t used = utf8_decode(s + i, len - i, &cp);
+        buf_clear(&safe);
+        utf8_terminal_safe(&safe, s + i, used, false);
+        bool good = safe.len == used && memcmp(safe.p, s + i, used) == 0;
+        if (!good) {
+            uint32_t at = known ? src + (uint32_t)i : 0;
+            if (i > done)
+                add_seg(p->d, s + done, i - done, known ? src + (uint32_t)done : 0,
+                        known ? i - done : 0, style);
+            if (cp == '\t')
+                add_tab(p, at, known ? used : 0, style);
+            else
+                add_seg(p->d, safe.p, safe.len, at, known ? used : 0, style);
+            done = i + used;
+        }
+        i += used;
+    }
+    if (len > done)
+        add_seg(p->d, s + done, len - done, known ? src + (uint32_t)done : 0,
+                known ? len - done : 0, style);
+    buf_release(&safe);
+}
+
+static void add_text_at(struct parse *p, const char *s, size_t len, bool known, uint32_t src,
+                        uint16_t style) {
+    if (len == 0)
+        return;
+    bool clean = is_plain_ascii(s, len);
+    if (!clean && !memchr(s, '\t', len)) {
+        struct buf safe = {0};
+        utf8_terminal_safe(&safe, s, len, false);
+        clean = safe.len == len && memcmp(safe.p, s, len) == 0;
+        buf_release(&safe);
+    }
+    if (clean)
+        add_seg(p->d, s, len, src, known ? len : 0, style);
+    else
+        add_hostile(p, s, len, known, src, style);
+    if (known)
+        p->last_src = src + (uint32_t)len;
+}
+
+static void add_text(struct parse *p, const char *s, size_t len, uint16_t style) {
+    uint32_t src = 0;
+    bool known = source_of(p, s, len, &src);
+    add_text_at(p, s, len, known, src, style);
+}
+
+static const struct {
+    const char *name;
+    uint32_t cp;
+} entities[] = {
+    {"&amp;", '&'},      {"&lt;", '<'},        {"&gt;", '>'},       {"&quot;", '"'},
+    {"&apos;", '\''},    {"&nbsp;", 0xa0},     {"&copy;", 0xa9},    {"&reg;", 0xae},
+    {"&deg;", 0xb0},     {"&plusmn;", 0xb1},   {"&middot;", 0xb7},  {"&frac12;", 0xbd},
+    {"&times;", 0xd7},   {"&divide;", 0xf7},   {"&ndash;", 0x2013}, {"&mdash;", 0x2014},
+    {"&lsquo;", 0x2018}, {"&rsquo;", 0x2019},  {"&ldquo;", 0x201c}, {"&rdquo;", 0x201d},
+    {"&bull;", 0x2022},  {"&hellip;", 0x2026}, {"&euro;", 0x20ac},  {"&trade;", 0x2122},
+    {"&larr;", 0x2190},  {"&uarr;", 0x2191},   {"&rarr;", 0x2192},  {"&darr;", 0x2193},
+    {"&minus;", 0x2212}, {"&infin;", 0x221e},  {"&ne;", 0x2260},    {"&le;", 0x2264},
+    {"&ge;", 0x2265},    {"&pi;", 0x3c0},      {"&check;", 0x2713},
+};
+
+/* An entity as a code point; 0: not one we know. */
+static uint32_t entity(const char *s, size_t len) {
+    char word[16];
+    if (len < 4 || len >= sizeof word)
+        return 0;
+    memcpy(word, s, len);
+    word[len] = 0;
+    if (word[1] == '#') {
+        bool hex = word[2] == 'x' || word[2] == 'X';
+        unsigned long v = strtoul(word + (hex ? 3 : 2), NULL, hex ? 16 : 10);
+        return v == 0 || v > 0x10ffff ? 0xfffd : (uint32_t)v;
+    }
+    for (size_t i = 0; i < sizeof entities / sizeof entities[0]; i++)
+        if (strcmp(entities[i].name, word) == 0)
+            return entities[i].cp;
+    return 0;
+}
+
+static void add_entity(struct parse *p, const char *s, size_t len, uint16_t style) {
+    uint32_t cp = entity(s, len), src = 0;
+    bool known = source_of(p, s, len, &src);
+    if (cp == 0) {
+        add_text(p, s, len, style);
+        return;
+    }
+    char raw[4];
+    struct buf safe = {0};
+    utf8_terminal_safe(&safe, raw, utf8_encode(cp, raw), false);
+    add_seg(p->d, safe.p, safe.len, src, known ? len : 0, style);
+    buf_release(&safe);
+    if (known)
+        p->last_src = src + (uint32_t)len;
+}
+
+static uint16_t style_now(const struct parse *p) {
+    unsigned s = p->block_style;
+    if (p->link)
+        s = STYLE_LINK;
+    if (p->code)
+        s = STYLE_CODE;
+    return (uint16_t)(s | (p->strong ? STYLE_BOLD : 0) | (p->em ? STYLE_ITALIC : 0) |
+                      (p->del ? STYLE_STRIKE : 0));
+}
+
+/* -- blocks -- */
+
+static bool blank_line_before(const char *in, size_t line) {
+    if (line == 0)
+        return false;
+    size_t i = line - 1;
+    if (i > 0 && in[i] == '\n' && in[i - 1] == '\r')
+        i--;
+    while (i > 0 && (in[i - 1] == ' ' || in[i - 1] == '\t'))
+        i--;
+    return i == 0 || in[i - 1] == '\n' || in[i - 1] == '\r';
+}
+
+/* The first text of a top-level block that came from the source at s: perhaps a border. */
+static void top_text(struct parse *p, const char *s, size_t len) {
+    uint32_t src;
+    if (!source_of(p, s, len, &src))
+        return;
+    p->top_seen = true;
+    if (p->top != MD_BLOCK_P && p->top != MD_BLOCK_H && p->top != MD_BLOCK_TABLE)
+        return;
+    size_t line = (size_t)(s - p->in);
+    while (line > 0 && p->in[line - 1] != '\n' && p->in[line - 1] != '\r')
+        line--;
+    if (line <= p->skip || !blank_line_before(p->in, line))
+        return;
+    p->d->has_border = true;
+    p->d->border = p->base + (uint32_t)(line - p->skip);
+    p->d->border_block = p->top_block;
+}
+
+static struct mdoc_block *begin_block(struct parse *p, enum mdoc_kind kind) {
+    struct mdoc *d = p->d;
+    GROW(d->block, d->n_block, d->cap_block);
+    struct mdoc_block *b = &d->block[d->n_block++];
+    bool tight = p->n_list > 0 && p->list[p->n_list - 1].tight;
+    *b = (struct mdoc_block){.kind = kind, .cont = p->cont};
+    b->gap = p->fresh ? p->fresh_gap : !tight;
+    p->fresh = false;
+    b->span.text = (uint32_t)d->text.len;
+    b->span.seg = (uint32_t)d->n_seg;
+    b->span.text_end = b->span.text;
+    b->span.seg_end = b->span.seg;
+    p->tab_at = d->text.len;
+    p->tab_col = 0;
+    return b;
+}
+
+static void end_block(struct parse *p) {
+    struct mdoc_block *b = &p->d->block[p->d->n_block - 1];
+    b->span.text_end = (uint32_t)p->d->text.len;
+    b->span.seg_end = (uint32_t)p->d->n_seg;
+    p->leaf = p->implicit = false;
+    p->block_style = STYLE_TEXT;
+}
+
+static void push_list(struct parse *p, struct list l) {
+    if (p->n_list < MAX_LISTS)
+        p->list[p->n_list] = l;
+    p->n_list++;
+    if (p->n_list > MAX_LISTS) /* too deep: they share the last */
+        p->list[MAX_LISTS - 1].tight = l.tight;
+}
+
+static struct list *innermost(struct parse *p) {
+    return &p->list[(p->n_list < MAX_LISTS ? p->n_list : MAX_LISTS) - 1];
+}
+
+static struct mdoc_cont *push_cont(struct parse *p, bool quote) {
+    struct mdoc *d = p->d;
+    int depth = p->cont < 0 ? 1 : d->cont[p->cont].depth + 1;
+    if (depth > MDOC_MAX_DEPTH) {
+        p->over++;
+        return NULL;
+    }
+    GROW(d->cont, d->n_cont, d->cap_cont);
+    struct mdoc_cont *c = &d->cont[d->n_cont];
+    *c = (struct mdoc_cont){.parent = p->cont, .depth = depth, .quote = quote};
+    p->cont = (int)d->n_cont++;
+    return c;
+}
+
+static void pop_cont(struct parse *p) {
+    if (p->over > 0)
+        p->over--;
+    else
+        p->cont = p->d->cont[p->cont].parent;
+}
+
+static void enter_item(struct parse *p, const MD_BLOCK_LI_DETAIL *li) {
+    static const char *const bullets[] = {"• ", "◦ ", "▪ "};
+    struct list *l = innermost(p);
+    if (!p->fresh) {
+        const struct list *outer = p->n_list > 1 && p->n_list <= MAX_LISTS ? l - 1 : NULL;
+        p->fresh_gap = l->used ? !l->tight : !(outer && outer->tight);
+        p->fresh = true;
+    }
+    l->used = true;
+    unsigned number = l->next++;
+    struct mdoc_cont *c = push_cont(p, false);
+    if (!c)
+        return;
+    if (l->ordered)
+        snprintf(c->marker, sizeof c->marker, "%u%c ", number, l->delimiter);
+    else
+        snprintf(c->marker, sizeof c->marker, "%s", bullets[(c->depth - 1) % 3]);
+    if (li->is_task) {
+        size_t at = l->ordered ? strlen(c->marker) : 0;
+        snprintf(c->marker + at, sizeof c->marker - at, "%s",
+                 li->task_mark == ' ' ? "☐ " : "☑ ");
+    }
+    c->cells = (int)utf8_cells(c->marker, strlen(c->marker));
+}
+
+/* An item without any block still shows its bullet. */
+static void leave_item(struct parse *p) {
+    if (p->fresh) {
+        begin_block(p, MDOC_PARA);
+        end_block(p);
+    }
+    pop_cont(p);
+}
+
+static void enter_code(struct parse *p, const MD_BLOCK_CODE_DETAIL *code) {
+    bool resumed = p->skip > 0 && p->d->n_block == 0;
+    struct mdoc_block *b = begin_block(p, MDOC_CODE);
+    b->resumed = resumed;
+    b->fenced = code->fence_char != 0;
+    p->fence_char = code->fence_char;
+    struct buf safe = {0};
+    utf8_terminal_safe(&safe, code->lang.text, code->lang.size, false);
+    size_t n = utf8_fit(buf_str(&safe), safe.len, 20, NULL);
+    if (n < sizeof b->lang)
+        memcpy(b->lang, buf_str(&safe), n);
+    buf_release(&safe);
+    p->leaf = true;
+    p->block_style = STYLE_CODE_BLOCK;
+    p->code_lines = 0;
+}
+
+/* The part of segment s inside the token [a, z), in the token's style. Segments that stand for
+ * their source as a whole (a tab, a mended character) go to the token in which they begin. */
+static void colour_part(struct mdoc *d, struct mdoc_seg s, uint32_t a, uint32_t z,
+                        uint16_t style) {
+    uint32_t from = s.off > a ? s.off : a, to = s.off + s.len < z ? s.off + s.len : z;
+    bool whole = s.src_len != 0 && s.src_len != s.len;
+    if (whole && from != s.off)
+        return;
+    if (!whole) {
+        s.src += s.src_len ? from - s.off : 0;
+        s.src_len = s.src_len ? to - from : 0;
+        s.off = from;
+        s.len = to - from;
+    }
+    s.style = style;
+    GROW(d->seg, d->n_seg, d->cap_seg);
+    d->seg[d->n_seg++] = s;
+}
+
+/* Cuts the segments of a code block at the tokens of its lines. */
+static void colour_code(struct parse *p, const struct mdoc_block *b) {
+    struct mdoc *d = p->d;
+    const struct syntax *syn = syntax_find(b->lang, strlen(b->lang));
+    size_t n_old = d->n_seg - b->span.seg, k = 0;
+    int state = b->resumed ? p->fence_state : 0;
+    if (!syn)
+        return;
+    d->cut_state = state;
+    struct mdoc_seg *old = xreallocarray(NULL, n_old + 1, sizeof *old);
+    if (n_old)
+        memcpy(old, d->seg + b->span.seg, n_old * sizeof *old);
+    d->n_seg = b->span.seg;
+    size_t at = b->span.text, end = d->text.len;
+    while (at < end) {
+        const char *line = d->text.p + at, *nl = memchr(line, '\n', end - at);
+        size_t len = nl ? (size_t)(nl - line) : end - at, tok = 0;
+        d->cut_state = state; /* ends as the state before the last line */
+        while (tok < len) {
+            uint16_t style;
+            size_t tok_end = syntax_token(syn, &state, line, len, tok, &style);
+            uint32_t a = (uint32_t)(at + tok), z = (uint32_t)(at + tok_end);
+            for (; k < n_old && old[k].off < z; k++) {
+                colour_part(d, old[k], a, z, style);
+                if (old[k].off + old[k].len > z)
+                    break;
+            }
+            tok = tok_end;
+        }
+        at += len + 1;
+    }
+    free(old);
+}
+
+static int enter_table(struct parse *p, const MD_BLOCK_TABLE_DETAIL *t) {
+    struct mdoc_block *b = begin_block(p, MDOC_TABLE);
+    b->cell = (uint32_t)p->d->n_cell;
+    b->n_cols = t->col_count;
+    p->leaf = true;
+    return t->col_count == 0 || t->col_count > MDOC_MAX_COLS;
+}
+
+static int enter_cell(struct parse *p, const MD_BLOCK_TD_DETAIL *td, bool head) {
+    struct mdoc *d = p->d;
+    if (d->n_cell >= MAX_CELLS)
+        return 1;
+    GROW(d->cell, d->n_cell, d->cap_cell);
+    struct mdoc_cell *c = &d->cell[d->n_cell++];
+    *c = (struct mdoc_cell){0};
+    c->align = td->align == MD_ALIGN_CENTER ? 'c' : td->align == MD_ALIGN_RIGHT ? 'r' : 'l';
+    c->span.text = (uint32_t)d->text.len;
+    c->span.seg = (uint32_t)d->n_seg;
+    p->block_style = head ? STYLE_TABLE_HEAD : STYLE_TEXT;
+    p->tab_at = d->text.len;
+    p->tab_col = 0;
+    return 0;
+}
+
+static void leave_cell(struct parse *p) {
+    struct mdoc_cell *c = &p->d->cell[p->d->n_cell - 1];
+    c->span.text_end = (uint32_t)p->d->text.len;
+    c->span.seg_end = (uint32_t)p->d->n_seg;
+}
+
+/* -- callbacks of the parser; anything but 0 ends the parse -- */
+
+static int on_enter_block(MD_BLOCKTYPE type, void *detail, void *user) {
+    struct parse *p = user;
+    if (type == MD_BLOCK_DOC)
+        return 0;
+    if (p->implicit)
+        end_block(p);
+    if (p->depth++ == 0) {
+        p->top = type;
+        p->top_block = p->d->n_block;
+        p->top_seen = false;
+    }
+    switch (type) {
+    case MD_BLOCK_QUOTE:
+        push_list(p, (struct list){0});
+        push_cont(p, true);
+        return 0;
+    case MD_BLOCK_UL:
+        push_list(p, (struct list){.tight = ((MD_BLOCK_UL_DETAIL *)detail)->is_tight});
+        return 0;
+    case MD_BLOCK_OL: {
+        const MD_BLOCK_OL_DETAIL *ol = detail;
+        push_list(p, (struct list){.tight = ol->is_tight,
+                                   .ordered = true,
+                                   .next = ol->start,
+                                   .delimiter = ol->mark_delimiter});
+        return 0;
+    }
+    case MD_BLOCK_LI:
+        enter_item(p, detail);
+        return 0;
+    case MD_BLOCK_HR:
+        begin_block(p, MDOC_RULE);
+        return 0;
+    case MD_BLOCK_H:
+        p->block_style = (uint16_t)(STYLE_H1 + ((MD_BLOCK_H_DETAIL *)detail)->level - 1);
+        begin_block(p, MDOC_PARA);
+        p->leaf = true;
+        return 0;
+    case MD_BLOCK_P:
+        begin_block(p, MDOC_PARA);
+        p->leaf = true;
+        return 0;
+    case MD_BLOCK_CODE:
+        enter_code(p, detail);
+        return 0;
+    case MD_BLOCK_TABLE:
+        return enter_table(p, detail);
+    case MD_BLOCK_TR:
+        p->d->block[p->d->n_block - 1].n_rows++;
+        return 0;
+    case MD_BLOCK_TH:
+    case MD_BLOCK_TD:
+        return enter_cell(p, detail, type == MD_BLOCK_TH);
+    default:
+        return 0;
+    }
+}
+
+static int on_leave_block(MD_BLOCKTYPE type, void *detail, void *user) {
+    struct parse *p = user;
+    (void)detail;
+    if (type == MD_BLOCK_DOC)
+        return 0;
+    if (p->implicit)
+        end_block(p);
+    p->depth--;
+    if (type == MD_BLOCK_QUOTE || type == MD_BLOCK_UL || type == MD_BLOCK_OL)
+        p->n_list--;
+    if (type == MD_BLOCK_QUOTE)
+        pop_cont(p);
+    else if (type == MD_BLOCK_LI)
+        leave_item(p);
+    else if (type == MD_BLOCK_TH || type == MD_BLOCK_TD)
+        leave_cell(p);
+    else if (type == MD_BLOCK_CODE)
+        colour_code(p, &p->d->block[p->d->n_block - 1]);
+    if (type == MD_BLOCK_H || type == MD_BLOCK_P || type == MD_BLOCK_CODE ||
+        type == MD_BLOCK_TABLE)
+        end_block(p);
+    return 0;
+}
+
+/* An address of a link whose text doesn't show it already. */
+static void add_url(struct parse *p, const MD_ATTRIBUTE *url, size_t text_from) {
+    const struct buf *t = &p->d->text;
+    size_t n = t->len - text_from, lead = url->size >= n ? url->size - n : 0;
+    bool same = url->size >= n && n > 0 && memcmp(url->text + lead, t->p + text_from, n) == 0;
+    if (url->size == 0 || (same && lead == 0) ||
+        (same && lead == 7 &&
+         (memcmp(url->text, "mailto:", 7) == 0 || memcmp(url->text, "http://", 7) == 0)))
+        return;
+    /* Only an address that stands right behind its text is shown as part of the source. */
+    uint32_t src = 0;
+    bool known = source_of(p, url->text, url->size, &src) && src > p->last_src;
+    if (known) {
+        const char *from = url->text - (src - p->last_src);
+        size_t gap = src - p->last_src;
+        known = gap < 64 && !memchr(from, '\n', gap) && memmem(from, gap, "](", 2);
+    }
+    add_seg(p->d, n > 0 ? " <" : "<", n > 0 ? 2 : 1, 0, 0, STYLE_URL);
+    add_text_at(p, url->text, url->size, known, src, STYLE_URL);
+    add_seg(p->d, ">", 1, 0, 0, STYLE_URL);
+}
+
+static int on_enter_span(MD_SPANTYPE type, void *detail, void *user) {
+    struct parse *p = user;
+    (void)detail;
+    if (!p->leaf) {
+        begin_block(p, MDOC_PARA);
+        p->leaf = p->implicit = true;
+    }
+    p->em += type == MD_SPAN_EM;
+    p->strong += type == MD_SPAN_STRONG;
+    p->del += type == MD_SPAN_DEL;
+    p->code += type == MD_SPAN_CODE;
+    if (type == MD_SPAN_A || type == MD_SPAN_IMG) {
+        if (p->link < MAX_LINKS)
+            p->link_text[p->link] = p->d->text.len;
+        p->link++;
+    }
+    return 0;
+}
+
+static int on_leave_span(MD_SPANTYPE type, void *detail, void *user) {
+    struct parse *p = user;
+    p->em -= type == MD_SPAN_EM;
+    p->strong -= type == MD_SPAN_STRONG;
+    p->del -= type == MD_SPAN_DEL;
+    p->code -= type == MD_SPAN_CODE;
+    if (type == MD_SPAN_A || type == MD_SPAN_IMG) {
+        const MD_ATTRIBUTE *url = type == MD_SPAN_A ? &((MD_SPAN_A_DETAIL *)detail)->href
+                                                    : &((MD_SPAN_IMG_DETAIL *)detail)->src;
+        p->link--;
+        if (p->link < MAX_LINKS)
+            add_url(p, url, p->link_text[p->link]);
+    }
+    return p->d->text.len > p->budget;
+}
+
+static int on_text(MD_TEXTTYPE type, const MD_CHAR *s, MD_SIZE len, void *user) {
+    struct parse *p = user;
+    if (!p->leaf) { /* a tight list's text has no paragraph around it */
+        begin_block(p, MDOC_PARA);
+        p->leaf = p->implicit = true;
+    }
+    if (!p->top_seen)
+        top_text(p, s, len);
+    uint16_t style = style_now(p);
+    if (type == MD_TEXT_NULLCHAR) {
+        add_seg(p->d, "\xef\xbf\xbd", 3, 0, 0, style);
+    } else if (type == MD_TEXT_BR || type == MD_TEXT_SOFTBR) {
+        add_newline(p);
+    } else if (type == MD_TEXT_ENTITY) {
+        add_entity(p, s, len, style);
+    } else if (type == MD_TEXT_CODE && len == 1 && *s == '\n') {
+        add_newline(p);
+        p->code_lines++;
+    } else {
+        add_text(p, s, len, style);
+    }
+    return p->d->text.len > p->budget;
+}
+
+/* -- the cut of an open code block -- */
+
+static bool is_nl(char c) {
+    return c == '\n' || c == '\r';
+}
+
+/* Start of the line before the one that starts at `line` (> 0). */
+static size_t line_before(const char *in, size_t line) {
+    size_t i = line - 1;
+    if (i > 0 && in[i] == '\n' && in[i - 1] == '\r')
+        i--;
+    while (i > 0 && !is_nl(in[i - 1]))
+        i--;
+    return i;
+}
+
+/* How many fence characters the line starts with (0: it is no fence of c); *bare: nothing
+ * follows them. */
+static size_t fence_len(const char *in, size_t len, size_t line, char c, bool *bare) {
+    size_t i = line, n = 0;
+    while (i < len && i < line + 3 && in[i] == ' ')
+        i++;
+    for (; i < len && in[i] == c; i++)
+        n++;
+    while (i < len && (in[i] == ' ' || in[i] == '\t'))
+        i++;
+    *bare = i >= len || is_nl(in[i]);
+    return n >= 3 ? n : 0;
+}
+
+/* The block ends the text and n = code_lines lines from the end a fence opens that none of them
+ * closes: it is open. */
+static void find_cut(struct parse *p) {
+    struct mdoc *d = p->d;
+    const struct mdoc_block *b = d->n_block ? &d->block[d->n_block - 1] : NULL;
+    if (!b || b->kind != MDOC_CODE || !b->fenced || b->cont >= 0 || p->code_lines < 2 ||
+        is_nl(p->in[p->in_len - 1]))
+        return;
+    size_t longest = 0, line = p->in_len;
+    while (line > 0 && !is_nl(p->in[line - 1]))
+        line--;
+    size_t last = line;
+    for (size_t i = 0;; i++) {
+        bool bare;
+        size_t n = fence_len(p->in, p->in_len, line, p->fence_char, &bare);
+        if (i == p->code_lines) {
+            bool opens = n > longest && bare == (b->lang[0] == 0);
+            if (!opens || last <= p->skip)
+                return;
+            break;
+        }
+        if (bare && n > longest)
+            longest = n; /* would have closed a fence of up to n */
+        if (line == 0)
+            return;
+        line = line_before(p->in, line);
+    }
+    d->has_cut = true;
+    d->cut = p->base + (uint32_t)(last - p->skip);
+    d->cut_lines = p->code_lines - 1;
+    d->fence_resumed = line < p->skip;
+    d->fence = d->fence_resumed ? 0 : p->base + (uint32_t)(line - p->skip);
+}
+
+/* -- entry points -- */
+
+void mdoc_parse(struct mdoc *d, const char *src, size_t len, uint32_t base, const char *fence,
+                int fence_state) {
+    static const MD_PARSER parser = {
+        .flags = MD_DIALECT_GITHUB | MD_FLAG_NOHTML,
+        .enter_block = on_enter_block,
+        .leave_block = on_leave_block,
+        .enter_span = on_enter_span,
+        .leave_span = on_leave_span,
+        .text = on_text,
+    };
+    mdoc_clear(d);
+    if (len == 0)
+        return;
+    struct buf joined = {0};
+    struct parse p = {.d = d, .in = src, .in_len = len, .base = base, .cont = -1};
+    p.fence_state = fence_state;
+    p.last_src = base;
+    if (fence) {
+        p.skip = strlen(fence);
+        buf_add(&joined, fence, p.skip);
+        buf_add(&joined, src, len);
+        p.in = joined.p;
+        p.in_len = joined.len;
+    }
+    p.budget = 8 * len + ((size_t)1 << 20);
+    if (md_parse(p.in, (MD_SIZE)p.in_len, &parser, &p) == 0) {
+        find_cut(&p);
+    } else {
+        mdoc_plain(d, src, len, base);
+        d->has_cut = false;
+    }
+    buf_release(&joined);
+}
+
+void mdoc_plain(struct mdoc *d, const char *src, size_t len, uint32_t base) {
+    mdoc_clear(d);
+    if (len == 0)
+        return;
+    struct parse p = {.d = d, .in = src, .in_len = len, .base = base, .cont = -1};
+    begin_block(&p, MDOC_PARA)->gap = false;
+    size_t at = 0, n = 0, last = 0;
+    while (at < len) {
+        const char *nl = memchr(src + at, '\n', len - at);
+        size_t end = nl ? (size_t)(nl - src) : len, text_end = end;
+        if (text_end > at && src[text_end - 1] == '\r' && nl)
+            text_end--;
+        last = at;
+        add_text(&p, src + at, text_end - at, STYLE_TEXT);
+        at = end + (nl != NULL);
+        if (at < len)
+            add_newline(&p);
+        n++;
+    }
+    end_block(&p);
+    if (n > 1 && src[len - 1] != '\n') {
+        d->has_cut = true;
+        d->cut = base + (uint32_t)last;
+        d->cut_lines = n - 1;
+    }
+}
