@@ -69,6 +69,10 @@ struct cpu_kernels {
 };
 
 extern const struct cpu_kernels cpu_scalar;
+#if defined(__x86_64__)
+extern const struct cpu_kernels cpu_avx512; /* without VNNI */
+extern const struct cpu_kernels cpu_avx512_vnni;
+#endif
 /* The kernel sets that this CPU and its operating system can run, best first, ending with
  * cpu_scalar; returns how many. Two sets may have the same name (avx512 with and without VNNI).
  */

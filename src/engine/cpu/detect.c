@@ -10,6 +10,16 @@
 
 int cpu_kernel_sets(const struct cpu_kernels *out[8]) {
     int n = 0;
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                  __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("fma");
+    if (avx512 && __builtin_cpu_supports("avx512vnni"))
+        out[n++] = &cpu_avx512_vnni;
+    if (avx512)
+        out[n++] = &cpu_avx512;
+#endif
     out[n++] = &cpu_scalar;
     return n;
 }

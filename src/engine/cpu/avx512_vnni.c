@@ -1,0 +1,22 @@
+/*
+ * avx512_vnni.c - AVX-512 with VNNI (Ice Lake, Zen 4 and later): vpdpbusd adds four byte
+ * products to an int32 at once. The kernels without dot products are those of avx512.c.
+ */
+#include <immintrin.h>
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx512vnni,fma,f16c")
+
+#define DOT_VNNI 1
+#define MATMUL   vnni_matmul
+#include "engine/cpu/avx512_int8.h"
+
+const struct cpu_kernels cpu_avx512_vnni = {
+    .name = "avx512",
+    .quantize = avx512_quantize,
+    .matmul = vnni_matmul,
+    .norm = avx512_norm,
+    .rope = avx512_rope,
+    .act = avx512_act,
+    .axpby = avx512_axpby,
+    .kv_put = avx512_kv_put,
+    .att_chunk = avx512_att_chunk,
+};

@@ -1,0 +1,62 @@
+/*
+ * simd.h - what the vector kernel sets share: tables made from a weight, and the numbers of
+ * exp.
+ *
+ * A 4-bit table is used as signed bytes, q = round(value * Q4_STEPS). 112 steps for 1.0 hit the
+ * 16 values of NF4 better than 127 do (rms error 0.0017 against 0.0021 of the absmax), found by
+ * trying all step counts.
+ *
+ * The 8-bit dynamic map of the scales is affine between powers of two: with a = |code - 127|
+ * and 2^i <= a < 2^(i+1), value = sign * (BASE[i] + SLOPE[i] * a),  SLOPE[i] = 0.9 * 10^(i-6) /
+ * 2^i,  BASE[i] = 10^(i-6) (0.45 / 2^i - 0.8) for i = 0 .. 6; a = 0 is 0 and a = 128 (code 255)
+ * is 1. A vector of codes is decoded in about ten instructions, a gather from the table costs
+ * twice that. test_ops holds the formula against the table.
+ */
+#ifndef LLMCHAT_ENGINE_CPU_SIMD_H
+#define LLMCHAT_ENGINE_CPU_SIMD_H
+
+#include "engine/cpu/cpu.h"
+#include <math.h>
+
+#define Q4_STEPS 112
+
+#define MAP_SLOPES                                                                             \
+    0.9e-6f, 0.45e-5f, 0.225e-4f, 0.1125e-3f, 0.05625e-2f, 0.028125e-1f, 0.0140625f, 0.0f
+#define MAP_BASES                                                                              \
+    -0.35e-6f, -0.575e-5f, -0.6875e-4f, -0.74375e-3f, -0.771875e-2f, -0.7859375e-1f,           \
+        -0.79296875f, 1.0f
+
+/* exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= 0.347; Taylor to r^7, whose remainder is
+ * below 6e-9. */
+#define EXP_LOG2E  1.44269504f
+#define EXP_LN2_HI 0.693359375f
+#define EXP_LN2_LO -2.12194440e-4f
+#define EXP_C2     0.5f
+#define EXP_C3     0.166666667f
+#define EXP_C4     0.0416666667f
+#define EXP_C5     0.00833333333f
+#define EXP_C6     0.00138888889f
+#define EXP_C7     1.98412698e-4f
+
+static inline void q4_bytes(const struct weight *w, int8_t table[16]) {
+    for (int i = 0; i < 16; i++)
+        table[i] = (int8_t)lrintf(w->table[i] * Q4_STEPS);
+}
+
+/* The second-level scales of a tile's 16 rows at group g, for the groups from g on to *end:
+ * they change where the running index crosses a multiple of 256. */
+static inline void q4_absmax2(const struct weight *w, int tile, int g, float out[16],
+                              int *end) {
+    size_t G = (size_t)w->Kp / WEIGHT_GROUP, last = (size_t)w->N * G - 1;
+    *end = (int)G;
+    for (int r = 0; r < 16; r++) {
+        size_t at = (size_t)(tile * 16 + r) * G + (size_t)g;
+        at = at < last ? at : last;
+        out[r] = w->absmax2[at / WEIGHT_SCALE_BLOCK];
+        size_t next = (at / WEIGHT_SCALE_BLOCK + 1) * WEIGHT_SCALE_BLOCK - at + (size_t)g;
+        if (next < (size_t)*end)
+            *end = (int)next;
+    }
+}
+
+#endif
