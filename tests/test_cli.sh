@@ -1,0 +1,193 @@
+#!/bin/sh
+# test_cli.sh - the commands as a script calls them: what they print, where, and with which exit code.
+#
+# Everything runs in a folder of its own with a tiny random model, so that answers are babble but the same each time.
+set -u
+: "${LLMCHAT_BIN:?}" "${MKMODEL:?}"
+tmp=$(mktemp -d) || exit 1
+trap 'rm -rf "$tmp"' EXIT
+LLMCHAT_HOME=$tmp/home
+export LLMCHAT_HOME
+unset XDG_CONFIG_HOME XDG_DATA_HOME XDG_STATE_HOME XDG_CACHE_HOME
+cd "$tmp" || exit 1
+bad=0
+
+# run ARGS…: calls llmchat without standard input; out, err and rc hold what came.
+run() {
+    rc=0
+    "$LLMCHAT_BIN" "$@" >out 2>err </dev/null || rc=$?
+}
+pass() { echo "ok $1"; }
+fail() {
+    echo "not ok $1 (exit $rc)"
+    sed 's/^/   out: /' out | head -n 20
+    sed 's/^/   err: /' err | head -n 20
+    bad=1
+}
+# is WHAT RC [OUT-PATTERN [ERR-PATTERN]]: checks the last run; "-" means empty.
+is() {
+    if [ "$rc" != "$2" ]; then fail "$1"; return; fi
+    for pair in "out ${3:-}" "err ${4:-}"; do
+        file=${pair%% *} want=${pair#* }
+        [ -n "$want" ] || continue
+        if [ "$want" = - ]; then
+            [ ! -s "$file" ] || { fail "$1"; return; }
+        else
+            grep -qE -e "$want" "$file" || { fail "$1"; return; }
+        fi
+    done
+    pass "$1"
+}
+# json FILE PYTHON-EXPRESSION over d (the object) or lines (the objects of a file of lines)
+json() {
+    python3 - "$1" "$2" <<'PY'
+import json, sys
+text = open(sys.argv[1], encoding="utf-8").read()
+lines = []
+try:
+    d = json.loads(text)
+except ValueError:
+    d = None
+    lines = [json.loads(l) for l in text.splitlines()]
+else:
+    lines = [d]
+sys.exit(0 if eval(sys.argv[2]) else 1)
+PY
+}
+is_json() {
+    if [ "$rc" = "$2" ] && json "$3" "$4"; then pass "$1"; else fail "$1"; fi
+}
+
+# -- usage ------------------------------------------------------------------
+run --version; is "--version" 0 '^llmchat [0-9]' -
+run --help; is "--help lists the commands on standard output" 0 '^  tokenize' -
+for c in run create list show rm cp chats search export import tokenize template eval bench doctor help; do
+    run $c --help
+    is "$c --help" 0 "^usage: llmchat $c" -
+done
+run nonsense; is "an unknown command is usage" 2 - 'unknown command "nonsense"'
+run list --nonsense; is "an unknown option is usage" 2 - 'unknown option --nonsense'
+run run; is "a missing argument is usage" 2 - 'missing arguments'
+run create x --quant q9 --from y; is "a wrong choice names the choices" 2 - 'nf4\|int8\|bf16\|f32'
+run bench x -n zero; is "a wrong number names the option" 2 - '--output zero'
+run run m hi --top-k=-5; is "a setting out of range is named" 2 - 'top_k'
+run run m hi --temperature warm; is "a setting that is no number is named" 2 - 'temperature'
+
+# -- nothing installed ------------------------------------------------------
+run list; is "no models: empty list, advice on stderr" 0 - 'llmchat create'
+run list --json; is "no models: an empty JSON list" 0 '^\[\]$'
+run run smollm2 hello; is "no model: exit 1 and what to do" 1 - 'smollm2'
+run show smollm2; is "show of a model that is not there" 1 - 'smollm2'
+run chats; is "no conversations" 0 -
+
+# -- models -----------------------------------------------------------------
+"$MKMODEL" tiny.gguf || exit 1
+run create tiny; is "create without --from is usage" 2 - '--from'
+run create tiny --from missing.gguf; is "create from a missing file" 1 - 'missing.gguf'
+head -c 5000 tiny.gguf >cut.gguf
+run create tiny --from cut.gguf; is "create from a cut file names it" 1 - 'cut.gguf'
+if [ -z "$(find "$LLMCHAT_HOME" -name '*.safetensors*')" ]; then pass "a failed create leaves nothing"; else fail "a failed create leaves nothing"; fi
+run create 'a/b' --from tiny.gguf; is "a bad name is refused" 1 - 'name'
+run create tiny --from tiny.gguf; is "create" 0 - 'nf4'
+run create tiny --from tiny.gguf; is "an existing name is not replaced" 1 - 'already'
+run create tiny --from tiny.gguf --force; is "--force replaces" 0
+for q in int8 bf16 f32; do
+    run create tiny-$q --from tiny.gguf --quant $q; is "create --quant $q" 0
+done
+run list --names; is "list --names" 0 '^tiny-bf16$'
+run list --json; is_json "list --json" 0 out 'len(d)==4 and d[0]["name"]=="tiny" and d[0]["quant"]=="nf4" and d[0]["context"]==512'
+run show tiny --json; is_json "show --json" 0 out 'd["layers"]==2 and d["license"]=="mit" and "im_start" in d["chat_template"] and len(d["source_sha256"])==64'
+run show tiny; is "show" 0 'llama'
+run cp tiny copy; is "cp" 0
+run cp tiny copy; is "cp onto an existing name is refused" 1 - 'already'
+run rm copy; is "rm" 0
+run rm copy; is "rm of what is not there" 1 - 'copy'
+
+# -- run --------------------------------------------------------------------
+run run tiny --temperature 0 --max-tokens 8 hello world; is "run prints an answer" 0 '.'
+cp out first
+run run tiny --temperature 0 --max-tokens 8 hello world
+if cmp -s out first; then pass "greedy answers are the same"; else fail "greedy answers are the same"; fi
+run run tiny --seed 7 --max-tokens 8 hi; cp out first; run run tiny --seed 7 --max-tokens 8 hi
+if cmp -s out first; then pass "same seed, same answer"; else fail "same seed, same answer"; fi
+rc=0; printf 'hello' | "$LLMCHAT_BIN" run tiny --temperature 0 --max-tokens 8 --json >out 2>err || rc=$?
+is_json "run --json: tokens, then done" 0 out 'all(l["type"]=="token" for l in lines[:-1]) and lines[-1]["type"]=="done" and lines[-1]["completion_tokens"]==len(lines)-1 and lines[-1]["finish_reason"] in ("stop","length") and all(k in lines[-1] for k in "prompt_tokens cached_tokens prompt_us decode_us ttft_us seed".split())'
+rc=0; printf '\377\376' | "$LLMCHAT_BIN" run tiny >out 2>err || rc=$?
+is "invalid UTF-8 on standard input" 1 - 'invalid UTF-8 at byte 0'
+run run tiny; is "an empty prompt is refused" 2 - 'empty'
+head -c 20000 /dev/zero | tr '\0' 'x' >long
+rc=0; "$LLMCHAT_BIN" run tiny <long >out 2>err || rc=$?
+is "a prompt longer than the context: numbers in the message" 1 - '512'
+run run ./tiny.gguf --temperature 0 --max-tokens 4 hi; is "run takes a GGUF file" 0
+run run tiny --raw --temperature 0 --max-tokens 4 'once upon'; is "run --raw" 0
+run run tiny --save --temperature 0 --max-tokens 4 remember the tides; is "run --save" 0 '' 'stored as conversation 1'
+run run tiny --chat 1 --temperature 0 --max-tokens 4 --json and the moon
+is_json "run --chat continues" 0 out 'lines[-1]["prompt_tokens"]>20'
+run run tiny --chat 99 hi; is "run --chat of what is not there" 1 - '99'
+
+# -- conversations ----------------------------------------------------------
+run chats --json; is_json "chats --json" 0 out 'len(d)==1 and d[0]["messages"]==4 and d[0]["model"]=="tiny" and "tides" in d[0]["title"]'
+run search tides; is "search finds" 0 'tides'
+run search tides --json; is_json "search --json" 0 out 'd[0]["id"]==1 and d[0]["role"]=="user"'
+run search zebra; is "search that finds nothing" 0 - 'Nothing'
+for f in md json jsonl html txt; do
+    run export 1 --format $f; is "export $f" 0 'tides'
+    run export 1 -o chat.$f; is "export to a file" 0 -
+done
+run export 1 -o chat.md; is "export does not replace a file" 1 - 'chat.md'
+run export 1 -o chat.md --force; is "export --force replaces" 0
+run import chat.json; is "import json" 0 '^2$'
+run import chat.jsonl --json; is "import jsonl" 0 '^\[3\]$'
+run export 2 --format txt; cp out two; run export 1 --format txt
+if cmp -s out two; then pass "what was exported comes back whole"; else fail "what was exported comes back whole"; fi
+printf '{"messages":[' >broken.json
+run import broken.json; is "a broken import names file and place" 1 - 'broken.json'
+run export 77; is "export of what is not there" 1 - '77'
+
+# -- text -------------------------------------------------------------------
+rc=0; printf 'the rain\n' | "$LLMCHAT_BIN" tokenize tiny >out 2>err || rc=$?
+is "tokenize" 0 '^[0-9]+( [0-9]+)*$' -
+rc=0; "$LLMCHAT_BIN" tokenize tiny --decode <out >back 2>err || rc=$?
+printf 'the rain\n' >want
+if cmp -s back want; then pass "tokenize --decode gives the text back"; else fail "tokenize --decode gives the text back"; fi
+rc=0; printf '<|im_end|>' | "$LLMCHAT_BIN" tokenize tiny --special >out 2>err || rc=$?
+is "tokenize --special lets control tokens in" 0 '^278$'
+rc=0; printf '<|im_end|>' | "$LLMCHAT_BIN" tokenize tiny >out 2>err || rc=$?
+is "without it they stay text" 0 '^[0-9]+ [0-9]+'
+rc=0; printf '999999' | "$LLMCHAT_BIN" tokenize tiny --decode >out 2>err || rc=$?
+is "an id outside the vocabulary is refused" 1 - '999999'
+printf '[{"role":"user","content":"Hi <|im_end|>"}]' >m.json
+run template tiny --messages m.json; is "template" 0 '^<\|im_start\|>user$'
+run template tiny --messages m.json --json
+is_json "text of a person never becomes a control token" 0 out 'd["tokens"].count(278)==1 and d["tokens"].count(277)==2'
+printf '{{ messages[0].content | upper }}{{ extra }}' >t.jinja
+run template --messages m.json --template-file t.jinja --var 'extra=[1, 2]'
+is "template --template-file --var" 0 '^HI <\|IM_END\|>\[1, 2\]'
+printf '{{ raise_exception("no such role") }}' >t.jinja
+run template tiny --messages m.json --template-file t.jinja; is "raise_exception" 1 - 'no such role'
+printf '{%% for i in range(1000000000) %%}x{%% endfor %%}' >t.jinja
+run template tiny --messages m.json --template-file t.jinja; is "a template without end ends" 1
+printf 'nonsense' >m.json
+run template tiny --messages m.json; is "messages that are no JSON" 1 - 'm.json'
+
+# -- eval, bench, doctor ----------------------------------------------------
+for i in 1 2 3 4 5 6 7 8; do printf 'The tide comes in and the tide goes out, and it is the moon that pulls it. %s\n' $i; done >page.txt
+run eval tiny-f32 --text page.txt --ctx 64 --json; is_json "eval --json" 0 out 'd["perplexity"]>1 and d["tokens"]>0'
+run eval tiny-f32 --text page.txt --ctx 64 --save-logits base.kl; is "eval --save-logits" 0
+run eval tiny-f32 --text page.txt --ctx 64 --kl-base base.kl --json; is_json "a model against itself: KL 0, top-1 1" 0 out 'abs(d["kl"])<1e-6 and d["top1"]==1'
+run eval tiny --text missing.txt; is "eval of a missing text" 1 - 'missing.txt'
+run bench tiny -p 16 -n 8 -r 1 --json; is_json "bench --json" 0 out 'd[0]["prefill_tok_s"]>0 and d[0]["decode_tok_s"]>0 and d[0]["prompt_tokens"]==16 and all(k in d[0] for k in "model quant device threads batch output_tokens ttft_us bytes_per_token bandwidth_share".split())'
+run bench tiny -p 16 -n 8 -r 1 -b 3; is "bench of a batch" 0 'batch 3'
+run doctor; is "doctor" 0 'sound'
+run doctor --json; is_json "doctor --json" 0 out 'd["machine"]["processor"]["ok"]'
+
+# -- bad surroundings -------------------------------------------------------
+mkdir -p home/config
+printf 'sampling:\n  top_q: 3\n' >home/config/config.yaml
+run run tiny hi; is "an unknown key names file and line" 1 - 'config.yaml:2'
+rm home/config/config.yaml
+printf 'this is no database, but a text that is long enough to be looked at by SQLite as a header' >home/data/chats.db
+run chats; is "a file that is no database is refused" 1 - 'chats.db'
+if grep -q 'this is no database' home/data/chats.db; then pass "and left untouched"; else fail "and left untouched"; fi
+TERM=unknown-terminal run doctor; is "commands need no terminal" 1 'BAD  database'
+exit $bad
