@@ -142,7 +142,7 @@ static void models(struct report *r) {
         finding(r, "models", l.v[i].name, true, "%s, %s, %s", l.v[i].architecture, l.v[i].quant,
                 show_bytes(l.v[i].file_bytes));
     for (size_t i = 0; i < l.broken.n; i++) {
-        char key[24];
+        char key[32];
         snprintf(key, sizeof key, "broken %zu", i + 1);
         finding(r, "models", key, false, "%s", l.broken.v[i]);
     }
