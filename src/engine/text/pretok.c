@@ -1,15 +1,17 @@
 /*
  * pretok.c - see pretok.h.
  *
- * PCRE2 with JIT where the system allows it. Two things differ from the engines that the
+ * PCRE2 with JIT where the system allows it. Three things differ from the engines that the
  * models' tokenizers were written for, and are evened out here: `\s` is Unicode's White_Space
- * there, while PCRE2 adds U+180E; and a limit on backtracking that is hit is an error there or
- * goes unseen, here it is always an error. The limit grows with the text, since a run of a
- * megabyte is cut in one match that may give all of it back once.
+ * there, while PCRE2 adds U+180E; their tables are of a newer Unicode (pretok_unicode.c); and a
+ * limit on backtracking that is hit is an error there or goes unseen, here it is always an
+ * error. The limit grows with the text, since a run of a megabyte is cut in one match that may
+ * give all of it back once.
  */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "engine/text/pretok.h"
 #include "base/mem.h"
+#include "engine/text/pretok_unicode.h"
 #include <pcre2.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -34,33 +36,44 @@ struct pretok_run {
     "\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}"    \
     "\\x{205f}\\x{3000}"
 
-/* Writes the pattern with \s and \S spelt out. \S inside a bracket is not needed and stays
- * PCRE2's. */
-static void spell_spaces(const char *pattern, struct buf *out) {
+/* A class that PCRE2 and the models' engines see differently, in and outside of brackets. */
+static void spell_class(bool bracket, bool negated, const char *name, size_t name_len,
+                        const char *more, struct buf *out) {
+    if (!bracket)
+        buf_adds(out, negated ? "[^" : "[");
+    buf_add(out, name, name_len);
+    buf_adds(out, more);
+    if (!bracket)
+        buf_addc(out, ']');
+}
+
+/* Writes the pattern with \s, \S and \p{…} spelt out. \S and \P in a bracket are not needed and
+ * stay PCRE2's. */
+static void spell_pattern(const char *pattern, struct buf *out) {
     bool bracket = false;
-    for (const char *p = pattern; *p; p++) {
-        if (p[0] == '\\' && p[1] == 's') {
-            buf_adds(out, bracket ? WHITE_SPACE : "[" WHITE_SPACE "]");
-            p++;
-        } else if (p[0] == '\\' && p[1] == 'S' && !bracket) {
-            buf_adds(out, "[^" WHITE_SPACE "]");
-            p++;
-        } else if (p[0] == '\\' && p[1] != '\0') {
-            buf_add(out, p, 2);
-            p++;
+    for (const char *p = pattern; *p;) {
+        const char *close = p[0] == '\\' && p[1] == 'p' && p[2] == '{' ? strchr(p, '}') : NULL;
+        size_t used = 1;
+        if (p[0] == '\\' && (p[1] == 's' || (p[1] == 'S' && !bracket))) {
+            spell_class(bracket, p[1] == 'S', "", 0, WHITE_SPACE, out);
+            used = 2;
+        } else if (close) {
+            used = (size_t)(close + 1 - p);
+            spell_class(bracket, false, p, used, pretok_young(p + 3, (size_t)(close - p) - 3),
+                        out);
         } else {
-            if (*p == '[')
-                bracket = true;
-            else if (*p == ']')
-                bracket = false;
-            buf_addc(out, *p);
+            used = p[0] == '\\' && p[1] != '\0' ? 2 : 1;
+            if (*p == '[' || *p == ']')
+                bracket = *p == '[';
+            buf_add(out, p, used);
         }
+        p += used;
     }
 }
 
 static enum status pretok_compile(struct pretok *p, const char *pattern, struct err *err) {
     struct buf text = {0};
-    spell_spaces(pattern, &text);
+    spell_pattern(pattern, &text);
     int error;
     PCRE2_SIZE at;
     pcre2_code *code =

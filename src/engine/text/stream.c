@@ -87,22 +87,25 @@ static void stream_text(struct stream *s, const char *p, size_t len, struct buf 
         buf_add(out, p, len);
         return;
     }
-    size_t before = s->held.len;
     buf_add(&s->held, p, len);
     for (size_t i = 0; i < len; i++) {
         size_t hit = stops_feed(s, p[i]);
         if (hit > 0) {
-            buf_add(out, s->held.p, before + i + 1 - hit);
+            size_t end = s->held.len - len + i + 1 - hit;
+            buf_add(out, s->held.p + s->out_len, end - s->out_len);
             buf_clear(&s->held);
             s->stopped = true;
             return;
         }
     }
-    size_t keep = stops_held(s);
-    size_t free_len = s->held.len - keep;
-    buf_add(out, s->held.p, free_len);
-    memmove(s->held.p, s->held.p + free_len, keep);
-    buf_cut(&s->held, keep);
+    size_t end = s->held.len - stops_held(s);
+    buf_add(out, s->held.p + s->out_len, end - s->out_len);
+    s->out_len = end;
+    if (s->out_len > s->held.len / 2) { /* moved rarely enough that it costs nothing a byte */
+        memmove(s->held.p, s->held.p + s->out_len, s->held.len - s->out_len);
+        buf_cut(&s->held, s->held.len - s->out_len);
+        s->out_len = 0;
+    }
 }
 
 bool stream_push(struct stream *s, const char *bytes, size_t len, struct buf *out) {
@@ -131,8 +134,9 @@ void stream_flush(struct stream *s, struct buf *out) {
             return;
     }
     if (s->held.len > 0)
-        buf_add(out, s->held.p, s->held.len);
+        buf_add(out, s->held.p + s->out_len, s->held.len - s->out_len);
     buf_clear(&s->held);
+    s->out_len = 0;
     for (size_t i = 0; i < s->n_stop; i++)
         s->stops[i].at = 0;
 }

@@ -27,6 +27,7 @@ struct stream {
     char tail[4]; /* an unfinished character, tail_len bytes */
     size_t tail_len;
     struct buf held; /* valid text that may be the start of a stop string */
+    size_t out_len;  /* bytes of held that are out already */
     bool stopped;
 };
 
