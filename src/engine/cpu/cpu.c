@@ -13,6 +13,7 @@
 #include "engine/cpu/cpu.h"
 #include "base/mem.h"
 #include "engine/cpu/pool.h"
+#include "engine/quant/pack.h"
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
@@ -223,7 +224,7 @@ struct row_args {
 static void embed_rows(struct cpu *c, const void *arg, int t, int end) {
     const struct row_args *a = arg;
     for (; t < end; t++)
-        cpu_weight_row(a->w, c->step->tokens[t], a->y + (size_t)t * a->ld);
+        weight_unpack_row(a->w, c->step->tokens[t], a->y + (size_t)t * a->ld);
 }
 
 static void cpu_embed(struct backend *be, const struct weight *w, float *x) {

@@ -85,10 +85,6 @@ enum status cpu_backend_new(const struct cpu_kernels *k, int threads, struct bac
 
 /* Scratch of a thread for inputs up to max_k columns. */
 size_t cpu_scratch_bytes(int max_k);
-/* Row n of w as floats: out [K]. */
-void cpu_weight_row(const struct weight *w, int n, float *out);
-/* Scales of a tile's rows, exactly: out [Kp/64, 16]; w is I8 or Q4. */
-void cpu_tile_scales(const struct weight *w, int tile, float *out);
 float cpu_f16_to_f32(uint16_t h);
 /* Rounds to nearest even, saturates at +-65504; NaN stays NaN. */
 uint16_t cpu_f32_to_f16(float f);

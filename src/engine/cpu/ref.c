@@ -4,10 +4,11 @@
  *
  * Weights are used at their exact value (table[nibble] * absmax and so on) and activations are
  * not rounded to int8, so this is also the yardstick for what int8 activations cost. A tile of
- * 16 rows is unpacked to [K, 16] floats once for all tokens of a call. Sums run over k in
+ * 16 rows is unpacked to [16, K] floats once for all tokens of a call. Sums run over k in
  * ascending order, one f32 accumulator for each output.
  */
 #include "engine/cpu/cpu.h"
+#include "engine/quant/pack.h"
 #include <math.h>
 #include <string.h>
 
@@ -40,77 +41,23 @@ uint16_t cpu_f32_to_f16(float f) {
     return sign | (uint16_t)(h > 0x7bff ? 0x7bff : h);
 }
 
-static float bf16_to_f32(uint16_t h) {
-    uint32_t bits = (uint32_t)h << 16;
-    float f;
-    memcpy(&f, &bits, 4);
-    return f;
-}
-
-/* Position of absmax n, g; rows of padding read the last one, their weights are zero. */
-static float q4_scale(const struct weight *w, int n, int g) {
-    size_t G = (size_t)w->Kp / WEIGHT_GROUP, last = (size_t)w->N * G - 1;
-    size_t at = (size_t)n * G + (size_t)g;
-    if (at > last)
-        at = last;
-    uint8_t code = w->code[((size_t)(n / 16) * G + (size_t)g) * 16 + (size_t)(n % 16)];
-    return w->code_map[code] * w->absmax2[at / WEIGHT_SCALE_BLOCK] + w->offset;
-}
-
-void cpu_tile_scales(const struct weight *w, int tile, float *out) {
-    int G = w->Kp / WEIGHT_GROUP;
-    if (w->type == WEIGHT_I8) {
-        memcpy(out, w->scale + (size_t)tile * (size_t)G * 16, (size_t)G * 16 * sizeof *out);
-        return;
-    }
-    for (int g = 0; g < G; g++)
-        for (int r = 0; r < 16; r++)
-            out[g * 16 + r] = q4_scale(w, tile * 16 + r, g);
-}
-
-/* Weight (n, k). */
-static float weight_at(const struct weight *w, int n, int k) {
-    size_t tile = (size_t)(n / 16), r = (size_t)(n % 16), Kp = (size_t)w->Kp, i = (size_t)k;
-    switch (w->type) {
-    case WEIGHT_F32:
-        return ((const float *)w->data)[(tile * Kp + i) * 16 + r];
-    case WEIGHT_BF16:
-        return bf16_to_f32(
-            ((const uint16_t *)w->data)[((tile * Kp / 2 + i / 2) * 16 + r) * 2 + i % 2]);
-    case WEIGHT_I8:
-        return (float)((const int8_t *)
-                           w->data)[((tile * Kp / 4 + i / 4) * 16 + r) * 4 + i % 4] *
-               w->scale[(tile * (Kp / 64) + i / 64) * 16 + r];
-    case WEIGHT_Q4: {
-        uint8_t two =
-            ((const uint8_t *)w->data)[((tile * Kp / 8 + i / 8) * 16 + r) * 4 + i % 4];
-        return w->table[i % 8 < 4 ? two & 15 : two >> 4] * q4_scale(w, n, k / 64);
-    }
-    }
-    return 0;
-}
-
-void cpu_weight_row(const struct weight *w, int n, float *out) {
-    for (int k = 0; k < w->K; k++)
-        out[k] = weight_at(w, n, k);
-}
-
 static void ref_matmul(const struct cpu_input *in, const struct weight *w, int tile, int n_tile,
                        float *y, size_t ldy, bool add, void *scratch) {
-    float *wt = scratch; /* [K, 16] */
+    float *rows = scratch; /* [16, K] */
+    size_t K = (size_t)w->K;
     for (int i = 0; i < n_tile; i++) {
-        int n0 = (tile + i) * 16, rows = w->N - n0 < 16 ? w->N - n0 : 16;
-        for (int k = 0; k < w->K; k++)
-            for (int r = 0; r < rows; r++)
-                wt[k * 16 + r] = weight_at(w, n0 + r, k);
+        int n0 = (tile + i) * 16, n = w->N - n0 < 16 ? w->N - n0 : 16;
+        for (int r = 0; r < n; r++)
+            weight_unpack_row(w, n0 + r, rows + (size_t)r * K);
         for (int t = 0; t < in->T; t++) {
             const float *x = in->x + (size_t)t * in->ldx;
-            float *out = y + (size_t)t * ldy + (size_t)i * 16, acc[16] = {0};
-            for (int k = 0; k < w->K; k++)
-                for (int r = 0; r < rows; r++)
-                    acc[r] += x[k] * wt[k * 16 + r];
-            for (int r = 0; r < rows; r++)
-                out[r] = add ? out[r] + acc[r] : acc[r];
+            float *out = y + (size_t)t * ldy + (size_t)i * 16;
+            for (int r = 0; r < n; r++) {
+                float sum = 0;
+                for (size_t k = 0; k < K; k++)
+                    sum += x[k] * rows[(size_t)r * K + k];
+                out[r] = add ? out[r] + sum : sum;
+            }
         }
     }
 }

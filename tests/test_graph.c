@@ -1,0 +1,330 @@
+/*
+ * test_graph.c - the layer graph on a small random Llama in memory.
+ *
+ * However tokens are cut into batches, spread over blocks or mixed with other sequences, logits
+ * are the same bits: the kernels promise it (engine/cpu/cpu.h). Between kernel sets they differ
+ * by rounding. An f32 path of a few hundred operations stays within 1e-4 of logits of size 1
+ * (2^-24 times the square root of the operations, times what layers amplify); int8 activations
+ * have a rounding error of absmax / 254, about 0.6 % of a normal input's deviation, in each of
+ * 14 products, and that is independent noise: together below 5 % of the logits' deviation.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/mem.h"
+#include "engine/cpu/cpu.h"
+#include "engine/quant/pack.h"
+#include "engine/run/graph.h"
+#include "rand.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    N_LAYER = 2,
+    V = 203,
+    E = 72,
+    F = 136,
+    H = 6,
+    HKV = 2,
+    D = 20,
+    MAX_TOK = 64,
+    N_TOK = 53
+};
+
+static struct layer layers[N_LAYER];
+static struct model model;
+static int32_t tokens[N_TOK];
+static int32_t straight[64];
+
+static void fill(struct weight *w, enum weight_type t, int N, int K) {
+    float *x = xcalloc((size_t)N * (size_t)K, sizeof *x);
+    rand_fill(x, (size_t)N * (size_t)K, 1.0f / sqrtf((float)K));
+    weight_pack(w, t, x, N, K);
+    free(x);
+}
+
+static float *norm_weights(void) {
+    float *g = xcalloc(E, sizeof *g);
+    for (int i = 0; i < E; i++)
+        g[i] = 1 + 0.1f * rand_normal();
+    return g;
+}
+
+static void model_make(enum weight_type linear, enum weight_type head) {
+    rand_state = 42;
+    model = (struct model){.layers = layers};
+    model.hp = (struct hparams){.n_layer = N_LAYER,
+                                .n_vocab = V,
+                                .n_embd = E,
+                                .n_ff = F,
+                                .n_head = H,
+                                .n_head_kv = HKV,
+                                .head_dim = D,
+                                .ctx_train = 1024,
+                                .rope_dim = D,
+                                .norm_eps = 1e-5f,
+                                .rope_base = 10000,
+                                .rope_scale = 1};
+    for (int i = 0; i < N_LAYER; i++) {
+        struct layer *l = &layers[i];
+        l->attn_norm = norm_weights();
+        l->ffn_norm = norm_weights();
+        fill(&l->wq, linear, H * D, E);
+        fill(&l->wk, linear, HKV * D, E);
+        fill(&l->wv, linear, HKV * D, E);
+        fill(&l->wo, linear, E, H * D);
+        fill(&l->gate, linear, F, E);
+        fill(&l->up, linear, F, E);
+        fill(&l->down, linear, E, F);
+    }
+    model.out_norm = norm_weights();
+    fill(&model.embd, head, V, E);
+    model.head = model.embd;
+    for (int i = 0; i < N_TOK; i++)
+        tokens[i] = (int32_t)(rand_u32() % V);
+    for (int i = 0; i < 64; i++)
+        straight[i] = i;
+}
+
+static void model_release(void) {
+    for (int i = 0; i < N_LAYER; i++) {
+        struct layer *l = &layers[i];
+        struct weight *w[] = {&l->wq, &l->wk, &l->wv, &l->wo, &l->gate, &l->up, &l->down};
+        for (size_t j = 0; j < sizeof w / sizeof *w; j++)
+            weight_pack_release(w[j]);
+        free((float *)l->attn_norm);
+        free((float *)l->ffn_norm);
+    }
+    free((float *)model.out_norm);
+    weight_pack_release(&model.embd);
+}
+
+static struct graph *open_graph(const char *kernels, int threads) {
+    struct graph *g = NULL;
+    struct err err = {0};
+    struct graph_params p = {.threads = threads, .n_block = 64, .max_tok = MAX_TOK};
+    if (kernels)
+        setenv("LLMCHAT_CPU", kernels, 1);
+    else
+        unsetenv("LLMCHAT_CPU");
+    if (graph_open(&model, &p, &g, &err) != ST_OK)
+        fail_msg("%s", err.msg);
+    unsetenv("LLMCHAT_CPU");
+    return g;
+}
+
+/* Tokens from..from+n-1 of the text behind those before, logits of all of them. */
+static void forward(struct graph *g, const int32_t *blocks, int from, int n, float *logits) {
+    struct batch_seq s = {blocks, from, n, n};
+    struct batch b = {tokens + from, n, &s, 1};
+    struct err err = {0};
+    assert_int_equal(graph_forward(g, &b, logits, &err), ST_OK);
+}
+
+static float logits_a[N_TOK * V], logits_b[N_TOK * V];
+
+static const struct {
+    const char *name;
+    enum weight_type linear, head;
+} kinds[] = {{"f32", WEIGHT_F32, WEIGHT_F32},
+             {"bf16", WEIGHT_BF16, WEIGHT_BF16},
+             {"int8", WEIGHT_I8, WEIGHT_I8},
+             {"nf4", WEIGHT_Q4, WEIGHT_I8}};
+enum { N_KIND = sizeof kinds / sizeof *kinds };
+
+typedef void check_fn(struct graph *g);
+
+/* A check with every type of weight and every kernel set, and with one and several threads. */
+static void everywhere(check_fn *check) {
+    const struct cpu_kernels *sets[8];
+    int n = cpu_kernel_sets(sets);
+    for (int k = 0; k < N_KIND; k++) {
+        model_make(kinds[k].linear, kinds[k].head);
+        for (int i = 0; i < n; i++)
+            for (int threads = 1; threads <= 3; threads += 2) {
+                struct graph *g = open_graph(sets[i]->name, threads);
+                forward(g, straight, 0, N_TOK, logits_a);
+                check(g);
+                graph_close(g);
+            }
+        model_release();
+    }
+}
+
+static void pieces(struct graph *g) {
+    static const int sizes[] = {1, 1, 2, 3, 7, 17, 22};
+    int at = 0;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        forward(g, straight, at, sizes[i], logits_b + (size_t)at * V);
+        at += sizes[i];
+    }
+    assert_int_equal(at, N_TOK);
+    assert_memory_equal(logits_a, logits_b, sizeof logits_a);
+}
+
+static void graph_prompt_in_pieces_equals_prompt_whole(void **state) {
+    (void)state;
+    everywhere(pieces);
+}
+
+static void one_by_one(struct graph *g) {
+    for (int i = 0; i < N_TOK; i++)
+        forward(g, straight, i, 1, logits_b + (size_t)i * V);
+    assert_memory_equal(logits_a, logits_b, sizeof logits_a);
+}
+
+static void graph_token_by_token_equals_prompt_whole(void **state) {
+    (void)state;
+    everywhere(one_by_one);
+}
+
+static void permuted(struct graph *g) {
+    static const int32_t blocks[] = {17, 3, 60, 9};
+    forward(g, blocks, 0, N_TOK, logits_b);
+    assert_memory_equal(logits_a, logits_b, sizeof logits_a);
+}
+
+static void graph_block_table_may_be_in_any_order(void **state) {
+    (void)state;
+    everywhere(permuted);
+}
+
+/* Three sequences in one batch: one goes on, one starts, one has a single token. */
+static void mixed(struct graph *g) {
+    static const int32_t blocks[3][4] = {{8, 1, 30, 4}, {5, 6, 11, 12}, {40, 41, 42, 43}};
+    int32_t in[32];
+    struct batch_seq s[3] = {
+        {blocks[0], 20, 9, 2}, {blocks[1], 0, 13, 13}, {blocks[2], 33, 1, 1}};
+    struct err err = {0};
+    forward(g, blocks[0], 0, 20, logits_b);
+    forward(g, blocks[2], 0, 33, logits_b);
+    memcpy(in, tokens + 20, 9 * sizeof *in);
+    memcpy(in + 9, tokens, 13 * sizeof *in);
+    memcpy(in + 22, tokens + 33, sizeof *in);
+    assert_int_equal(graph_forward(g, &(struct batch){in, 23, s, 3}, logits_b, &err), ST_OK);
+    assert_memory_equal(logits_b, logits_a + 27 * V, 2 * V * sizeof(float));
+    assert_memory_equal(logits_b + 2 * V, logits_a, 13 * V * sizeof(float));
+    assert_memory_equal(logits_b + 15 * V, logits_a + 33 * V, V * sizeof(float));
+}
+
+static void graph_sequences_of_a_batch_do_not_touch_each_other(void **state) {
+    (void)state;
+    everywhere(mixed);
+}
+
+/* Logits of the last token only, of none, and again of the last. */
+static void few_logits(struct graph *g) {
+    struct batch_seq s = {straight, 0, N_TOK, 1};
+    struct err err = {0};
+    memset(logits_b, 0, sizeof logits_b);
+    assert_int_equal(graph_forward(g, &(struct batch){tokens, N_TOK, &s, 1}, logits_b, &err),
+                     ST_OK);
+    assert_memory_equal(logits_b, logits_a + (size_t)(N_TOK - 1) * V, V * sizeof(float));
+    assert_true(logits_b[V] == 0 && logits_b[V - 1] != 0);
+    s = (struct batch_seq){straight, 0, N_TOK - 1, 0};
+    assert_int_equal(graph_forward(g, &(struct batch){tokens, N_TOK - 1, &s, 1}, NULL, &err),
+                     ST_OK);
+    forward(g, straight, N_TOK - 1, 1, logits_b);
+    assert_memory_equal(logits_b, logits_a + (size_t)(N_TOK - 1) * V, V * sizeof(float));
+}
+
+static void graph_computes_only_the_logits_that_are_wanted(void **state) {
+    (void)state;
+    everywhere(few_logits);
+}
+
+static void copied(struct graph *g) {
+    static const int32_t fork[] = {0, 50, 51, 52};
+    forward(g, straight, 0, 25, logits_b);
+    graph_copy_block(g, 50, 1, 9);
+    forward(g, fork, 25, N_TOK - 25, logits_b);
+    assert_memory_equal(logits_b, logits_a + 25 * V, (N_TOK - 25) * V * sizeof(float));
+}
+
+static void graph_copied_block_continues_like_the_original(void **state) {
+    (void)state;
+    everywhere(copied);
+}
+
+static float deviation(const float *x, size_t n) {
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += (double)x[i] * x[i];
+    return (float)sqrt(sum / (double)n);
+}
+
+static void graph_kernel_sets_agree(void **state) {
+    (void)state;
+    const struct cpu_kernels *sets[8];
+    int n = cpu_kernel_sets(sets);
+    if (n == 1)
+        skip();
+    for (int k = 0; k < N_KIND; k++) {
+        model_make(kinds[k].linear, kinds[k].head);
+        struct graph *g = open_graph("scalar", 1);
+        forward(g, straight, 0, N_TOK, logits_a);
+        graph_close(g);
+        float size = deviation(logits_a, N_TOK * V);
+        for (int i = 0; i < n - 1; i++) {
+            g = open_graph(sets[i]->name, 2);
+            assert_string_equal(graph_kernels(g), sets[i]->name);
+            forward(g, straight, 0, N_TOK, logits_b);
+            for (size_t j = 0; j < N_TOK * V; j++)
+                logits_b[j] -= logits_a[j];
+            float noise = deviation(logits_b, N_TOK * V) / size;
+            float f16 = 2e-3f; /* keys and values round differently at ties only */
+            float limit = k >= 2 ? 0.05f : k == 1 ? f16 : 1e-5f;
+            if (!(noise <= limit))
+                fail_msg("%s %s: noise %g of the logits, at most %g", kinds[k].name,
+                         sets[i]->name, (double)noise, (double)limit);
+            graph_close(g);
+        }
+        model_release();
+    }
+}
+
+static void graph_block_bytes_follow_the_type_of_the_cache(void **state) {
+    (void)state;
+    model_make(WEIGHT_F32, WEIGHT_F32);
+    assert_int_equal(graph_kv_block_bytes(&model), 2 * N_LAYER * HKV * D * 16 * 4);
+    model_release();
+    model_make(WEIGHT_Q4, WEIGHT_I8);
+    assert_int_equal(graph_kv_block_bytes(&model), 2 * N_LAYER * HKV * D * 16 * 2);
+    model_release();
+}
+
+static void graph_open_refuses_kernels_that_do_not_exist(void **state) {
+    (void)state;
+    struct graph *g = NULL;
+    struct err err = {0};
+    struct graph_params p = {.threads = 1, .n_block = 4};
+    model_make(WEIGHT_F32, WEIGHT_F32);
+    setenv("LLMCHAT_CPU", "sse9", 1);
+    assert_int_equal(graph_open(&model, &p, &g, &err), ST_UNSUPPORTED);
+    assert_non_null(strstr(err.msg, "sse9"));
+    unsetenv("LLMCHAT_CPU");
+    p.device = DEVICE_CUDA;
+    assert_int_equal(graph_open(&model, &p, &g, &err), ST_UNSUPPORTED);
+    model_release();
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(graph_prompt_in_pieces_equals_prompt_whole),
+        cmocka_unit_test(graph_token_by_token_equals_prompt_whole),
+        cmocka_unit_test(graph_block_table_may_be_in_any_order),
+        cmocka_unit_test(graph_sequences_of_a_batch_do_not_touch_each_other),
+        cmocka_unit_test(graph_computes_only_the_logits_that_are_wanted),
+        cmocka_unit_test(graph_copied_block_continues_like_the_original),
+        cmocka_unit_test(graph_kernel_sets_agree),
+        cmocka_unit_test(graph_block_bytes_follow_the_type_of_the_cache),
+        cmocka_unit_test(graph_open_refuses_kernels_that_do_not_exist),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
