@@ -1,0 +1,371 @@
+/*
+ * library.c - the folder of installed models, and what a person typed turned into a file. See
+ * models.h.
+ *
+ * A model is one file, NAME.safetensors; it is never changed in place, so a copy is a hard link
+ * and removing one never disturbs a process that has it mapped.
+ *
+ * A GGUF file named on the command line is converted once, to NF4, into the cache folder:
+ * converted/BASE-KEY.safetensors, where KEY is a hash of the file's real path, size and time
+ * and of our layout's version. Each use sets the copy's time; when the copies exceed 20 GB
+ * together, those not used for longest are removed, never the one just made.
+ */
+#include "base/path.h"
+#include "base/sha256.h"
+#include "engine/model/model_file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const uint64_t converted_max_bytes = 20ull << 30;
+static const char ending[] = ".safetensors";
+
+void model_list_release(struct model_list *l) {
+    for (size_t i = 0; i < l->n; i++)
+        model_info_release(&l->v[i]);
+    free(l->v);
+    strlist_release(&l->broken);
+    *l = (struct model_list){0};
+}
+
+bool models_name_ok(const char *name) {
+    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+                                  "0123456789._:+-";
+    size_t n = strlen(name);
+    return n >= 1 && n <= 100 && name[0] != '.' && name[0] != '-' && strspn(name, allowed) == n;
+}
+
+static bool has_ending(const char *s, const char *end) {
+    size_t n = strlen(s), m = strlen(end);
+    return n > m && strcmp(s + n - m, end) == 0;
+}
+
+/* Removes what killed processes left half-written: NAME.safetensors.tmp.PID of a process that
+ * is gone. */
+static void sweep(const char *dir) {
+    DIR *d = opendir(dir);
+    if (!d)
+        return;
+    for (struct dirent *e; (e = readdir(d));) {
+        const char *tmp = strstr(e->d_name, ".safetensors.tmp.");
+        if (!tmp)
+            continue;
+        char *end;
+        long pid = strtol(tmp + strlen(".safetensors.tmp."), &end, 10);
+        if (*end == 0 && pid > 0 && kill((pid_t)pid, 0) != 0 && errno == ESRCH)
+            unlinkat(dirfd(d), e->d_name, 0);
+    }
+    closedir(d);
+}
+
+enum status models_dir(char **out, struct err *err) {
+    char *probe;
+    CHECK(path_in(PATH_DATA, "models/x", &probe, err)); /* makes the folder */
+    *strrchr(probe, '/') = 0;
+    sweep(probe);
+    *out = probe;
+    return ST_OK;
+}
+
+/* DIR/NAME.safetensors; the caller frees. */
+static enum status installed_path(const char *name, char **out, struct err *err) {
+    char *dir;
+    CHECK(models_dir(&dir, err));
+    *out = xasprintf("%s/%s%s", dir, name, ending);
+    free(dir);
+    return ST_OK;
+}
+
+static enum status read_info(const char *path, struct model_info *out, struct err *err) {
+    struct container *c = NULL;
+    struct hparams hp;
+    enum quant quants[2];
+    CHECK(container_open(path, &c, err));
+    enum status st = model_meta_read(c, path, &hp, quants, out, err);
+    container_close(c);
+    return st;
+}
+
+static int info_cmp(const void *a, const void *b) {
+    return strcmp(((const struct model_info *)a)->name, ((const struct model_info *)b)->name);
+}
+
+static int text_cmp(const void *a, const void *b) {
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+enum status models_list(struct model_list *out, struct err *err) {
+    char *dir;
+    size_t cap = 0;
+    *out = (struct model_list){0};
+    CHECK(models_dir(&dir, err));
+    DIR *d = opendir(dir);
+    if (!d) {
+        enum status st = err_set(err, ST_IO, "%s: %s", dir, strerror(errno));
+        free(dir);
+        return st;
+    }
+    for (struct dirent *e; (e = readdir(d));) {
+        struct err why = {0};
+        struct model_info info;
+        if (e->d_name[0] == '.' || !has_ending(e->d_name, ending))
+            continue;
+        char *path = path_join(dir, e->d_name);
+        if (read_info(path, &info, &why) != ST_OK) {
+            strlist_add(&out->broken, why.msg); /* begins with the file's name */
+        } else {
+            if (out->n == cap) {
+                cap = cap ? 2 * cap : 8;
+                out->v = xreallocarray(out->v, cap, sizeof *out->v);
+            }
+            out->v[out->n++] = info;
+        }
+        free(path);
+    }
+    closedir(d);
+    free(dir);
+    if (out->n)
+        qsort(out->v, out->n, sizeof *out->v, info_cmp);
+    if (out->broken.n)
+        qsort(out->broken.v, out->broken.n, sizeof *out->broken.v, text_cmp);
+    return ST_OK;
+}
+
+/* ST_NOT_FOUND with what there is. */
+static enum status not_found(const char *name, struct err *err) {
+    struct model_list l;
+    struct buf names = {0};
+    CHECK(models_list(&l, err));
+    for (size_t i = 0; i < l.n; i++)
+        buf_addf(&names, "%s%s", i ? ", " : "", l.v[i].name);
+    enum status st =
+        l.n ? err_set(err, ST_NOT_FOUND, "no model named %.120s; installed: %s", name,
+                      buf_str(&names))
+            : err_set(err, ST_NOT_FOUND,
+                      "no model named %.120s; none is installed (llmchat create NAME --from "
+                      "FILE.gguf makes one)",
+                      name);
+    buf_release(&names);
+    model_list_release(&l);
+    return st;
+}
+
+/* The file of an installed model, else the path itself where a file is. */
+static enum status find(const char *name, char **out, struct err *err) {
+    struct stat sb;
+    if (models_name_ok(name)) {
+        CHECK(installed_path(name, out, err));
+        if (access(*out, F_OK) == 0)
+            return ST_OK;
+        free(*out);
+    }
+    char *path = path_expand(name);
+    if (*name && stat(path, &sb) == 0) {
+        *out = path;
+        return ST_OK;
+    }
+    int why = errno;
+    free(path);
+    if (strchr(name, '/') && why != ENOENT)
+        return err_set(err, ST_IO, "%s: %s", name, strerror(why));
+    return not_found(name, err);
+}
+
+enum status models_info(const char *name, struct model_info *out, struct err *err) {
+    char *path;
+    CHECK(find(name, &path, err));
+    enum status st = read_info(path, out, err);
+    free(path);
+    return st;
+}
+
+enum status models_remove(const char *name, struct err *err) {
+    char *path;
+    if (!models_name_ok(name))
+        return not_found(name, err);
+    CHECK(installed_path(name, &path, err));
+    enum status st = ST_OK;
+    if (unlink(path) != 0)
+        st = errno == ENOENT
+                 ? not_found(name, err)
+                 : err_set(err, ST_IO, "can't remove %s: %s", path, strerror(errno));
+    free(path);
+    return st;
+}
+
+/* A whole second file, where a link is not possible. */
+static enum status copy_bytes(const char *from, const char *to, struct err *err) {
+    struct file_map map;
+    struct atomic_file f;
+    CHECK(file_map_open(&map, from, err));
+    enum status st = atomic_open(&f, to, err);
+    if (st == ST_OK) {
+        st = atomic_write(&f, map.p, map.len, err);
+        if (st == ST_OK)
+            st = atomic_commit(&f, err);
+        else
+            atomic_abort(&f);
+    }
+    file_map_close(&map);
+    return st;
+}
+
+enum status models_copy(const char *from, const char *to, struct err *err) {
+    char *src = NULL, *dst = NULL;
+    struct model_info info;
+    enum status st;
+    if (!models_name_ok(to))
+        return err_set(err, ST_USAGE, "\"%s\" is no model name", to);
+    TRY(find(from, &src, err));
+    TRY(read_info(src, &info, err)); /* only models get in */
+    model_info_release(&info);
+    TRY(installed_path(to, &dst, err));
+    if (linkat(AT_FDCWD, src, AT_FDCWD, dst, AT_SYMLINK_FOLLOW) != 0)
+        st = errno == EEXIST ? err_set(err, ST_EXISTS, "a model named %s exists already", to)
+                             : copy_bytes(src, dst, err);
+out:
+    free(src);
+    free(dst);
+    return st;
+}
+
+/* A converted copy and when it was used. */
+struct copy {
+    char *path;
+    uint64_t bytes;
+    struct timespec used;
+};
+
+static int copy_cmp(const void *a, const void *b) {
+    const struct timespec *x = &((const struct copy *)a)->used;
+    const struct timespec *y = &((const struct copy *)b)->used;
+    if (x->tv_sec != y->tv_sec)
+        return x->tv_sec < y->tv_sec ? -1 : 1;
+    return (x->tv_nsec > y->tv_nsec) - (x->tv_nsec < y->tv_nsec);
+}
+
+/* Removes the copies not used for longest until the rest is within bounds; keep stays. */
+static void bound_cache(const char *dir, const char *keep) {
+    struct copy *v = NULL;
+    size_t n = 0, cap = 0;
+    uint64_t total = 0;
+    struct stat sb;
+    DIR *d = opendir(dir);
+    if (!d)
+        return;
+    for (struct dirent *e; (e = readdir(d));) {
+        if (!has_ending(e->d_name, ending) || fstatat(dirfd(d), e->d_name, &sb, 0) != 0)
+            continue;
+        if (n == cap) {
+            cap = cap ? 2 * cap : 8;
+            v = xreallocarray(v, cap, sizeof *v);
+        }
+        v[n++] = (struct copy){path_join(dir, e->d_name), (uint64_t)sb.st_size, sb.st_mtim};
+        total += (uint64_t)sb.st_size;
+    }
+    closedir(d);
+    if (n)
+        qsort(v, n, sizeof *v, copy_cmp);
+    for (size_t i = 0; i < n; i++) {
+        if (total > converted_max_bytes && strcmp(v[i].path, keep) != 0 &&
+            unlink(v[i].path) == 0)
+            total -= v[i].bytes;
+        free(v[i].path);
+    }
+    free(v);
+}
+
+/* Where the converted copy of this very file belongs. */
+static enum status converted_path(const char *gguf, char **out, struct err *err) {
+    struct stat sb;
+    struct sha256 s;
+    char hex[65], *real = realpath(gguf, NULL);
+    if (!real || stat(real, &sb) != 0) {
+        free(real);
+        return err_set(err, ST_IO, "%s: %s", gguf, strerror(errno));
+    }
+    char *key = xasprintf("%d\n%s\n%jd\n%jd.%09ld\n", MODEL_LAYOUT, real, (intmax_t)sb.st_size,
+                          (intmax_t)sb.st_mtim.tv_sec, sb.st_mtim.tv_nsec);
+    sha256_init(&s);
+    sha256_add(&s, key, strlen(key));
+    sha256_hex(&s, hex);
+    const char *base = path_base(gguf);
+    int len = (int)strlen(base) - (has_ending(base, ".gguf") ? 5 : 0);
+    char *relative =
+        xasprintf("converted/%.*s-%.16s%s", len < 100 ? len : 100, base, hex, ending);
+    enum status st = path_in(PATH_CACHE, relative, out, err);
+    free(relative);
+    free(key);
+    free(real);
+    return st;
+}
+
+static enum status convert(const char *gguf,
+                           bool (*progress)(void *user, const char *what, uint64_t done,
+                                            uint64_t total),
+                           void *user, char **out, struct err *err) {
+    struct model_info info;
+    char *path;
+    CHECK(converted_path(gguf, &path, err));
+    enum status st = ST_OK;
+    if (read_info(path, &info, NULL) == ST_OK) {
+        model_info_release(&info);
+        utimensat(AT_FDCWD, path, NULL, 0);
+    } else {
+        struct create_params p = {.out_path = path,
+                                  .from = gguf,
+                                  .quant = QUANT_NF4,
+                                  .head_quant = QUANT_N,
+                                  .replace = true,
+                                  .progress = progress,
+                                  .user = user};
+        st = models_create(&p, err);
+        if (st == ST_OK) {
+            char *dir = xstrdup(path);
+            *strrchr(dir, '/') = 0;
+            sweep(dir);
+            bound_cache(dir, path);
+            free(dir);
+        }
+    }
+    if (st == ST_OK)
+        *out = path;
+    else
+        free(path);
+    return st;
+}
+
+enum status models_resolve(const char *name_or_path,
+                           bool (*progress)(void *user, const char *what, uint64_t done,
+                                            uint64_t total),
+                           void *user, char **out, struct err *err) {
+    char *path, magic[4] = {0};
+    struct stat sb;
+    CHECK(find(name_or_path, &path, err));
+    if (stat(path, &sb) == 0 && S_ISDIR(sb.st_mode)) {
+        enum status st =
+            err_set(err, ST_UNSUPPORTED,
+                    "%s: a folder; models are made from GGUF files (llmchat create)", path);
+        free(path);
+        return st;
+    }
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    bool gguf = fd >= 0 && pread(fd, magic, 4, 0) == 4 && memcmp(magic, "GGUF", 4) == 0;
+    if (fd >= 0)
+        close(fd);
+    if (!gguf) {
+        *out = path;
+        return ST_OK;
+    }
+    enum status st = convert(path, progress, user, out, err);
+    free(path);
+    return st;
+}
