@@ -5,6 +5,7 @@
  * Rows end with a masked vector, so nothing beyond a row is read or written. Reductions of a
  * row keep one vector of sums and add its lanes at the end.
  */
+#if defined(__x86_64__)
 #include <immintrin.h>
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512cd,fma,f16c")
 
@@ -374,3 +375,4 @@ const struct cpu_kernels cpu_avx512 = {
     .kv_put = avx512_kv_put,
     .att_chunk = avx512_att_chunk,
 };
+#endif

@@ -2,6 +2,7 @@
  * avx512_vnni.c - AVX-512 with VNNI (Ice Lake, Zen 4 and later): vpdpbusd adds four byte
  * products to an int32 at once. The kernels without dot products are those of avx512.c.
  */
+#if defined(__x86_64__)
 #include <immintrin.h>
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx512vnni,fma,f16c")
 
@@ -20,3 +21,4 @@ const struct cpu_kernels cpu_avx512_vnni = {
     .kv_put = avx512_kv_put,
     .att_chunk = avx512_att_chunk,
 };
+#endif

@@ -70,6 +70,7 @@ struct cpu_kernels {
 
 extern const struct cpu_kernels cpu_scalar;
 #if defined(__x86_64__)
+extern const struct cpu_kernels cpu_avx2;
 extern const struct cpu_kernels cpu_avx512; /* without VNNI */
 extern const struct cpu_kernels cpu_avx512_vnni;
 #endif

@@ -19,6 +19,9 @@ int cpu_kernel_sets(const struct cpu_kernels *out[8]) {
         out[n++] = &cpu_avx512_vnni;
     if (avx512)
         out[n++] = &cpu_avx512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("f16c"))
+        out[n++] = &cpu_avx2;
 #endif
     out[n++] = &cpu_scalar;
     return n;
