@@ -186,7 +186,7 @@ int cmd_main(int argc, char **argv) {
     const char *first = argc > 1 ? argv[1] : "";
     const struct command *c = *first && first[0] != '-' ? find_command(first) : NULL;
     if (strcmp(first, "--version") == 0 || strcmp(first, "-V") == 0) {
-        puts("llmchat " PACKAGE_VERSION);
+        puts("llmchat " LLMCHAT_VERSION);
         rc = 0;
     } else if (strcmp(first, "--help") == 0 || strcmp(first, "-h") == 0) {
         help_overview(stdout);

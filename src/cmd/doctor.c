@@ -167,9 +167,9 @@ static void configuration(struct report *r) {
 
 int cmd_doctor(struct args *a) {
     struct report r = {.json = arg_flag(a, "json")};
-    r.all = json_pack("{s:s}", "version", PACKAGE_VERSION);
+    r.all = json_pack("{s:s}", "version", LLMCHAT_VERSION);
     if (!r.json)
-        printf("     llmchat    version      %s\n", PACKAGE_VERSION);
+        printf("     llmchat    version      %s\n", LLMCHAT_VERSION);
     processor(&r);
     libraries(&r);
     folders(&r);

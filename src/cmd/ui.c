@@ -20,7 +20,7 @@ int cmd_ui(struct args *a) {
     struct err err = {0};
     int64_t id = 0;
     if (arg_flag(a, "version")) {
-        puts("llmchat " PACKAGE_VERSION);
+        puts("llmchat " LLMCHAT_VERSION);
         return 0;
     }
     if (arg_text(a, "chat") && parse_id(arg_text(a, "chat"), &id, &err) != ST_OK)
