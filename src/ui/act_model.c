@@ -1,0 +1,243 @@
+/*
+ * act_model.c - the model, the system prompt and the prompt library, presets, and a context that is full.
+ */
+#include "chat/prompts.h"
+#include "engine/models.h"
+#include "ui/act.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void say_no_model(struct app *a) {
+    char *dir = NULL;
+    struct err err;
+    struct buf text = {0};
+    buf_adds(&text, "No model is installed yet. Leave with Ctrl-Q and make one from a GGUF file:\n\n"
+                    "    llmchat create NAME --from FILE.gguf\n\n"
+                    "It is turned into 4 bits, and llmchat finds it by itself from then on.\n");
+    if (models_dir(&dir, &err) == ST_OK)
+        buf_addf(&text, "Models are kept in %s\n", dir);
+    buf_adds(&text, "\nConversations can be read, searched and written meanwhile.");
+    dialog_message(a, "No model yet", buf_str(&text));
+    free(dir);
+    buf_release(&text);
+}
+
+void load_model(struct app *a, const char *name) {
+    struct err err;
+    if (chat_model_state(a->chat) == MODEL_LOADING) {
+        app_complain(a, "A model is being loaded; please wait for it");
+        return;
+    }
+    if (chat_model_state(a->chat) == MODEL_READY && strcmp(name, chat_model(a->chat)) == 0) {
+        app_say(a, "%s is loaded", name);
+        return;
+    }
+    if (!app_ok(a, chat_load_model(a->chat, name, &err), &err))
+        return;
+    snprintf(a->model_what, sizeof a->model_what, "loading %.50s", name);
+    a->model_share = -1;
+    a->dirty = true;
+}
+
+void start_model(struct app *a) {
+    struct err err;
+    char *name = NULL;
+    struct model_list installed = {0};
+    enum status st = chat_choose_model(a->chat, a->params.model, &name, &err);
+    if (st == ST_OK)
+        load_model(a, name);
+    else if (models_list(&installed, &(struct err){0}) == ST_OK && installed.n == 0 && !a->params.model)
+        say_no_model(a);
+    else if (st == ST_NOT_FOUND && !a->params.model && installed.n > 1)
+        act_choose_model(a);
+    else
+        dialog_message(a, "Model", err.msg);
+    model_list_release(&installed);
+    free(name);
+}
+
+void act_choose_model(struct app *a) {
+    struct model_list list = {0};
+    struct err err;
+    if (!app_ok(a, models_list(&list, &err), &err))
+        return;
+    if (list.n == 0 && list.broken.n == 0) {
+        say_no_model(a);
+        return;
+    }
+    struct picker p = {.title = "Models"};
+    for (size_t i = 0; i < list.n; i++) {
+        const struct model_info *m = &list.v[i];
+        char detail[160], right[64];
+        snprintf(detail, sizeof detail, "%.60s · %.0fM parameters", m->title && *m->title ? m->title : m->architecture,
+                 (double)m->n_params / 1e6);
+        snprintf(right, sizeof right, "%s · %.0f MB", m->quant, (double)m->file_bytes / 1e6);
+        picker_add(&p, m->name, detail, right, (int64_t)i)->marked = strcmp(m->name, chat_model(a->chat)) == 0;
+    }
+    for (size_t i = 0; i < list.broken.n; i++)
+        picker_add(&p, list.broken.v[i], NULL, NULL, -1)->heading = true;
+    int at = picker_run(a, &p);
+    if (at >= 0)
+        load_model(a, p.v[at].text);
+    picker_release(&p);
+    model_list_release(&list);
+}
+
+void act_model_info(struct app *a) {
+    const struct engine_info *m = chat_engine_info(a->chat);
+    if (!m) {
+        app_say(a, "No model is loaded");
+        return;
+    }
+    struct buf text = {0};
+    buf_addf(&text, "%s (%s)\n\n", chat_model(a->chat), m->name);
+    buf_addf(&text, "Architecture    %s, %d layers, %d wide, %d heads (%d for keys)\n", m->architecture, m->n_layer,
+             m->n_embd, m->n_head, m->n_head_kv);
+    buf_addf(&text, "Parameters      %.0f million, vocabulary %d\n", (double)m->n_params / 1e6, m->n_vocab);
+    buf_addf(&text, "Weights         %s, %.0f MB\n", m->quant, (double)m->weights_bytes / 1e6);
+    buf_addf(&text, "Context         %d tokens (trained with %d)\n", m->ctx_tok, m->ctx_train);
+    buf_addf(&text, "Runs on         %s, %s kernels, %d threads\n", m->device, m->kernels, m->threads);
+    buf_addf(&text, "A token reads   %.0f MB of weights\n", (double)m->bytes_per_token / 1e6);
+    buf_addf(&text, "Licence         %s\n", m->license && *m->license ? m->license : "unknown");
+    buf_addf(&text, "File            %s", m->path);
+    dialog_message(a, "About the model", buf_str(&text));
+    buf_release(&text);
+}
+
+/* -- the system prompt -- */
+
+void use_system(struct app *a, const char *text) {
+    struct err err;
+    if (!app_ok(a, chat_set_system(a->chat, text, &err), &err))
+        return;
+    app_sync(a);
+    app_say(a, *text ? "System prompt set for this conversation" : "This conversation has no system prompt now");
+}
+
+/* Asks for the prompt's variables and applies it with its suggested settings. */
+static void use_prompt(struct app *a, const struct prompt *p) {
+    char **values = xcalloc(p->n_vars + 1, sizeof *values);
+    bool go = true;
+    for (size_t i = 0; i < p->n_vars && go; i++) {
+        const struct prompt_var *v = &p->vars[i];
+        values[i] = dialog_input(a, p->name, v->description && *v->description ? v->description : v->name,
+                                 v->def ? v->def : "", 1);
+        go = values[i] != NULL;
+    }
+    if (go) {
+        char *text = prompt_fill(p, (const char *const *)values);
+        use_system(a, text);
+        free(text);
+    }
+    if (go && p->settings_json && *p->settings_json) {
+        struct settings s;
+        struct err err;
+        settings_init(&s);
+        settings_copy(&s, chat_settings(a->chat));
+        if (app_ok(a, settings_from_json(&s, p->settings_json, &err), &err))
+            app_ok(a, chat_set_all(a->chat, &s, &err), &err);
+        settings_release(&s);
+    }
+    for (size_t i = 0; i < p->n_vars; i++)
+        free(values[i]);
+    free(values);
+}
+
+enum { OWN_TEXT = -1, NO_SYSTEM = -2 };
+
+void act_system(struct app *a) {
+    struct prompt_list list = {0};
+    struct err err;
+    if (!app_ok(a, prompts_load(&list, &err), &err))
+        list = (struct prompt_list){0};
+    const char *now = chat_system(a->chat);
+    struct picker p = {.title = "System prompt", .wide = true};
+    picker_add(&p, now && *now ? "Change the text…" : "Your own text…", "written here", NULL, OWN_TEXT);
+    picker_add(&p, "None", "the model's own manner", NULL, NO_SYSTEM)->marked = !now || !*now;
+    for (size_t i = 0; i < list.n; i++)
+        picker_add(&p, list.v[i].name, list.v[i].description, list.v[i].own ? "yours" : "", (int64_t)i);
+    for (size_t i = 0; i < list.broken.n; i++)
+        picker_add(&p, list.broken.v[i], NULL, NULL, 0)->heading = true;
+    int at = picker_run(a, &p);
+    int64_t id = at >= 0 ? p.v[at].id : 0;
+    picker_release(&p);
+    if (at >= 0 && id == NO_SYSTEM) {
+        use_system(a, "");
+    } else if (at >= 0 && id == OWN_TEXT) {
+        int rows = screen_rows() / 2;
+        char *text = dialog_input(a, "System prompt", "What the model is told before the conversation:",
+                                  chat_system(a->chat), rows > 3 ? rows : 3);
+        if (text)
+            use_system(a, text);
+        free(text);
+    } else if (at >= 0) {
+        use_prompt(a, &list.v[id]);
+    }
+    prompt_list_release(&list);
+}
+
+/* -- sampling -- */
+
+void act_sampling(struct app *a) {
+    sampling_dialog(a, 0);
+}
+
+static void apply_preset(struct app *a, const char *name) {
+    struct settings s;
+    struct err err;
+    for (size_t i = 0; i < n_presets; i++) {
+        if (strcmp(presets[i].name, name) != 0)
+            continue;
+        settings_init(&s);
+        settings_copy(&s, chat_settings(a->chat));
+        settings_apply_preset(&s, &presets[i]);
+        if (app_ok(a, chat_set_all(a->chat, &s, &err), &err))
+            app_say(a, "%s: temperature %g, top_p %g, top_k %d, min_p %g", name, s.sampling.temperature,
+                    s.sampling.top_p, s.sampling.top_k, s.sampling.min_p);
+        settings_release(&s);
+    }
+}
+
+void act_creative(struct app *a) {
+    apply_preset(a, "creative");
+}
+
+void act_balanced(struct app *a) {
+    apply_preset(a, "balanced");
+}
+
+void act_precise(struct app *a) {
+    apply_preset(a, "precise");
+}
+
+void act_reset_sampling(struct app *a) {
+    struct settings s;
+    struct err err;
+    settings_init(&s);
+    if (app_ok(a, chat_set_all(a->chat, &s, &err), &err))
+        app_say(a, "All settings are at their defaults");
+    settings_release(&s);
+}
+
+/* -- the context -- */
+
+void ask_context_full(struct app *a) {
+    static const char *const answers[] = {"Summarise older turns", "Drop oldest turns", "Stop"};
+    static const enum overflow how[] = {OVERFLOW_SUMMARISE, OVERFLOW_DROP, OVERFLOW_STOP};
+    int used, ctx;
+    struct err err;
+    chat_context(a->chat, &used, &ctx);
+    char *text = xasprintf("This conversation needs %d tokens and the model's context has %d.\n\n"
+                           "Summarise: the model condenses the older turns, the summary is shown.\n"
+                           "Drop: the oldest turns are left out of what the model sees; the system prompt stays. "
+                           "Nothing is deleted.\n"
+                           "Stop: nothing is sent.",
+                           used, ctx);
+    int at = dialog_ask(a, "The context is full", text, answers, 3);
+    free(text);
+    if (a->quit)
+        return;
+    app_ok(a, chat_resolve(a->chat, at < 0 ? OVERFLOW_STOP : how[at], &err), &err);
+    app_sync(a);
+}
