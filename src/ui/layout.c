@@ -71,6 +71,17 @@ void layout_append(struct layout *l, const char *text, size_t len) {
     l->dirty = true;
 }
 
+void layout_drop(struct layout *l) {
+    drop_lines(l);
+    buf_release(&l->text);
+    free(l->run);
+    free(l->line);
+    l->run = NULL;
+    l->line = NULL;
+    l->cap_run = l->cap_line = 0;
+    mdoc_release(&l->doc);
+}
+
 /* Might the text hold link definitions, "[name]: address" at the start of a line? They reach
  * back over borders. */
 static bool may_define_links(const struct buf *src) {

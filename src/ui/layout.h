@@ -72,6 +72,9 @@ size_t layout_line_at(struct layout *l, size_t pos);
  * it: an empty range at the line's end. */
 void layout_pos(struct layout *l, size_t i, int col, size_t *start, size_t *end);
 
+/* Frees the lines (not the text); they are made again when asked for. */
+void layout_drop(struct layout *l);
+
 /* How many source bytes were given to the Markdown parser since layout_new(), and how many
  * lines are frozen: for the tests of the promise above. */
 size_t layout_parsed_bytes(const struct layout *l);

@@ -141,6 +141,8 @@ struct layout_mark layout_mark(const struct layout *l) {
 
 static void add_run(struct layout *l, uint16_t style, const char *text, size_t len,
                     size_t cells, uint32_t src, uint32_t src_len) {
+    if (len == 0)
+        return;
     if (l->n_run == l->cap_run) {
         l->cap_run = l->cap_run ? 2 * l->cap_run : 64;
         l->run = xreallocarray(l->run, l->cap_run, sizeof *l->run);

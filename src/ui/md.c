@@ -414,6 +414,14 @@ static void colour_part(struct mdoc *d, struct mdoc_seg s, uint32_t a, uint32_t 
         s.len = to - from;
     }
     s.style = style;
+    struct mdoc_seg *before = d->n_seg > 0 ? &d->seg[d->n_seg - 1] : NULL;
+    if (before && before->style == style && before->off + before->len == s.off &&
+        before->len == before->src_len && s.len == s.src_len &&
+        before->src + before->src_len == s.src) {
+        before->len += s.len;
+        before->src_len += s.src_len;
+        return;
+    }
     GROW(d->seg, d->n_seg, d->cap_seg);
     d->seg[d->n_seg++] = s;
 }
