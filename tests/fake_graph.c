@@ -1,0 +1,233 @@
+/*
+ * fake_graph.c - see fake_graph.h.
+ */
+#include "fake_graph.h"
+
+#include "base/mem.h"
+#include "engine/model/model.h"
+#include "engine/run/graph.h"
+#include "engine/text.h"
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct fake fake;
+
+void fake_reset(void) {
+    memset(&fake, 0, sizeof fake);
+    sem_init(&fake.entered, 0, 0);
+    sem_init(&fake.go, 0, 0);
+}
+
+/* ---- the model ---- */
+
+enum status model_open(const char *path, struct model **out, struct err *err) {
+    if (strcmp(path, "fake") != 0)
+        return err_set(err, ST_NOT_FOUND, "%s: no such model", path);
+    struct model *m = xcalloc(1, sizeof *m);
+    m->info.name = xstrdup("fake");
+    m->info.architecture = xstrdup("llama");
+    m->info.quant = xstrdup("f32");
+    m->info.n_params = 1000;
+    m->hp = (struct hparams){.n_layer = 1,
+                             .n_vocab = FAKE_VOCAB,
+                             .n_embd = 64,
+                             .n_head = 1,
+                             .n_head_kv = 1,
+                             .ctx_train = FAKE_CTX_TRAIN};
+    m->embd = (struct weight){.type = WEIGHT_BF16,
+                              .N = FAKE_VOCAB,
+                              .K = 64,
+                              .Np = weight_pad_n(FAKE_VOCAB),
+                              .Kp = 64,
+                              .data = m};
+    m->head = m->embd;
+    m->layers = xcalloc(1, sizeof *m->layers);
+    m->layers[0].wq =
+        (struct weight){.type = WEIGHT_Q4, .N = 64, .K = 64, .Np = 64, .Kp = 64, .data = m};
+    *out = m;
+    return ST_OK;
+}
+
+void model_close(struct model *m) {
+    free(m->info.name);
+    free(m->info.architecture);
+    free(m->info.quant);
+    free(m->layers);
+    free(m);
+}
+
+/* ---- its text ---- */
+
+void text_decode(const struct text_model *t, int32_t token, bool special, struct buf *out) {
+    (void)t;
+    if (token < 256)
+        buf_addc(out, (char)token);
+    else if (token == FAKE_CTL && special)
+        buf_adds(out, "<ctl>");
+}
+
+bool text_is_eog(const struct text_model *t, int32_t token) {
+    (void)t;
+    return token == FAKE_EOG;
+}
+
+int text_bos(const struct text_model *t) {
+    (void)t;
+    return FAKE_CTL;
+}
+
+int text_eos(const struct text_model *t) {
+    (void)t;
+    return FAKE_EOG;
+}
+
+bool text_adds_bos(const struct text_model *t) {
+    (void)t;
+    return false;
+}
+
+/* ---- its arithmetic ---- */
+
+int32_t fake_next(const int32_t *tokens, size_t n) {
+    uint64_t h = 14695981039346656037u;
+    for (size_t i = n; i-- > 0 && fake.script;)
+        if (tokens[i] == '#') {
+            size_t at = n - 1 - i;
+            return at < strlen(fake.script) ? (unsigned char)fake.script[at] : FAKE_EOG;
+        }
+    for (size_t i = 0; i < n; i++)
+        h = (h ^ (uint64_t)tokens[i]) * 1099511628211u;
+    return 'a' + (int32_t)((h >> 20) % 26);
+}
+
+void fake_logits(const int32_t *tokens, size_t n, float *logits) {
+    int32_t best = fake_next(tokens, n);
+    for (int v = 0; v < FAKE_VOCAB; v++)
+        logits[v] = v < 'a' || v > 'z' ? -20 : (float)((v * 7 + (int)n) % 26) / 10;
+    logits[best] = 5;
+}
+
+struct graph {
+    int n_block, max_tok, max_logits;
+    int32_t (*kv)[KV_BLOCK];
+    int32_t *history;
+    int32_t decoding[64]; /* last block of the sequences that decoded in the batch before */
+    int n_decoding;
+};
+
+size_t graph_kv_block_bytes(const struct model *m) {
+    (void)m;
+    return FAKE_BLOCK_BYTES;
+}
+
+enum status graph_open(const struct model *m, const struct graph_params *p, struct graph **out,
+                       struct err *err) {
+    (void)m;
+    (void)err;
+    struct graph *g = xcalloc(1, sizeof *g);
+    fake.n_block = g->n_block = p->n_block;
+    g->max_tok = fake.max_tok ? fake.max_tok : 512;
+    g->max_logits = p->max_logits;
+    g->kv = xcalloc((size_t)p->n_block, sizeof *g->kv);
+    memset(g->kv, -1, (size_t)p->n_block * sizeof *g->kv);
+    g->history = xcalloc((size_t)p->n_block * KV_BLOCK, sizeof *g->history);
+    *out = g;
+    return ST_OK;
+}
+
+void graph_close(struct graph *g) {
+    free(g->history);
+    free(g->kv);
+    free(g);
+}
+
+int graph_max_tok(const struct graph *g) {
+    return g->max_tok;
+}
+
+const char *graph_device(const struct graph *g) {
+    (void)g;
+    return "fake";
+}
+
+const char *graph_kernels(const struct graph *g) {
+    (void)g;
+    return "none";
+}
+
+int graph_threads(const struct graph *g) {
+    (void)g;
+    return 1;
+}
+
+void graph_copy_block(struct graph *g, int dst, int src, int n_tok) {
+    assert(dst != src && n_tok > 0 && n_tok < KV_BLOCK);
+    memcpy(g->kv[dst], g->kv[src], (size_t)n_tok * sizeof **g->kv);
+    fake.n_copied++;
+}
+
+static void check(const struct graph *g, const struct batch *b) {
+    int n_tok = 0, n_logits = 0;
+    for (int i = 0; i < b->n_seq; i++) {
+        const struct batch_seq *s = &b->seqs[i];
+        assert(s->n_tok >= 1 && s->n_logits >= 0 && s->n_logits <= s->n_tok && s->n_past >= 0);
+        for (int j = 0; j < (s->n_past + s->n_tok + KV_BLOCK - 1) / KV_BLOCK; j++)
+            assert(s->blocks[j] >= 0 && s->blocks[j] < g->n_block);
+        n_tok += s->n_tok;
+        n_logits += s->n_logits;
+    }
+    assert(n_tok == b->n_tok && n_tok <= g->max_tok && n_logits <= g->max_logits);
+    for (int i = 0; i < n_tok; i++)
+        assert(b->tokens[i] >= 0 && b->tokens[i] < FAKE_VOCAB);
+}
+
+/* A sequence that decoded in the last batch must be in this one; those that ended are told
+ * apart by the batch's size. */
+static void watch_decoders(struct graph *g, const struct batch *b) {
+    int seen = 0, prefill = 0;
+    for (int i = 0; i < b->n_seq; i++) {
+        prefill += b->seqs[i].n_tok > 1;
+        for (int j = 0; j < g->n_decoding; j++)
+            seen += b->seqs[i].blocks[0] == g->decoding[j];
+    }
+    fake.n_starved += prefill && seen < g->n_decoding;
+    g->n_decoding = 0;
+    for (int i = 0; i < b->n_seq && i < 64; i++)
+        if (b->seqs[i].n_tok == 1 && b->seqs[i].n_logits)
+            g->decoding[g->n_decoding++] = b->seqs[i].blocks[0];
+}
+
+enum status graph_forward(struct graph *g, const struct batch *b, float *logits,
+                          struct err *err) {
+    check(g, b);
+    watch_decoders(g, b);
+    if (fake.gated) {
+        sem_post(&fake.entered);
+        sem_wait(&fake.go);
+    }
+    fake.n_forward++;
+    fake.n_tok += b->n_tok;
+    fake.max_seq = b->n_seq > fake.max_seq ? b->n_seq : fake.max_seq;
+    if (fake.n_forward == fake.fail_at)
+        return err_set(err, ST_NOMEM, "the device has no memory left");
+    const int32_t *token = b->tokens;
+    for (int i = 0; i < b->n_seq; i++) /* all are written before one is read, as layers do */
+        for (int j = 0; j < b->seqs[i].n_tok; j++) {
+            int at = b->seqs[i].n_past + j;
+            g->kv[b->seqs[i].blocks[at / KV_BLOCK]][at % KV_BLOCK] = *token++;
+        }
+    for (int i = 0; i < b->n_seq; i++) {
+        const struct batch_seq *s = &b->seqs[i];
+        int end = s->n_past + s->n_tok;
+        for (int at = 0; at < end; at++)
+            g->history[at] = g->kv[s->blocks[at / KV_BLOCK]][at % KV_BLOCK];
+        for (int n = end - s->n_logits + 1; n <= end; n++, logits += FAKE_VOCAB) {
+            fake_logits(g->history, (size_t)n, logits);
+            if (fake.nan_at && fake.n_forward >= fake.nan_at)
+                logits[3] = NAN;
+        }
+    }
+    return ST_OK;
+}

@@ -1,0 +1,48 @@
+/*
+ * fake_graph.h - a model without arithmetic, for tests of the engine: link it instead of
+ * graph.c, the model reader and the tokenizer.
+ *
+ * Its KV memory holds the tokens themselves, written and read through the block tables. The
+ * logits of a position are a function of the whole history as the blocks give it, so a wrong
+ * block, a missing copy or a write into a shared block gives a wrong answer. Tokens 0..255 are
+ * bytes, FAKE_EOG ends a generation, FAKE_CTL is a control token.
+ */
+#ifndef LLMCHAT_TESTS_FAKE_GRAPH_H
+#define LLMCHAT_TESTS_FAKE_GRAPH_H
+
+#include <semaphore.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    FAKE_EOG = 256,
+    FAKE_CTL = 257,
+    FAKE_VOCAB = 260,
+    FAKE_CTX_TRAIN = 4096,
+    FAKE_BLOCK_BYTES = 1024
+};
+
+/* Set before engine_open() or while the engine is idle. */
+extern struct fake {
+    /* A history that contains '#' is continued with script behind its last '#', then FAKE_EOG.
+     * Others get tokens that depend on everything before. */
+    const char *script;
+    int max_tok; /* of the graph; 0: 512 */
+    bool gated;  /* each forward posts `entered` and waits for `go` */
+    sem_t entered, go;
+    int fail_at, nan_at; /* the forward with this number fails, those from this one on give no
+                            numbers; 0: none */
+    /* what was seen; read while the engine is idle */
+    int n_forward, n_tok, max_seq, n_block, n_copied;
+    int n_starved; /* batches that left a decoding sequence out while it was in the batch before
+                      and after */
+} fake;
+
+void fake_reset(void);
+/* The best next token for a history. */
+int32_t fake_next(const int32_t *tokens, size_t n);
+/* The logits of the position behind it. */
+void fake_logits(const int32_t *tokens, size_t n, float *logits);
+
+#endif
