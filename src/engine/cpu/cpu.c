@@ -122,7 +122,7 @@ size_t cpu_scratch_bytes(int max_k) {
 
 static void release_scratch(struct cpu *c) {
     for (int i = 0; i < c->arena.n; i++)
-        free(c->arena.p[i]);
+        cpu_free(&c->be, c->arena.p[i]);
     free(c->arena.p);
     c->arena.p = NULL;
     c->arena.n = 0;
