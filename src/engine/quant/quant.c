@@ -24,7 +24,7 @@ const float nf4_table[16] = {-1.0f,         -0.696192801f, -0.525073051f,  -0.39
                              0.0795802996f, 0.160930201f,  0.246112302f,   0.337915242f,
                              0.440709829f,  0.562617004f,  0.722956836f,   1.0f};
 
-/* From tests/oracle/nf4.py. */
+/* From tests/oracle/quant.py (record 1 of nf4.bin). */
 const float quant_code_map[256] = {
     -0x1.fc6666p-1f,  -0x1.f53334p-1f,  -0x1.eep-1f,      -0x1.e6ccccp-1f,
     -0x1.df999ap-1f,  -0x1.d86666p-1f,  -0x1.d13334p-1f,  -0x1.cap-1f,
