@@ -57,8 +57,11 @@ static void draw_run(const struct transcript *t, const struct tr_msg *m,
                      const struct tr_range *mark, const struct layout_run *r, const char *text,
                      struct drawn *d) {
     uint32_t end = r->src + r->src_len, pos = r->src;
+    bool quiet = m->role == TR_NOTICE || m->role == TR_SYSTEM;
+    uint16_t style =
+        quiet && STYLE_KIND(r->style) == STYLE_TEXT ? r->style | STYLE_MUTED : r->style;
     if (r->src_len == 0) {
-        drawn_add(d, r->style, text, r->len, r->cells);
+        drawn_add(d, style, text, r->len, r->cells);
         return;
     }
     if (r->len != r->src_len) {
@@ -68,7 +71,7 @@ static void draw_run(const struct transcript *t, const struct tr_msg *m,
             flags |= overlay(t, m, mark, pos, &next);
             pos = next;
         }
-        drawn_add(d, (uint16_t)(r->style | flags), text, r->len, r->cells);
+        drawn_add(d, (uint16_t)(style | flags), text, r->len, r->cells);
         return;
     }
     int cells = 0;
@@ -77,7 +80,7 @@ static void draw_run(const struct transcript *t, const struct tr_msg *m,
         uint16_t flags = overlay(t, m, mark, pos, &next);
         const char *p = text + (pos - r->src);
         int w = next == end ? r->cells - cells : (int)utf8_cells(p, next - pos);
-        drawn_add(d, (uint16_t)(r->style | flags), p, next - pos, w);
+        drawn_add(d, (uint16_t)(style | flags), p, next - pos, w);
         cells += w;
         pos = next;
     }
@@ -110,10 +113,6 @@ static void draw_line(struct transcript *t, size_t msg, size_t line, struct draw
     const struct layout_run *r = layout_runs(l, ll);
     for (uint32_t k = 0; k < ll->n_run; k++)
         draw_run(t, m, &mark, &r[k], layout_text(l, &r[k]), d);
-    if (m->role == TR_NOTICE || m->role == TR_SYSTEM)
-        for (size_t k = 0; k < d->n; k++)
-            if (STYLE_KIND(d->run[k].style) == STYLE_TEXT && d->run[k].off >= TR_LABEL)
-                d->run[k].style |= STYLE_MUTED;
 }
 
 void transcript_row(struct transcript *t, int row, struct drawn *d) {

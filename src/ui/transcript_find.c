@@ -92,7 +92,7 @@ void tr_scan(struct transcript *t, struct tr_msg *m) {
         size_t margin = 16 * t->folded.len + 256;
         from = m->scanned_len > margin ? m->scanned_len - margin : 0;
         while (m->n_match > 0 && m->match[m->n_match - 1].to > from)
-            from = m->match[m->n_match - 1].from, m->n_match--;
+            from = m->match[--m->n_match].from;
         while (from > 0 && ((unsigned char)text[from] & 0xc0) == 0x80)
             from--;
     }
@@ -151,8 +151,8 @@ static bool find_backward(struct transcript *t, size_t i, uint32_t at) {
 static void set_query(struct transcript *t, const char *query) {
     struct folding f = {0};
     size_t len = strnlen(query, MAX_QUERY);
-    while (len > 0 && isspace((unsigned char)*query))
-        query++, len--;
+    for (; len > 0 && isspace((unsigned char)*query); len--)
+        query++;
     while (len > 0 && isspace((unsigned char)query[len - 1]))
         len--;
     t->fold_marks = !memchr(query, '*', len) && !memchr(query, '`', len);

@@ -79,42 +79,53 @@ void transcript_mark_clear(struct transcript *t) {
     t->marking = false;
 }
 
-bool tr_marked_range(const struct transcript *t, size_t i, struct tr_range *out) {
-    *out = (struct tr_range){0};
+/* The ends in order and the messages they are in; false: nothing is marked. */
+static bool ends(const struct transcript *t, size_t *a, size_t *b, uint32_t *from,
+                 uint32_t *to) {
     if (!t->marking)
         return false;
-    size_t a = tr_index(t, t->mark_a.id), b = tr_index(t, t->mark_b.id), len;
-    const struct tr_pos *from = &t->mark_a, *to = &t->mark_b;
-    if (a > b || (a == b && from->from > to->from)) {
-        const struct tr_pos *swap = from;
-        size_t index = a;
-        from = to;
-        to = swap;
-        a = b;
-        b = index;
+    const struct tr_pos *first = &t->mark_a, *last = &t->mark_b;
+    *a = tr_index(t, first->id);
+    *b = tr_index(t, last->id);
+    if (*a > *b || (*a == *b && first->from > last->from)) {
+        size_t index = *a;
+        *a = *b;
+        *b = index;
+        first = &t->mark_b;
+        last = &t->mark_a;
     }
-    if (i < a || i > b)
+    *from = first->from;
+    *to = last->to;
+    return *b < t->n;
+}
+
+bool tr_marked_range(const struct transcript *t, size_t i, struct tr_range *out) {
+    size_t a, b, len;
+    *out = (struct tr_range){0};
+    if (!ends(t, &a, &b, &out->from, &out->to) || i < a || i > b)
         return false;
     layout_source(t->v[i].l, &len);
-    out->from = i == a ? from->from : 0;
-    out->to = i == b ? to->to : (uint32_t)len;
-    if (out->to > len)
+    if (i > a)
+        out->from = 0;
+    if (i < b || out->to > len)
         out->to = (uint32_t)len;
     return out->from < out->to;
 }
 
 bool transcript_marked(const struct transcript *t) {
-    struct tr_range r;
-    for (size_t i = 0; t->marking && i < t->n; i++)
-        if (tr_marked_range(t, i, &r))
-            return true;
-    return false;
+    size_t a, b;
+    uint32_t from, to;
+    return ends(t, &a, &b, &from, &to) && (a < b || from < to);
 }
 
 char *transcript_marked_text(struct transcript *t) {
     struct buf out = {0};
-    struct tr_range r;
-    for (size_t i = 0; t->marking && i < t->n; i++) {
+    size_t a, b;
+    uint32_t from, to;
+    if (!ends(t, &a, &b, &from, &to))
+        return xstrdup("");
+    for (size_t i = a; i <= b; i++) {
+        struct tr_range r;
         if (!tr_marked_range(t, i, &r))
             continue;
         size_t len;
