@@ -186,7 +186,7 @@ static enum status values(struct job *j, const struct gguf_tensor *gt, uint64_t 
         return err_set(err, ST_FORMAT,
                        "%s: tensor %.*s: a value among elements %" PRIu64 "..%" PRIu64
                        " is not finite",
-                       gguf_name(j->g), (int)gt->name.len, gt->name.p, first, first + n - 1);
+                       gguf_name(j->g), GGUF_SHOW(gt->name), first, first + n - 1);
     return ST_OK;
 }
 

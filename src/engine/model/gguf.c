@@ -116,15 +116,15 @@ static enum status read_array(struct cursor *c, struct gguf_kv *kv, int depth) {
     if (elem >= GGUF_TYPE_N)
         return err_set(c->err, ST_FORMAT,
                        "%s: key %.*s: unknown array element type %" PRIu32 ", wanted 0..%d",
-                       c->name, (int)kv->key.len, kv->key.p, elem, GGUF_TYPE_N - 1);
+                       c->name, GGUF_SHOW(kv->key), elem, GGUF_TYPE_N - 1);
     if (elem == GGUF_ARR && depth + 1 >= MAX_DEPTH)
         return err_set(c->err, ST_LIMIT, "%s: key %.*s: arrays nested deeper than %d", c->name,
-                       (int)kv->key.len, kv->key.p, MAX_DEPTH);
+                       GGUF_SHOW(kv->key), MAX_DEPTH);
     size_t least = elem == GGUF_STR ? 8 : elem == GGUF_ARR ? 12 : types[elem].bytes;
     if (n > c->left / least)
         return err_set(c->err, ST_FORMAT,
                        "%s: key %.*s: array of %" PRIu64 " %s, the file has %zu bytes left",
-                       c->name, (int)kv->key.len, kv->key.p, n, types[elem].name, c->left);
+                       c->name, GGUF_SHOW(kv->key), n, types[elem].name, c->left);
     if (depth == 0) {
         kv->elem = (enum gguf_type)elem;
         kv->n = n;
@@ -156,7 +156,7 @@ static enum status read_value(struct cursor *c, struct gguf_kv *kv, uint32_t typ
     CHECK(cur_bytes(c, types[type].bytes, &p));
     if (type == GGUF_BOOL && *p > 1)
         return err_set(c->err, ST_FORMAT, "%s: key %.*s: bool of value %d, wanted 0 or 1",
-                       c->name, (int)kv->key.len, kv->key.p, *p);
+                       c->name, GGUF_SHOW(kv->key), *p);
     kv->value = p;
     kv->n = 1;
     return ST_OK;
@@ -172,7 +172,7 @@ static enum status read_kv(struct cursor *c, struct gguf_kv *kv) {
     if (type >= GGUF_TYPE_N)
         return err_set(c->err, ST_FORMAT,
                        "%s: key %.*s: unknown value type %" PRIu32 ", wanted 0..%d", c->name,
-                       (int)kv->key.len, kv->key.p, type, GGUF_TYPE_N - 1);
+                       GGUF_SHOW(kv->key), type, GGUF_TYPE_N - 1);
     kv->type = (enum gguf_type)type;
     return read_value(c, kv, type, 0);
 }
@@ -180,29 +180,28 @@ static enum status read_kv(struct cursor *c, struct gguf_kv *kv) {
 /* Elements and bytes of a tensor from its dimensions and type. */
 static enum status tensor_size(struct cursor *c, struct gguf_tensor *t) {
     const struct ggml_type_row *row = ggml_type_row(t->type);
-    int len = (int)t->name.len;
     if (!row)
         return err_set(c->err, ST_UNSUPPORTED,
-                       "%s: tensor %.*s: unknown type %" PRIu32 "; supported: %s", c->name, len,
-                       t->name.p, t->type, ggml_types_supported());
+                       "%s: tensor %.*s: unknown type %" PRIu32 "; supported: %s", c->name,
+                       GGUF_SHOW(t->name), t->type, ggml_types_supported());
     t->n_elem = 1;
     for (int d = 0; d < t->n_dims; d++) {
         if (t->ne[d] == 0 || t->ne[d] > INT64_MAX ||
             __builtin_mul_overflow(t->n_elem, t->ne[d], &t->n_elem))
             return err_set(c->err, ST_FORMAT,
                            "%s: tensor %.*s: dimension %d of %" PRIu64 " does not fit", c->name,
-                           len, t->name.p, d, t->ne[d]);
+                           GGUF_SHOW(t->name), d, t->ne[d]);
     }
     if (t->ne[0] % row->block_elems)
         return err_set(c->err, ST_FORMAT,
                        "%s: tensor %.*s: rows of %" PRIu64
                        " elements, %s wants a multiple of %" PRIu32,
-                       c->name, len, t->name.p, t->ne[0], row->name, row->block_elems);
+                       c->name, GGUF_SHOW(t->name), t->ne[0], row->name, row->block_elems);
     if (__builtin_mul_overflow(t->n_elem / row->block_elems, (uint64_t)row->block_bytes,
                                &t->n_bytes))
         return err_set(c->err, ST_FORMAT,
-                       "%s: tensor %.*s: %" PRIu64 " elements of %s are too many", c->name, len,
-                       t->name.p, t->n_elem, row->name);
+                       "%s: tensor %.*s: %" PRIu64 " elements of %s are too many", c->name,
+                       GGUF_SHOW(t->name), t->n_elem, row->name);
     return ST_OK;
 }
 
@@ -218,7 +217,7 @@ static enum status read_tensor(struct cursor *c, struct gguf_tensor *t) {
     if (n_dims > 4)
         return err_set(c->err, ST_FORMAT,
                        "%s: tensor %.*s: %" PRIu32 " dimensions, wanted at most 4", c->name,
-                       (int)t->name.len, t->name.p, n_dims);
+                       GGUF_SHOW(t->name), n_dims);
     t->n_dims = (int)n_dims;
     for (int d = 0; d < 4; d++) {
         t->ne[d] = 1;
@@ -260,7 +259,7 @@ static enum status index_kv(struct gguf *g, struct err *err) {
     for (uint64_t i = 1; i < g->n_kv; i++)
         if (kv_cmp(&g->by_key[i - 1], &g->by_key[i]) == 0)
             return err_set(err, ST_FORMAT, "%s: key %.*s occurs twice", g->name,
-                           (int)g->by_key[i]->key.len, g->by_key[i]->key.p);
+                           GGUF_SHOW(g->by_key[i]->key));
     return ST_OK;
 }
 
@@ -274,14 +273,14 @@ static enum status place_tensors(struct gguf *g, const struct cursor *c, struct 
         if (t->offset % g->alignment)
             return err_set(err, ST_FORMAT,
                            "%s: tensor %.*s: offset %" PRIu64 " is no multiple of %" PRIu64,
-                           g->name, (int)t->name.len, t->name.p, t->offset, g->alignment);
+                           g->name, GGUF_SHOW(t->name), t->offset, g->alignment);
         uint64_t left = t->offset < room ? room - t->offset : 0;
         if (t->n_bytes > left)
             return err_set(err, ST_FORMAT,
                            "%s: tensor %.*s: %" PRIu64 " elements of %s need %" PRIu64
                            " bytes, the file has %" PRIu64 " left",
-                           g->name, (int)t->name.len, t->name.p, t->n_elem,
-                           ggml_type_row(t->type)->name, t->n_bytes, left);
+                           g->name, GGUF_SHOW(t->name), t->n_elem, ggml_type_row(t->type)->name,
+                           t->n_bytes, left);
         t->offset += start;
         t->data = g->map.p + t->offset;
     }
@@ -297,13 +296,13 @@ static enum status index_tensors(struct gguf *g, struct err *err) {
         const struct gguf_tensor *a = g->by_name[i - 1], *b = g->by_name[i];
         if (a->offset + a->n_bytes > b->offset)
             return err_set(err, ST_FORMAT, "%s: tensors %.*s and %.*s overlap", g->name,
-                           (int)a->name.len, a->name.p, (int)b->name.len, b->name.p);
+                           GGUF_SHOW(a->name), GGUF_SHOW(b->name));
     }
     qsort(g->by_name, g->n_tensors, sizeof *g->by_name, name_cmp);
     for (uint64_t i = 1; i < g->n_tensors; i++)
         if (name_cmp(&g->by_name[i - 1], &g->by_name[i]) == 0)
             return err_set(err, ST_FORMAT, "%s: tensor %.*s occurs twice", g->name,
-                           (int)g->by_name[i]->name.len, g->by_name[i]->name.p);
+                           GGUF_SHOW(g->by_name[i]->name));
     return ST_OK;
 }
 

@@ -42,6 +42,9 @@ struct gguf_str { /* not terminated, any bytes */
     size_t len;
 };
 
+/* The two arguments of "%.*s", cut to what a message can hold. */
+#define GGUF_SHOW(s) (int)((s).len < 80 ? (s).len : 80), (s).p
+
 struct gguf_kv {
     struct gguf_str key;
     enum gguf_type type;

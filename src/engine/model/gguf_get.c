@@ -59,9 +59,9 @@ static enum status wrong_type(const struct gguf *g, const struct gguf_kv *kv,
                               const char *wanted, struct err *err) {
     if (kv->type == GGUF_ARR)
         return err_set(err, ST_FORMAT, "%s: key %.*s: an array of %s, wanted %s", gguf_name(g),
-                       (int)kv->key.len, kv->key.p, gguf_type_name(kv->elem), wanted);
+                       GGUF_SHOW(kv->key), gguf_type_name(kv->elem), wanted);
     return err_set(err, ST_FORMAT, "%s: key %.*s: type %s, wanted %s", gguf_name(g),
-                   (int)kv->key.len, kv->key.p, gguf_type_name(kv->type), wanted);
+                   GGUF_SHOW(kv->key), gguf_type_name(kv->type), wanted);
 }
 
 /* *kv is NULL when the key is missing and need not be there. */
