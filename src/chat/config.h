@@ -42,6 +42,9 @@ struct config {
 };
 /* path NULL: the default place. */
 enum status config_load(const char *path, struct config *out, struct err *err);
+/* Reads a text that is there already; path is named in messages. On failure out is released. */
+enum status config_parse(const char *yaml, size_t len, const char *path, struct config *out,
+                         struct err *err);
 void config_init(struct config *c);
 void config_release(struct config *c);
 

@@ -1,0 +1,179 @@
+/*
+ * config.c - the configuration file.
+ *
+ * One table of keys, each with its reader. The whole file is read into a tree first (ytree.c),
+ * so that an error in its last line leaves no half-applied configuration. Key bindings are kept
+ * as words with their lines: which commands and keys there are is known to the interface only.
+ */
+#include "chat/config.h"
+
+#include "base/path.h"
+#include "chat/ytree.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { MAX_CONFIG_BYTES = 1 << 20, MAX_KEYS = 500 };
+
+typedef enum status (*read_key)(struct config *c, const struct ynode *v, struct err *err);
+
+static enum status read_model(struct config *c, const struct ynode *v, struct err *err) {
+    return yaml_text(v, c->path, &c->model, err);
+}
+
+static enum status read_system(struct config *c, const struct ynode *v, struct err *err) {
+    return yaml_text(v, c->path, &c->system, err);
+}
+
+static enum status read_prompt(struct config *c, const struct ynode *v, struct err *err) {
+    return yaml_text(v, c->path, &c->prompt, err);
+}
+
+static enum status read_device(struct config *c, const struct ynode *v, struct err *err) {
+    static const char *const words[] = {"auto", "cpu", "cuda"};
+    static const enum device values[] = {DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA};
+    int i;
+    CHECK(yaml_word(v, c->path, words, 3, &i, err));
+    c->device = values[i];
+    return ST_OK;
+}
+
+static enum status read_threads(struct config *c, const struct ynode *v, struct err *err) {
+    return yaml_int(v, c->path, 0, 1024, &c->threads, err);
+}
+
+static enum status read_theme(struct config *c, const struct ynode *v, struct err *err) {
+    static const char *const words[] = {"auto", "dark", "light", "mono"};
+    int i;
+    CHECK(yaml_word(v, c->path, words, 4, &i, err));
+    c->theme = (enum theme)i;
+    return ST_OK;
+}
+
+static enum status read_mouse(struct config *c, const struct ynode *v, struct err *err) {
+    return yaml_bool(v, c->path, &c->mouse, err);
+}
+
+static enum status read_markdown(struct config *c, const struct ynode *v, struct err *err) {
+    return yaml_bool(v, c->path, &c->markdown, err);
+}
+
+static enum status read_full(struct config *c, const struct ynode *v, struct err *err) {
+    static const char *const words[] = {"ask", "summarise", "drop", "stop"};
+    int i;
+    CHECK(yaml_word(v, c->path, words, 4, &i, err));
+    c->context_full = (enum overflow)i;
+    return ST_OK;
+}
+
+static enum status read_sampling(struct config *c, const struct ynode *v, struct err *err) {
+    return yaml_settings(v, c->path, &c->settings, err);
+}
+
+static enum status add_key(struct config *c, const char *command, const struct ynode *v,
+                           struct err *err) {
+    if (v->type != Y_SCALAR)
+        return err_set(err, ST_FORMAT, "%s:%d: keys: %s: a key or a list of keys wanted",
+                       c->path, v->line, command);
+    if (c->n_keys == MAX_KEYS)
+        return err_set(err, ST_FORMAT, "%s:%d: keys: more than %d bindings", c->path, v->line,
+                       MAX_KEYS);
+    c->keys = xreallocarray(c->keys, c->n_keys + 1, sizeof *c->keys);
+    c->keys[c->n_keys++] = (struct key_binding){
+        .command = xstrdup(command), .key = xstrdup(v->text), .line = v->line};
+    return ST_OK;
+}
+
+static enum status read_keys(struct config *c, const struct ynode *v, struct err *err) {
+    if (v->type == Y_SCALAR && !*v->text)
+        return ST_OK;
+    if (v->type != Y_MAP)
+        return err_set(err, ST_FORMAT, "%s:%d: keys: a map of command: key wanted", c->path,
+                       v->line);
+    for (size_t i = 0; i < v->n; i++) {
+        const struct ynode *b = &v->child[i];
+        if (b->type != Y_LIST) {
+            CHECK(add_key(c, b->key, b, err));
+            continue;
+        }
+        for (size_t k = 0; k < b->n; k++)
+            CHECK(add_key(c, b->key, &b->child[k], err));
+    }
+    return ST_OK;
+}
+
+static const char *const key_names[] = {"model",  "device",   "threads",      "theme",
+                                        "mouse",  "markdown", "context_full", "system",
+                                        "prompt", "sampling", "keys"};
+static const read_key key_readers[] = {read_model,  read_device,   read_threads, read_theme,
+                                       read_mouse,  read_markdown, read_full,    read_system,
+                                       read_prompt, read_sampling, read_keys};
+enum { N_KEYS = sizeof key_names / sizeof *key_names };
+
+static enum status apply(struct config *c, const struct ynode *root, struct err *err) {
+    if (root->type != Y_MAP)
+        return err_set(err, ST_FORMAT, "%s:%d: a map of key: value wanted", c->path,
+                       root->line);
+    for (size_t i = 0; i < root->n; i++) {
+        const struct ynode *v = &root->child[i];
+        int k = 0;
+        while (k < N_KEYS && strcmp(v->key, key_names[k]) != 0)
+            k++;
+        if (k == N_KEYS)
+            return yaml_unknown(v, c->path, key_names, N_KEYS, err);
+        CHECK(key_readers[k](c, v, err));
+    }
+    return ST_OK;
+}
+
+void config_init(struct config *c) {
+    *c = (struct config){.mouse = true, .markdown = true};
+    settings_init(&c->settings);
+}
+
+void config_release(struct config *c) {
+    free(c->path);
+    free(c->model);
+    free(c->system);
+    free(c->prompt);
+    for (size_t i = 0; i < c->n_keys; i++) {
+        free(c->keys[i].command);
+        free(c->keys[i].key);
+    }
+    free(c->keys);
+    settings_release(&c->settings);
+    memset(c, 0, sizeof *c);
+}
+
+enum status config_parse(const char *yaml, size_t len, const char *path, struct config *out,
+                         struct err *err) {
+    struct ynode *root = NULL;
+    config_init(out);
+    out->path = xstrdup(path);
+    enum status st = yaml_parse(yaml, len, path, &root, err);
+    if (st == ST_OK)
+        st = apply(out, root, err);
+    yaml_free(root);
+    if (st != ST_OK)
+        config_release(out);
+    return st;
+}
+
+enum status config_load(const char *path, struct config *out, struct err *err) {
+    char *where = NULL;
+    struct buf text = {0};
+    enum status st = ST_OK;
+    memset(out, 0, sizeof *out);
+    if (path)
+        where = xstrdup(path);
+    else
+        TRY(path_in(PATH_CONFIG, "config.yaml", &where, err));
+    if (access(where, F_OK) == 0 || errno != ENOENT)
+        TRY(file_read(where, MAX_CONFIG_BYTES, &text, err));
+    st = config_parse(buf_str(&text), text.len, where, out, err);
+out:
+    buf_release(&text);
+    free(where);
+    return st;
+}

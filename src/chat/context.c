@@ -1,0 +1,250 @@
+/*
+ * context.c - what the model is shown of a conversation.
+ *
+ * From the active branch to a list of messages for the template:
+ *   - the system prompt, other system messages of the branch and the summary in force become
+ * one system message in front (most templates take one, and only there);
+ *   - what lies before the visible part is left out: the part begins with the message
+ * conversation.keep_from names when it is on this branch, or with the question that a summary
+ * was made for, whichever comes later;
+ *   - replies without text (failed, stopped at once) are left out, and neighbours of one role
+ * are joined by a blank line, since templates insist on alternation;
+ *   - when a template refuses a system message, its text goes in front of the first message of
+ * the user.
+ *
+ * Leaving turns out frees a quarter of the context beyond what is needed: otherwise every turn
+ * from then on would drop one more, and with the changed beginning compute its whole prompt
+ * anew.
+ */
+#include "base/utf8.h"
+#include "chat/chat_internal.h"
+
+#include <assert.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ANSWER_TOK = 256 };
+
+int context_size(const struct chat *c) {
+    if (!c->engine)
+        return 0;
+    int ctx = engine_info(c->engine)->ctx_tok;
+    return c->settings.ctx > 0 && c->settings.ctx < ctx ? c->settings.ctx : ctx;
+}
+
+int context_reserve(const struct chat *c) {
+    int ctx = context_size(c), want = c->settings.max_tokens;
+    if (want <= 0)
+        want = ANSWER_TOK;
+    return want < ctx / 4 ? want : ctx / 4;
+}
+
+static bool is_summary(const struct message *m) {
+    return m->role == ROLE_SYSTEM && strcmp(m->finish, SUMMARY_FINISH) == 0;
+}
+
+size_t context_start(const struct chat *c, int *summary) {
+    const struct message_list *l = &c->msgs;
+    size_t start = 0;
+    *summary = -1;
+    for (size_t i = 0; i < l->n; i++) {
+        if (l->v[i].id == c->keep_from && i > start)
+            start = i;
+        if (!is_summary(&l->v[i]))
+            continue;
+        *summary = (int)i;
+        size_t begin = i > 0 && l->v[i - 1].role == ROLE_USER ? i - 1 : i + 1;
+        if (begin > start)
+            start = begin;
+    }
+    return start;
+}
+
+/* -- the list of messages -- */
+
+static void add_paragraph(struct buf *b, const char *text) {
+    if (!*text)
+        return;
+    if (b->len)
+        buf_adds(b, "\n\n");
+    utf8_scrub(b, text, strlen(text));
+}
+
+static void append_message(json_t *list, const char *role, const struct buf *text) {
+    json_t *o = json_object();
+    json_object_set_new(o, "role", json_string(role));
+    json_object_set_new(o, "content", json_stringn(buf_str(text), text->len));
+    json_array_append_new(list, o);
+}
+
+/* Collects neighbours of one role and hands them on when another begins. */
+struct joiner {
+    json_t *list;
+    enum role role;
+    struct buf text;
+};
+
+static void flush(struct joiner *j) {
+    if (j->text.len)
+        append_message(j->list, role_name(j->role), &j->text);
+    buf_clear(&j->text);
+}
+
+static void join(struct joiner *j, enum role role, const char *text) {
+    if (!*text)
+        return;
+    if (role != j->role || role == ROLE_TOOL)
+        flush(j);
+    j->role = role;
+    add_paragraph(&j->text, text);
+}
+
+static void head_text(const struct chat *c, size_t start, size_t n, int summary,
+                      struct buf *out) {
+    add_paragraph(out, c->system);
+    for (size_t i = start; i < n; i++)
+        if (c->msgs.v[i].role == ROLE_SYSTEM && !is_summary(&c->msgs.v[i]))
+            add_paragraph(out, c->msgs.v[i].text);
+    if (summary >= 0 && (size_t)summary < n) {
+        add_paragraph(out, "Summary of the conversation so far:");
+        add_paragraph(out, c->msgs.v[summary].text);
+    }
+}
+
+/* head_in_user: the template takes no system message. */
+static char *messages_json(const struct chat *c, size_t start, size_t n, const char *extra,
+                           bool head_in_user, bool *has_head) {
+    int summary;
+    struct buf head = {0};
+    struct joiner j = {.list = json_array(), .role = ROLE_USER};
+    context_start(c, &summary);
+    head_text(c, start, n, summary, &head);
+    *has_head = head.len > 0;
+    if (head.len && head_in_user)
+        join(&j, ROLE_USER, head.p);
+    else if (head.len)
+        append_message(j.list, "system", &head);
+    for (size_t i = start; i < n; i++)
+        if (c->msgs.v[i].role != ROLE_SYSTEM)
+            join(&j, c->msgs.v[i].role, c->msgs.v[i].text);
+    if (extra)
+        join(&j, ROLE_USER, extra);
+    flush(&j);
+    char *text = json_dumps(j.list, JSON_COMPACT);
+    assert(text);
+    json_decref(j.list);
+    buf_release(&j.text);
+    buf_release(&head);
+    return text;
+}
+
+enum status context_render(struct chat *c, const char *json, struct tok_list *out,
+                           struct err *err) {
+    struct render_opts opts = {.messages_json = json, .add_generation_prompt = true};
+    return text_prompt(engine_text(c->engine), &opts, out, err);
+}
+
+enum status context_tokens(struct chat *c, size_t start, size_t n, const char *extra,
+                           struct tok_list *out, struct err *err) {
+    bool has_head;
+    char *json = messages_json(c, start, n, extra, false, &has_head);
+    enum status st = context_render(c, json, out, err);
+    if (st != ST_OK && has_head) {
+        struct err second;
+        free(json);
+        json = messages_json(c, start, n, extra, true, &has_head);
+        out->n = 0;
+        if (context_render(c, json, out, &second) == ST_OK)
+            st = ST_OK;
+    }
+    free(json);
+    return st;
+}
+
+/* -- too much -- */
+
+enum status context_too_long(const struct chat *c, size_t n_tok, struct err *err) {
+    return err_set(
+        err, ST_LIMIT,
+        "the message with the system prompt has %zu tokens; the context holds %d, of "
+        "which %d are kept for the answer: shorten it, or raise ctx",
+        n_tok, context_size(c), context_reserve(c));
+}
+
+/* Tokens of the branch from start on; SIZE_MAX when it can't be rendered. */
+static enum status count_from(struct chat *c, size_t start, size_t *n_tok, struct err *err) {
+    struct tok_list t = {0};
+    enum status st = context_tokens(c, start, c->msgs.n, NULL, &t, err);
+    *n_tok = t.n;
+    tok_list_release(&t);
+    return st;
+}
+
+enum status context_drop(struct chat *c, struct err *err) {
+    const struct message_list *l = &c->msgs;
+    int summary;
+    size_t start = context_start(c, &summary), n_turn = 0, n_tok;
+    size_t *turn = xreallocarray(NULL, l->n + 1, sizeof *turn);
+    int ctx = context_size(c);
+    size_t target = (size_t)(ctx - context_reserve(c) - ctx / 4);
+    enum status st = ST_OK;
+    for (size_t i = start + 1; i < l->n; i++)
+        if (l->v[i].role == ROLE_USER)
+            turn[n_turn++] = i;
+    if (n_turn == 0) {
+        TRY(count_from(c, start, &n_tok, err));
+        st = context_too_long(c, n_tok, err);
+        goto out;
+    }
+    size_t lo = 0, hi = n_turn - 1; /* the first turn from which on it is short enough */
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        TRY(count_from(c, turn[mid], &n_tok, err));
+        if (n_tok <= target)
+            hi = mid;
+        else
+            lo = mid + 1;
+    }
+    int64_t keep = l->v[turn[lo]].id;
+    TRY(store_conv_set_keep_from(c->store, c->id, keep, err));
+    c->keep_from = keep;
+    context_forget_count(c);
+out:
+    free(turn);
+    return st;
+}
+
+int chat_dropped(const struct chat *c) {
+    int summary;
+    return (int)context_start(c, &summary);
+}
+
+void context_forget_count(struct chat *c) {
+    c->count->valid = false;
+}
+
+void chat_context(const struct chat *c, int *used_tok, int *ctx_tok) {
+    *used_tok = 0;
+    *ctx_tok = context_size(c);
+    if (!c->engine)
+        return;
+    if (c->turn.kind == TURN_REPLY) {
+        *used_tok = c->turn.prompt_tok + c->turn.n_tok;
+        return;
+    }
+    if (!c->count->valid) {
+        int summary;
+        struct tok_list t = {0};
+        struct err err;
+        struct chat *m = (struct chat *)c; /* the template only reads */
+        if (c->msgs.n &&
+            context_tokens(m, context_start(c, &summary), c->msgs.n, NULL, &t, &err) == ST_OK)
+            c->count->used = (int)t.n;
+        else
+            c->count->used = 0;
+        c->count->valid = true;
+        tok_list_release(&t);
+    }
+    *used_tok = c->count->used;
+}

@@ -1,0 +1,237 @@
+/*
+ * loader.c - opening a model without making anyone wait, and choosing which one.
+ *
+ * A thread a load: it resolves the name (which may convert a GGUF file) and opens the engine,
+ * and reports to the chat's mailbox. Only the newest load counts; an older one is told to
+ * cancel and what it opened is closed. The engine that is in use stays until the new one is
+ * there and no reply streams: the switch happens between turns.
+ *
+ * A loader belongs to the chat from its start to the join after its last note; the thread only
+ * writes its own fields and reads `cancel`.
+ */
+#include "base/clock.h"
+#include "chat/chat_internal.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { PROGRESS_US = 50000 };
+
+struct loader {
+    struct loader *next;
+    pthread_t thread;
+    struct mailbox *box;
+    char *name;
+    struct engine_params params;
+    atomic_bool cancel;
+    int64_t told_us;
+    struct engine *engine; /* NULL when it failed or was taken */
+    struct err err;
+};
+
+void note_free(struct note *n) {
+    free(n->text);
+    free(n);
+}
+
+static void put_note(struct loader *l, int kind, const char *text, uint64_t done,
+                     uint64_t total) {
+    struct note *n = xcalloc(1, sizeof *n);
+    *n = (struct note){.type = (enum event_type)NOTE_TYPE,
+                       .kind = kind,
+                       .loader = l,
+                       .text = text ? xstrdup(text) : NULL,
+                       .done = done,
+                       .total = total};
+    mailbox_put(l->box, n);
+}
+
+static bool progress(void *user, const char *what, uint64_t done, uint64_t total) {
+    struct loader *l = user;
+    int64_t now = clock_us();
+    if (now - l->told_us >= PROGRESS_US || done == total) {
+        l->told_us = now;
+        put_note(l, NOTE_PROGRESS, what, done, total);
+    }
+    return !atomic_load(&l->cancel);
+}
+
+static void *load(void *arg) {
+    struct loader *l = arg;
+    char *path = NULL;
+    enum status st = models_resolve(l->name, progress, l, &path, &l->err);
+    if (st == ST_OK)
+        st = engine_open(path, &l->params, &l->engine, &l->err);
+    if (st != ST_OK)
+        l->engine = NULL;
+    free(path);
+    struct mailbox *box = l->box; /* l may be gone once the note is out */
+    put_note(l, NOTE_LOADED, NULL, 0, 0);
+    mailbox_unref(box);
+    return NULL;
+}
+
+/* Its thread has sent its last note. Closes what it opened and nobody took. */
+static void end_loader(struct chat *c, struct loader *l) {
+    struct loader **p = &c->loaders;
+    while (*p != l)
+        p = &(*p)->next;
+    *p = l->next;
+    pthread_join(l->thread, NULL);
+    engine_close(l->engine);
+    free(l->name);
+    free(l);
+}
+
+enum status chat_load_model(struct chat *c, const char *name, struct err *err) {
+    struct loader *l = xcalloc(1, sizeof *l);
+    if (c->ready) { /* loaded, but not taken into use yet: it comes too late */
+        end_loader(c, c->ready);
+        c->ready = c->loading = NULL;
+    }
+    if (c->loading)
+        atomic_store(&c->loading->cancel, true);
+    *l = (struct loader){.next = c->loaders,
+                         .box = mailbox_ref(c->box),
+                         .name = xstrdup(name),
+                         .params = {.device = c->config->device,
+                                    .threads = c->config->threads,
+                                    .ctx_tok = c->settings.ctx,
+                                    .progress = progress,
+                                    .user = l}};
+    if (pthread_create(&l->thread, NULL, load, l) != 0) {
+        mailbox_unref(l->box);
+        free(l->name);
+        free(l);
+        return err_set(err, ST_INTERNAL, "no thread could be started to load %s", name);
+    }
+    c->loaders = l;
+    c->loading = l;
+    c->load_failed = c->fail_shown = false;
+    return ST_OK;
+}
+
+/* A path is remembered in full, since the next start may be from elsewhere. */
+static char *lasting_name(const char *name) {
+    char *real = strchr(name, '/') ? realpath(name, NULL) : NULL;
+    return real ? real : xstrdup(name);
+}
+
+void loader_adopt(struct chat *c) {
+    struct loader *l = c->ready;
+    struct err err;
+    if (!l || c->turn.kind != TURN_NONE)
+        return;
+    sessions_release(c);
+    engine_close(c->engine);
+    c->engine = l->engine;
+    l->engine = NULL;
+    free(c->model);
+    c->model = lasting_name(l->name);
+    c->ready = NULL;
+    c->loading = NULL;
+    context_forget_count(c);
+    enum status st = store_setting_set(c->store, "last_model", c->model, &err);
+    if (st == ST_OK && c->id)
+        st = store_conv_set_model(c->store, c->id, c->model, &err);
+    if (st != ST_OK)
+        chat_queue(c, EV_STORE_FAILED, NULL, 0, 0, &err, NULL);
+    chat_queue(c, EV_MODEL, c->model, 1, 1, NULL, NULL);
+    end_loader(c, l);
+}
+
+void loader_note(struct chat *c, struct note *n) {
+    struct loader *l = n->loader;
+    if (n->kind == NOTE_PROGRESS) {
+        if (l == c->loading)
+            chat_queue(c, EV_MODEL, n->text, n->done, n->total, NULL, NULL);
+    } else if (n->kind == NOTE_LOADED && l != c->loading) {
+        end_loader(c, l);
+    } else if (n->kind == NOTE_LOADED && l->engine) {
+        c->ready = l;
+        loader_adopt(c);
+    } else if (n->kind == NOTE_LOADED) {
+        c->loading = NULL;
+        c->load_failed = true;
+        chat_queue(c, EV_MODEL, l->err.msg, 0, 0, &l->err, NULL);
+        end_loader(c, l);
+    }
+    note_free(n);
+}
+
+void loader_end_all(struct chat *c) {
+    for (struct loader *l = c->loaders; l; l = l->next)
+        atomic_store(&l->cancel, true);
+    while (c->loaders)
+        end_loader(c, c->loaders);
+    c->loading = c->ready = NULL;
+}
+
+enum model_state chat_model_state(const struct chat *c) {
+    if (c->loading)
+        return MODEL_LOADING;
+    if (c->load_failed)
+        return MODEL_FAILED;
+    return c->engine ? MODEL_READY : MODEL_NONE;
+}
+
+const char *chat_model(const struct chat *c) {
+    return c->model ? c->model : "";
+}
+
+const struct engine_info *chat_engine_info(const struct chat *c) {
+    return c->engine ? engine_info(c->engine) : NULL;
+}
+
+/* -- which model -- */
+
+static bool installed(const struct model_list *l, const char *name) {
+    if (!name || !*name)
+        return false;
+    for (size_t i = 0; i < l->n; i++)
+        if (strcmp(l->v[i].name, name) == 0)
+            return true;
+    return strchr(name, '/') && access(name, R_OK) == 0;
+}
+
+enum status chat_choose_model(struct chat *c, const char *wanted, char **name,
+                              struct err *err) {
+    struct model_list l = {0};
+    struct conversation conv = {0};
+    char *last = NULL;
+    enum status st = ST_OK;
+    *name = NULL;
+    if (!wanted || !*wanted)
+        wanted = c->config->model;
+    if (wanted && *wanted) {
+        *name = xstrdup(wanted);
+        return ST_OK;
+    }
+    TRY(models_list(&l, err));
+    if (c->id)
+        TRY(store_conv_get(c->store, c->id, &conv, err));
+    TRY(store_setting_get(c->store, "last_model", &last, err));
+    if (installed(&l, conv.model)) {
+        *name = xstrdup(conv.model);
+    } else if (installed(&l, last)) {
+        *name = xstrdup(last);
+    } else if (l.n > 0) { /* the only one, or the one that was made last */
+        size_t newest = 0;
+        for (size_t i = 1; i < l.n; i++)
+            if (strcmp(l.v[i].created, l.v[newest].created) > 0)
+                newest = i;
+        *name = xstrdup(l.v[newest].name);
+    } else {
+        st = err_set(err, ST_NOT_FOUND,
+                     "no model is installed; make one with: llmchat create NAME --from "
+                     "FILE.gguf");
+    }
+out:
+    free(last);
+    conversation_release(&conv);
+    model_list_release(&l);
+    return st;
+}

@@ -1,0 +1,34 @@
+/*
+ * session.c - sessions by conversation, so that a second turn computes only what is new, also
+ * after another conversation was open in between.
+ *
+ * A handful of slots; the one that was not used for longest makes room. The blocks behind them
+ * are the engine's: when its pool is full it takes them from idle sessions by itself, and the
+ * next turn there computes its prompt anew.
+ */
+#include "chat/chat_internal.h"
+
+#include <string.h>
+
+struct session *session_of(struct chat *c, int64_t conv) {
+    struct session_slot *oldest = &c->slots[0];
+    for (int i = 0; i < N_SESSIONS; i++) {
+        struct session_slot *s = &c->slots[i];
+        if (s->conv == conv) {
+            s->used = ++c->clock;
+            return s->session;
+        }
+        if (s->used < oldest->used)
+            oldest = s;
+    }
+    session_free(oldest->session);
+    *oldest = (struct session_slot){
+        .conv = conv, .session = session_new(c->engine), .used = ++c->clock};
+    return oldest->session;
+}
+
+void sessions_release(struct chat *c) {
+    for (int i = 0; i < N_SESSIONS; i++)
+        session_free(c->slots[i].session);
+    memset(c->slots, 0, sizeof c->slots);
+}
