@@ -3,6 +3,7 @@
 
     tokenizer.py golden NAME MODEL.gguf          writes tests/golden/tokenizer/NAME.json
     tokenizer.py fuzz MODEL.gguf DRIVER [N]      random texts, C against Python, says how many differ
+    tokenizer.py rules MODEL.gguf DRIVER [N]     the same for each pre-tokenizer known here, on the model's vocabulary
     tokenizer.py bench MODEL.gguf DRIVER         megabytes a second of both on one core
 
 DRIVER is tests/oracle/tokenizer_driver.c, compiled. Needs: tokenizers, gguf.
@@ -14,6 +15,7 @@ import re
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -35,26 +37,61 @@ def split(pattern):
     return pre_tokenizers.Split(Regex(pattern), behavior="isolated")
 
 
-PRE = {  # as the models' tokenizer.json state it
-    "smollm": lambda: [pre_tokenizers.Digits(individual_digits=True), byte_level()],
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+LETTERS = r"[^\r\n\p{L}\p{N}]?"
+UP, LOW = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}%s]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}%s]"
+SUFFIX = "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+REST = r"| ?[^\s\p{L}\p{N}]+[\r\n%s]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+def o200k(suffix, digits, han="", slash="/"):
+    up, low = UP % han, LOW % han
+    return f"{LETTERS}{up}*{low}+{suffix}|{LETTERS}{up}+{low}*{suffix}|{digits}" + REST % slash
+
+
+def digits():
+    return pre_tokenizers.Digits(individual_digits=True)
+
+
+PRE = {  # as the models' tokenizer files state it
+    "smollm": lambda: [digits(), byte_level()],
     "gpt-2": lambda: [byte_level()],
+    "default": lambda: [split(r"[\p{P}\$\+<=>\^~\|]+"), split(GPT2), split(r"\p{N}+"), split("[0-9][0-9][0-9]"),
+                        byte_level(False)],
+    "falcon": lambda: [split(r"[\p{P}\$\+<=>\^~\|`]+"), split(GPT2), split("[0-9][0-9][0-9]"), byte_level(False)],
     "llama-bpe": lambda: [split(CL100K % r"\p{N}{1,3}"), byte_level(False)],
+    "dbrx": lambda: [split(CL100K % r"\p{N}{1,3}"), byte_level(False)],
+    "minicpm5": lambda: [split(r"\p{N}{1,3}"), split(CL100K % r"\p{N}+"), byte_level(False)],
     "qwen2": lambda: [split(CL100K % r"\p{N}"), byte_level(False)],
+    "qwen35": lambda: [split(r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*"
+                             r"|\s*[\r\n]+|\s+(?!\S)|\s+"), byte_level(False)],
+    "seed-coder": lambda: [split(r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+"
+                                 r"|\s*[\r\n]+|\s+(?!\S)|\s+"), byte_level(False)],
+    "bailingmoe": lambda: [split(r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*"
+                                 r"|\s*[\r\n]|\s+(?!\S)|\s+"), byte_level(False)],
+    "gpt-4o": lambda: [split(o200k(SUFFIX, r"\p{N}{1,3}")), byte_level(False)],
+    "tekken": lambda: [split(o200k("", r"\p{N}")), byte_level(False)],
+    "kimi-k2": lambda: [split(r"[\p{Han}]+|" + o200k(SUFFIX, r"\p{N}{1,3}", r"&&[^\p{Han}]", "")), byte_level(False)],
     "deepseek-coder": lambda: [split(r"[\r\n]"), split(r"\s?\p{L}+"), split(r"\s?\p{P}+"),
-                               split("[一-龥ࠀ-一가-\ud7ff]+"),
-                               pre_tokenizers.Digits(individual_digits=True), byte_level(False)],
+                               split("[一-龥ࠀ-一가-\ud7ff]+"), digits(), byte_level(False)],
+    "deepseek-v3": lambda: [split(r"\p{N}{1,3}"), split("[一-龥\u3040-ゟ゠-ヿ]+"),
+                            split(r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
+                                  r"""| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""), byte_level(False)],
+    "bloom": lambda: [split(" ?[^(\\s|[.,!?…。，、।۔،])]+"), byte_level(False)],
+    "viking": lambda: [split(" ?[^(\\s|[.,!?…。，、।۔،])]+"), digits(), byte_level(False)],
 }
+WHOLE_WORDS = ("llama-bpe", "tekken", "minicpm5")
 
 
-def load(path):
+def load(path, as_pre=None):
     r = gguf.GGUFReader(path)
     get = lambda k: r.fields["tokenizer.ggml." + k].contents() if "tokenizer.ggml." + k in r.fields else None
-    tokens, types, merges, pre = get("tokens"), get("token_type"), get("merges"), get("pre") or "gpt-2"
+    tokens, types, merges, pre = get("tokens"), get("token_type"), get("merges"), as_pre or get("pre") or "gpt-2"
     vocab = {}
     for i, (text, kind) in enumerate(zip(tokens, types)):
         vocab.setdefault(text, i)
     bpe = models.BPE(vocab=vocab, merges=[tuple(m.split(" ", 1)) for m in merges],
-                     ignore_merges=pre == "llama-bpe")
+                     ignore_merges=pre in WHOLE_WORDS)
     t = Tokenizer(bpe)
     t.pre_tokenizer = pre_tokenizers.Sequence(PRE[pre]())
     t.decoder = decoders.ByteLevel()
@@ -130,8 +167,8 @@ def run_driver(driver, path, jobs, *more):
     return subprocess.run([driver, path, *more], input=data, stdout=subprocess.PIPE, check=True).stdout.decode()
 
 
-def fuzz(path, driver, n):
-    t, control, pre = load(path)
+def fuzz(path, driver, n, as_pre=None):
+    t, control, pre = load(path, as_pre)
     seed = int(time.time())
     rng = random.Random(seed)
     jobs = [(rng.randint(0, 1), random_text(rng, control)) for _ in range(n)]
@@ -145,6 +182,23 @@ def fuzz(path, driver, n):
                 at = next((i for i, (a, b) in enumerate(zip(want, got)) if a != b), min(len(want), len(got)))
                 print("differs: special", special, ascii(text)[:300], "at", at, want[at:at + 6], got[at:at + 6])
     print(f"{pre}: {n} texts, {sum(len(x.encode()) for _, x in jobs)} bytes, seed {seed}: {bad} differ")
+    return bad
+
+
+def rules(path, driver, n):
+    r = gguf.GGUFReader(path)
+    bad = 0
+    for pre in PRE:
+        with tempfile.NamedTemporaryFile(suffix=".gguf") as f:
+            w = gguf.GGUFWriter(f.name, "llama")
+            w.add_tokenizer_model("gpt2")
+            w.add_tokenizer_pre(pre)
+            for key, add in (("tokens", w.add_token_list), ("token_type", w.add_token_types), ("merges", w.add_token_merges)):
+                add(r.fields["tokenizer.ggml." + key].contents())
+            w.write_header_to_file()
+            w.write_kv_data_to_file()
+            w.close()
+            bad += fuzz(f.name, driver, n)
     return bad
 
 
@@ -177,6 +231,8 @@ def main():
         golden(*args)
     elif what == "fuzz":
         sys.exit(1 if fuzz(args[0], args[1], int(args[2]) if len(args) > 2 else 3000) else 0)
+    elif what == "rules":
+        sys.exit(1 if rules(args[0], args[1], int(args[2]) if len(args) > 2 else 1000) else 0)
     elif what == "bench":
         bench(*args)
 
