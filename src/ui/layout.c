@@ -82,21 +82,10 @@ void layout_drop(struct layout *l) {
     mdoc_release(&l->doc);
 }
 
-/* Might the text hold link definitions, "[name]: address" at the start of a line? They reach
- * back over borders. */
+/* Might the text hold link definitions, "[name]: address"? They reach back over borders. That
+ * "x[1]: y" in code looks the same costs one more parse of the text, once. */
 static bool may_define_links(const struct buf *src) {
-    const char *p = src->p, *end = src->p + src->len;
-    while (p && p < end && (p = memmem(p, (size_t)(end - p), "]:", 2)) != NULL) {
-        const char *line = p;
-        while (line > src->p && line[-1] != '\n' && line[-1] != '\r' && p - line < 1100)
-            line--;
-        while (line < p && (*line == ' ' || *line == '>'))
-            line++;
-        if (*line == '[')
-            return true;
-        p += 2;
-    }
-    return false;
+    return src->len > 0 && memmem(src->p, src->len, "]:", 2) != NULL;
 }
 
 void layout_finish(struct layout *l) {

@@ -95,6 +95,10 @@ static void wrap_line(const char *text, uint32_t from, uint32_t to, int first, i
             if (words && !blank && at_break > a) {
                 end = at_break;
                 used = cells_break;
+            } else if (words && !cont &&
+                       rest > first) { /* below there is more room for the word */
+                end = i = a;
+                used = cells;
             }
             add_row(out, text, a, end, used, cont, words);
             cont = true;

@@ -283,18 +283,27 @@ static void top_text(struct parse *p, const char *s, size_t len) {
     size_t line = (size_t)(s - p->in);
     while (line > 0 && p->in[line - 1] != '\n' && p->in[line - 1] != '\r')
         line--;
-    if (line <= p->skip || !blank_line_before(p->in, line))
-        return;
+    size_t left = p->in_len - (size_t)(s - p->in), indent = line;
+    while (p->in[indent] == ' ')
+        indent++;
+    if (indent - line > 3 || p->in[indent] == '\t')
+        return; /* alone it would be code */
+    if (line <= p->skip || !blank_line_before(p->in, line) || !memchr(s, '\n', left))
+        return; /* the last line may still become anything: "1." an item, "``" a fence */
     p->d->has_border = true;
     p->d->border = p->base + (uint32_t)(line - p->skip);
     p->d->border_block = p->top_block;
+}
+
+static struct list *innermost(struct parse *p) {
+    return &p->list[(p->n_list < MAX_LISTS ? p->n_list : MAX_LISTS) - 1];
 }
 
 static struct mdoc_block *begin_block(struct parse *p, enum mdoc_kind kind) {
     struct mdoc *d = p->d;
     GROW(d->block, d->n_block, d->cap_block);
     struct mdoc_block *b = &d->block[d->n_block++];
-    bool tight = p->n_list > 0 && p->list[p->n_list - 1].tight;
+    bool tight = p->n_list > 0 && innermost(p)->tight;
     *b = (struct mdoc_block){.kind = kind, .cont = p->cont};
     b->gap = p->fresh ? p->fresh_gap : !tight;
     p->fresh = false;
@@ -321,10 +330,6 @@ static void push_list(struct parse *p, struct list l) {
     p->n_list++;
     if (p->n_list > MAX_LISTS) /* too deep: they share the last */
         p->list[MAX_LISTS - 1].tight = l.tight;
-}
-
-static struct list *innermost(struct parse *p) {
-    return &p->list[(p->n_list < MAX_LISTS ? p->n_list : MAX_LISTS) - 1];
 }
 
 static struct mdoc_cont *push_cont(struct parse *p, bool quote) {
@@ -361,10 +366,13 @@ static void enter_item(struct parse *p, const MD_BLOCK_LI_DETAIL *li) {
     struct mdoc_cont *c = push_cont(p, false);
     if (!c)
         return;
+    int level = 0; /* items around it */
+    for (int o = c->parent; o >= 0; o = p->d->cont[o].parent)
+        level += !p->d->cont[o].quote;
     if (l->ordered)
         snprintf(c->marker, sizeof c->marker, "%u%c ", number, l->delimiter);
     else
-        snprintf(c->marker, sizeof c->marker, "%s", bullets[(c->depth - 1) % 3]);
+        snprintf(c->marker, sizeof c->marker, "%s", bullets[level % 3]);
     if (li->is_task) {
         size_t at = l->ordered ? strlen(c->marker) : 0;
         snprintf(c->marker + at, sizeof c->marker - at, "%s",
