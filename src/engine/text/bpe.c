@@ -45,11 +45,18 @@ static bool alphabet_decode(const char *s, size_t len, struct buf *out) {
     return true;
 }
 
+struct bpe_maker {
+    struct text_model *t;
+    uint8_t *spelt; /* [n_tok] 1: a token of ordinary text, spelt in the alphabet */
+    int32_t last;   /* token of the merge before */
+    struct buf tmp;
+};
+
 /* Decoded texts of all tokens and the map of those that text may become. */
-static enum status bpe_tokens(struct text_model *t, const struct vocab_data *v,
+static enum status bpe_tokens(struct bpe_maker *m, const struct vocab_data *v,
                               struct err *err) {
+    struct text_model *t = m->t;
     struct buf bytes = {0};
-    uint8_t *plain = xcalloc(t->n_tok, 1); /* 1: spelt in the alphabet */
     buf_reserve(&bytes, v->tokens.off[t->n_tok] + 1u);
     for (uint32_t i = 0; i < t->n_tok; i++) {
         size_t len;
@@ -57,8 +64,8 @@ static enum status bpe_tokens(struct text_model *t, const struct vocab_data *v,
         int type = v->types ? v->types[i] : VOCAB_NORMAL;
         t->off[i] = (uint32_t)bytes.len;
         if (!(t->flags[i] & TOKEN_CONTROL) && type != VOCAB_USER_DEFINED)
-            plain[i] = len > 0 && alphabet_decode(s, len, &bytes);
-        if (!plain[i])
+            m->spelt[i] = len > 0 && alphabet_decode(s, len, &bytes);
+        if (!m->spelt[i])
             buf_add(&bytes, s, len);
     }
     t->off[t->n_tok] = (uint32_t)bytes.len;
@@ -66,7 +73,7 @@ static enum status bpe_tokens(struct text_model *t, const struct vocab_data *v,
     tokmap_init(&t->map, t->n_tok, t->bytes, t->off);
     size_t n_bytes = 0;
     for (uint32_t i = 0; i < t->n_tok; i++) {
-        if (!plain[i])
+        if (!m->spelt[i])
             continue;
         tokmap_add(&t->map, (int32_t)i);
         unsigned char c = (unsigned char)t->bytes[t->off[i]];
@@ -75,7 +82,6 @@ static enum status bpe_tokens(struct text_model *t, const struct vocab_data *v,
             n_bytes++;
         }
     }
-    free(plain);
     if (n_bytes == 0)
         return err_set(err, ST_FORMAT,
                        "tokenizer.ggml.tokens: no token of a single byte among %u, a "
@@ -93,9 +99,25 @@ static struct bpe_slot *pair_find(const struct text_model *t, int32_t a, int32_t
     }
 }
 
+/* The token of a text; single bytes and, for the result of a merge, the token behind that of
+ * the merge before it (most vocabularies are written in that order) are found without a search.
+ */
+static int32_t bpe_token(const struct bpe_maker *m, const char *s, size_t len, int32_t guess) {
+    const struct text_model *t = m->t;
+    if (len == 1)
+        return t->byte_id[(unsigned char)s[0]];
+    if (guess > 0 && (uint32_t)guess < t->n_tok && m->spelt[guess] &&
+        t->off[guess + 1] - t->off[guess] == len &&
+        memcmp(t->bytes + t->off[guess], s, len) == 0)
+        return guess;
+    return tokmap_get(&t->map, s, len);
+}
+
 /* Merge number rank, the text "A B" with a blank between the two tokens. */
-static enum status bpe_merge_add(struct text_model *t, uint32_t rank, const char *s, size_t len,
-                                 struct buf *tmp, struct err *err) {
+static enum status bpe_merge_add(struct bpe_maker *m, uint32_t rank, const char *s, size_t len,
+                                 struct err *err) {
+    struct text_model *t = m->t;
+    struct buf *tmp = &m->tmp;
     const char *blank = len > 1 ? memchr(s + 1, ' ', len - 1) : NULL;
     if (!blank || blank + 1 == s + len)
         return err_set(err, ST_FORMAT,
@@ -110,15 +132,16 @@ static enum status bpe_merge_add(struct text_model *t, uint32_t rank, const char
     size_t cut = tmp->len;
     if (!alphabet_decode(blank + 1, len - len_a - 1, tmp))
         return ST_OK;
-    int32_t a = tokmap_get(&t->map, tmp->p, cut);
-    int32_t b = tokmap_get(&t->map, tmp->p + cut, tmp->len - cut);
-    int32_t ab = tokmap_get(&t->map, tmp->p, tmp->len);
+    int32_t a = bpe_token(m, tmp->p, cut, -1);
+    int32_t b = bpe_token(m, tmp->p + cut, tmp->len - cut, -1);
+    int32_t ab = bpe_token(m, tmp->p, tmp->len, m->last + 1);
     if (a < 0 || b < 0 || ab < 0) /* can never be applied: one of the three is no token */
         return ST_OK;
     struct bpe_slot *slot = pair_find(t, a, b);
     if (slot->a < 0)
         *slot = (struct bpe_slot){a, b, rank};
     t->merged[rank] = ab;
+    m->last = ab;
     return ST_OK;
 }
 
@@ -128,7 +151,6 @@ enum status bpe_build(struct text_model *t, const struct vocab_data *v, struct e
     CHECK(pretok_open(rule->stages, &t->pretok, err));
     t->whole_words = rule->whole_words;
     t->adds_bos = v->add_bos < 0 ? rule->bos : v->add_bos > 0;
-    CHECK(bpe_tokens(t, v, err));
     uint32_t n = v->merges.n;
     size_t size = 16;
     while (size < 2 * (size_t)n)
@@ -138,14 +160,15 @@ enum status bpe_build(struct text_model *t, const struct vocab_data *v, struct e
     t->pair_mask = size - 1;
     t->pair_seed = tokmap_seed();
     t->merged = xcalloc(n, sizeof *t->merged);
-    struct buf tmp = {0};
-    enum status st = ST_OK;
+    struct bpe_maker m = {.t = t, .spelt = xcalloc(t->n_tok, 1), .last = -1};
+    enum status st = bpe_tokens(&m, v, err);
     for (uint32_t i = 0; i < n && st == ST_OK; i++) {
         size_t len;
         const char *s = vocab_string(&v->merges, i, &len);
-        st = bpe_merge_add(t, i, s, len, &tmp, err);
+        st = bpe_merge_add(&m, i, s, len, err);
     }
-    buf_release(&tmp);
+    buf_release(&m.tmp);
+    free(m.spelt);
     return st;
 }
 
