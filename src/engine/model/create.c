@@ -19,6 +19,8 @@
 #include "engine/quant/ggml_types.h"
 #include "engine/quant/pack.h"
 #include "engine/quant/quant.h"
+#include "engine/text.h"
+#include "engine/text/text_internal.h"
 
 #include <inttypes.h>
 #include <pthread.h>
@@ -120,6 +122,10 @@ static enum status check_source(struct job *j, struct err *err) {
                        "%s: tokenizer.ggml.tokens has %" PRIu32
                        " entries, token_embd.weight has %d rows",
                        gguf_name(j->g), j->vocab.tokens.n, j->hp.n_vocab);
+    struct text_model *text; /* a tokenizer that could not be opened later is refused now */
+    if (text_from_vocab(&j->vocab, &text, err) != ST_OK)
+        return err_prefix(err, "%s", gguf_name(j->g));
+    text_close(text);
     return ST_OK;
 }
 
@@ -331,6 +337,7 @@ static enum status open_source(struct job *j, struct err *err) {
     return j->arch->from_gguf(j->g, &j->hp, err);
 }
 
+/* *out is the caller's to free, after a failure too. */
 static enum status target_path(const struct create_params *p, char **out, struct err *err) {
     if (!p->name) {
         *out = xstrdup(p->out_path);
@@ -347,10 +354,8 @@ static enum status target_path(const struct create_params *p, char **out, struct
     *out = path_join(dir, file);
     free(file);
     free(dir);
-    if (!p->replace && access(*out, F_OK) == 0) {
-        free(*out);
+    if (!p->replace && access(*out, F_OK) == 0)
         return err_set(err, ST_EXISTS, "a model named %s exists already", p->name);
-    }
     return ST_OK;
 }
 

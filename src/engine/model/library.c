@@ -161,13 +161,16 @@ static enum status not_found(const char *name, struct err *err) {
 /* The file of an installed model, else the path itself where a file is. */
 static enum status find(const char *name, char **out, struct err *err) {
     struct stat sb;
+    char *path;
     if (models_name_ok(name)) {
-        CHECK(installed_path(name, out, err));
-        if (access(*out, F_OK) == 0)
+        CHECK(installed_path(name, &path, err));
+        if (access(path, F_OK) == 0) {
+            *out = path;
             return ST_OK;
-        free(*out);
+        }
+        free(path);
     }
-    char *path = path_expand(name);
+    path = path_expand(name);
     if (*name && stat(path, &sb) == 0) {
         *out = path;
         return ST_OK;

@@ -62,7 +62,8 @@ static enum status open_text(struct model *m, struct mapped *p, struct err *err)
     if (p->vocab.tokens.n != (uint32_t)m->hp.n_vocab)
         return err_set(err, ST_FORMAT, "%s: %u tokens, the embedding has %d rows",
                        container_name(p->file), p->vocab.tokens.n, m->hp.n_vocab);
-    CHECK(text_from_vocab(&p->vocab, &m->text, err));
+    if (text_from_vocab(&p->vocab, &m->text, err) != ST_OK)
+        return err_prefix(err, "%s", container_name(p->file));
     return ST_OK;
 }
 
