@@ -71,7 +71,9 @@ void edit_rows(struct edit *e) {
         }
         size_t end = edit_next(e, i);
         int w = unit_cells(e, i, end, cells);
-        if (cells + w > limit && i > a) {
+        int room =
+            e->text.p[i] == ' ' ? limit + 1 : limit; /* a blank may end in the free column */
+        if (cells + w > room && i > a) {
             size_t cut = at_break > a && e->text.p[i] != ' ' ? at_break : i;
             add_row(e, a, cut, true);
             a = i = at_break = cut;

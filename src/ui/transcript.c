@@ -358,6 +358,10 @@ size_t transcript_n(const struct transcript *t) {
     return t->n;
 }
 
+size_t transcript_n_laid_out(const struct transcript *t) {
+    return t->n_laid_out;
+}
+
 const char *transcript_message_text(const struct transcript *t, int64_t id, size_t *len) {
     size_t i = tr_index(t, id);
     *len = 0;

@@ -76,6 +76,9 @@ bool transcript_at_tail(struct transcript *t);
 /* Where the view is, for a scroll bar: estimated lines above, in, and below it. */
 void transcript_extent(struct transcript *t, size_t *above, size_t *seen, size_t *below);
 
+/* How many messages have lines now: for the test that only those near the view do. */
+size_t transcript_n_laid_out(const struct transcript *t);
+
 /* -- moving -- */
 void transcript_scroll(struct transcript *t, int rows); /* down when positive */
 void transcript_page(struct transcript *t,
