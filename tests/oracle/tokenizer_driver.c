@@ -1,13 +1,16 @@
 /*
  * tokenizer_driver.c - the C side of tests/oracle/tokenizer.py.
  *
- * Reads texts from standard input, each behind two 32-bit little-endian numbers (1: with control tokens; length in
- * bytes), and writes a line of token ids for each; with "bench" as second argument reads one text, encodes it five
- * times and writes the best megabytes per second, and the milliseconds that opening took.
+ * Reads texts from standard input, each behind two 32-bit little-endian numbers (1: with
+ * control tokens; length in bytes), and writes a line of token ids for each; with "bench" as
+ * second argument reads one text, encodes it five times and writes the best megabytes per
+ * second, and the milliseconds that opening took.
  *
- *     gcc -std=gnu17 -D_GNU_SOURCE -O2 -Isrc -DPKGDATADIR='""' tests/oracle/tokenizer_driver.c src/base/[a-z]*.c \
- *         src/engine/text/{text,encode,tokenizer,bpe,spm,merge,pretok,pretok_rules,pretok_unicode,added,tokmap}.c \
- *         src/engine/model/{gguf,gguf_get,vocab,container}.c -lpcre2-8 -lutf8proc -ljansson -lm -o tokenizer_driver
+ *     gcc -std=gnu17 -D_GNU_SOURCE -O2 -Isrc -DPKGDATADIR='""' tests/oracle/tokenizer_driver.c
+ * src/base/[a-z]*.c \
+ *         src/engine/text/{text,encode,tokenizer,bpe,spm,merge,pretok,pretok_rules,pretok_unicode,added,tokmap}.c
+ * \ src/engine/model/{gguf,gguf_get,vocab,container}.c -lpcre2-8 -lutf8proc -ljansson -lm -o
+ * tokenizer_driver
  */
 #include "base/clock.h"
 #include "engine/text.h"

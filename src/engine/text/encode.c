@@ -146,7 +146,9 @@ enum status text_encode(const struct text_model *t, const char *text, size_t len
         r.pretok = pretok_run_new(t->pretok);
     if (len >= CACHE_MIN_TEXT)
         r.cache = xcalloc(CACHE_SLOTS, sizeof *r.cache);
-    enum status st = encode_valid(&r, text, len, opts->special, plain, err);
+    enum status st = t->kind == TEXT_BPE && !r.pretok
+                         ? err_set(err, ST_NOMEM, "no memory to cut a text into words")
+                         : encode_valid(&r, text, len, opts->special, plain, err);
     if (st != ST_OK)
         out->n = r.base;
     else if (opts->eos && t->eos >= 0)

@@ -112,22 +112,22 @@ void pretok_close(struct pretok *p) {
     free(p);
 }
 
-/* PCRE2's allocations are small here; one that fails ends the program like any other. */
-static void *need(void *p) {
-    if (!p)
-        abort();
-    return p;
-}
-
 struct pretok_run *pretok_run_new(const struct pretok *p) {
     struct pretok_run *r = xcalloc(1, sizeof *r);
     r->p = p;
-    r->ctx = need(pcre2_match_context_create(NULL));
+    r->ctx = pcre2_match_context_create(NULL);
     r->stack = pcre2_jit_stack_create((size_t)32 << 10, (size_t)64 << 20, NULL);
+    bool ok = r->ctx != NULL; /* no stack: no JIT here, or its small own one */
+    for (size_t i = 0; i < p->n && ok; i++) {
+        r->match[i] = pcre2_match_data_create(1, NULL);
+        ok = r->match[i] != NULL;
+    }
+    if (!ok) {
+        pretok_run_free(r);
+        return NULL;
+    }
     if (r->stack)
         pcre2_jit_stack_assign(r->ctx, NULL, r->stack);
-    for (size_t i = 0; i < p->n; i++)
-        r->match[i] = need(pcre2_match_data_create(1, NULL));
     return r;
 }
 
@@ -137,8 +137,7 @@ void pretok_run_free(struct pretok_run *r) {
     for (size_t i = 0; i < r->p->n; i++)
         pcre2_match_data_free(r->match[i]);
     pcre2_match_context_free(r->ctx);
-    if (r->stack)
-        pcre2_jit_stack_free(r->stack);
+    pcre2_jit_stack_free(r->stack);
     free(r);
 }
 

@@ -34,6 +34,7 @@ struct pretok_run; /* what one thread needs while it cuts */
 enum status pretok_open(const char *const *stages, struct pretok **out, struct err *err);
 void pretok_close(struct pretok *p); /* NULL is allowed */
 
+/* NULL when the system has no memory for it. */
 struct pretok_run *pretok_run_new(const struct pretok *p);
 void pretok_run_free(struct pretok_run *r); /* NULL is allowed */
 
