@@ -1,0 +1,443 @@
+/*
+ * test_ui_chat.c - talking in the terminal: keystrokes and the screens they must give. The interface, the chat and the
+ * store are the real ones; replies are scripted (script_engine.c).
+ */
+#include "harness.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int setup(void **state) {
+    *state = tt_home();
+    return 0;
+}
+
+static int teardown(void **state) {
+    tt_home_remove(*state);
+    return 0;
+}
+
+static struct tt *start(void **state) {
+    struct tt *t = tt_ui_start(*state, NULL, NULL, NULL);
+    tt_wait(t, "tiny·nf4·cpu");
+    return t;
+}
+
+static void quit(struct tt *t) {
+    tt_type(t, T_CTRL_Q);
+    assert_int_equal(tt_exit(t), 0);
+    assert_true(tt_modes_restored(t));
+    assert_false(tt_alt_screen(t));
+    assert_true(tt_cursor_visible(t));
+    tt_close(t);
+}
+
+static void shows_menu_bar_list_input_and_status(void **state) {
+    struct tt *t = start(state);
+    tt_wait(t, " Chat  Edit  Model  Sampling  View  Help");
+    tt_wait(t, "F10 menu · F1 keys");
+    tt_wait(t, "┌ conversations ─");
+    tt_wait(t, "│ >");
+    tt_wait(t, "● saved");
+    quit(t);
+}
+
+static void a_message_is_answered_and_listed(void **state) {
+    struct tt *t = start(state);
+    tt_type(t, "How do tides work?" T_ENTER);
+    tt_wait(t, "you     How do tides work?");
+    tt_wait(t, "llmchat echo 1: How do tides work?");
+    tt_wait(t, "Today");
+    tt_wait(t, "▸ How do tides work?");
+    tt_wait(t, "● saved");
+    quit(t);
+}
+
+static void everything_is_there_after_reopening(void **state) {
+    struct tt *t = start(state);
+    tt_type(t, "first question" T_ENTER);
+    tt_wait(t, "echo 1: first question");
+    tt_wait(t, "● saved");
+    tt_type(t, "an unsent draft");
+    tt_wait(t, "> an unsent draft");
+    quit(t);
+    t = tt_ui_start(*state, "-c", NULL, NULL);
+    tt_wait(t, "echo 1: first question");
+    tt_wait(t, "> an unsent draft");
+    quit(t);
+}
+
+static void killed_while_streaming_keeps_what_came(void **state) {
+    struct tt *t = start(state);
+    tt_type(t, "tick 500" T_ENTER);
+    tt_wait(t, "line 40 of 500");
+    tt_signal(t, SIGKILL);
+    assert_int_equal(tt_exit(t), 1000 + SIGKILL);
+    tt_close(t);
+    t = tt_ui_start(*state, "-c", NULL, NULL);
+    tt_wait(t, "interrupted");
+    tt_wait(t, "of 500");
+    tt_type(t, T_ESC "x" T_TAB "g"); /* Alt-X, then the transcript's beginning */
+    tt_wait(t, "tick 500");
+    quit(t);
+}
+
+static void hang_up_saves_draft_and_stops_the_answer(void **state) {
+    struct tt *t = start(state);
+    tt_type(t, "hold on" T_ENTER);
+    tt_wait(t, "these words came");
+    tt_type(t, "typed meanwhile");
+    tt_wait(t, "> typed meanwhile");
+    tt_hang_up(t);
+    int code = tt_exit(t);
+    assert_true(code == 0);
+    tt_close(t);
+    t = tt_ui_start(*state, "-c", NULL, NULL);
+    tt_wait(t, "these words came before the stop");
+    tt_wait(t, "stopped");
+    tt_wait(t, "> typed meanwhile");
+    quit(t);
+}
+
+static void sigterm_saves_and_restores(void **state) {
+    struct tt *t = start(state);
+    tt_type(t, "not sent yet");
+    tt_wait(t, "> not sent yet");
+    tt_signal(t, SIGTERM);
+    assert_int_equal(tt_exit(t), 0);
+    assert_true(tt_modes_restored(t));
+    assert_false(tt_alt_screen(t));
+    tt_close(t);
+    t = tt_ui_start(*state, "-c", NULL, NULL);
+    tt_wait(t, "> not sent yet");
+    quit(t);
+}
+
+static void esc_keeps_the_partial_answer_and_the_draft(void **state) {
+    struct tt *t = start(state);
+    tt_type(t, "hold" T_ENTER);
+    tt_wait(t, "these words came before the stop");
+    tt_type(t, "next thought");
+    tt_wait(t, "> next thought");
+    tt_type(t, T_ESC);
+    tt_wait(t, "stopped");
+    tt_wait(t, "these words came before the stop");
+    tt_wait(t, "> next thought");
+    quit(t);
+}
+
+static void ctrl_c_stops_then_clears_then_quits(void **state) {
+    struct tt *t = start(state);
+    tt_type(t, "hold" T_ENTER);
+    tt_wait(t, "these words came before the stop");
+    tt_type(t, "a draft");
+    tt_wait(t, "> a draft");
+    tt_type(t, T_CTRL_C);
+    tt_wait(t, "stopped");
+    tt_wait(t, "> a draft");
+    tt_type(t, T_CTRL_C);
+    tt_wait_gone(t, "> a draft");
+    tt_wait(t, "Ctrl-C again quits");
+    tt_type(t, T_CTRL_Y);
+    tt_wait(t, "> a draft");
+    tt_type(t, T_CTRL_C );
+    tt_type(t, T_CTRL_C);
+    assert_int_equal(tt_exit(t), 0);
+    assert_true(tt_modes_restored(t));
+    tt_close(t);
+}
+
+static void ctrl_d_quits_only_on_an_empty_line(void **state) {
+    struct tt *t = start(state);
+    tt_type(t, "ab" T_CTRL_A );
+    tt_type(t, T_CTRL_D);
+    tt_wait(t, "> b");
+    tt_type(t, T_CTRL_D);
+    tt_wait_gone(t, "> b");
+    tt_type(t, T_CTRL_D);
+    assert_int_equal(tt_exit(t), 0);
+    tt_close(t);
+}
+
+static void a_paste_of_42_lines_is_one_placeholder_and_one_message(void **state) {
+    struct tt *t = start(state);
+    tt_type(t, T_ESC "[200~");
+    for (int i = 1; i <= 42; i++) {
+        char line[40];
+        snprintf(line, sizeof line, "pasted line %d\r", i);
+        tt_type(t, line);
+    }
+    tt_type(t, T_ESC "[201~");
+    tt_wait(t, "[pasted 42 lines]");
+    assert_false(tt_has(t, "pasted line 2"));
+    assert_false(tt_has(t, "you     "));
+    tt_type(t, T_ENTER);
+    tt_wait(t, "echo 1: pasted line 1");
+    tt_wait(t, "pasted line 42");
+    assert_false(tt_has(t, "echo 2"));
+    quit(t);
+}
+
+static void escape_sequences_in_a_paste_stay_text(void **state) {
+    struct tt *t = start(state);
+    tt_type(t, T_ESC "[200~a" T_ESC "[A" T_ESC "OPb\003c" T_ESC "[201~");
+    tt_wait(t, "> a[AOPbc");
+    quit(t);
+}
+
+static void scrolling_is_not_stolen_while_text_streams(void **state) {
+    struct tt *t = start(state);
+    tt_type(t, "tick 400" T_ENTER);
+    tt_wait(t, "line 30 of 400");
+    tt_type(t, T_PGUP T_PGUP T_PGUP T_PGUP T_PGUP T_PGUP);
+    tt_wait(t, "you     tick 400");
+    tt_wait(t, "new text below");
+    int row = tt_find_row(t, "line 1 of 400");
+    tt_settle(t, 150); /* more lines come; the place must stay */
+    assert_true(row >= 0);
+    assert_int_equal(tt_find_row(t, "line 1 of 400"), row);
+    assert_true(tt_has(t, "you     tick 400"));
+    tt_type(t, T_ESC ">"); /* back to the end */
+    tt_wait_gone(t, "you     tick 400");
+    tt_wait_gone(t, "new text below");
+    quit(t);
+}
+
+static void resizing_while_streaming_neither_loses_nor_doubles(void **state) {
+    struct tt *t = start(state);
+    static const int size[][2] = {{10, 40}, {50, 200}, {3, 10}, {24, 80}, {1, 1},
+                                  {11, 41}, {30, 69},  {30, 70}, {5, 200}, {60, 30}};
+    tt_type(t, "tick 60" T_ENTER);
+    tt_wait(t, "line 3 of 60");
+    for (int i = 0; i < 30; i++) {
+        tt_resize(t, size[i % 10][0], size[i % 10][1]);
+        tt_settle(t, 10);
+    }
+    tt_resize(t, 200, 100);
+    tt_wait(t, "line 60 of 60");
+    tt_wait(t, "● saved");
+    const char *screen = tt_screen(t);
+    for (int i = 1; i <= 60; i++) {
+        char line[40];
+        snprintf(line, sizeof line, "line %d of 60", i);
+        const char *first = strstr(screen, line);
+        assert_non_null(first);
+        assert_null(strstr(first + 1, line));
+    }
+    quit(t);
+}
+
+static void regenerating_makes_branches_to_switch_between(void **state) {
+    struct tt *t = start(state);
+    tt_type(t, "question" T_ENTER);
+    tt_wait(t, "echo 1: question");
+    tt_wait(t, "● saved");
+    tt_type(t, T_CTRL_R);
+    tt_wait(t, "echo 2: question");
+    tt_wait(t, "◂ 2/2 ▸");
+    tt_wait(t, "● saved");
+    tt_type(t, T_TAB T_LEFT);
+    tt_wait(t, "echo 1: question");
+    tt_wait(t, "◂ 1/2 ▸");
+    tt_type(t, T_RIGHT);
+    tt_wait(t, "echo 2: question");
+    int row = tt_find_row(t, "◂ 2/2 ▸"), col = tt_find_col(t, "◂ 2/2 ▸");
+    char click[60];
+    snprintf(click, sizeof click, T_ESC "[<0;%d;%dM" T_ESC "[<0;%d;%dm", col + 1, row + 1, col + 1, row + 1);
+    tt_type(t, click);
+    tt_wait(t, "◂ 1/2 ▸");
+    quit(t);
+}
+
+static void editing_a_message_begins_a_branch(void **state) {
+    struct tt *t = start(state);
+    tt_type(t, "old words" T_ENTER);
+    tt_wait(t, "echo 1: old words");
+    tt_wait(t, "● saved");
+    tt_type(t, T_TAB);
+    tt_type(t, T_CTRL_E);
+    tt_wait(t, "Edit message");
+    tt_type(t, T_CTRL_U);
+    tt_type(t, "new words" T_ENTER);
+    tt_wait(t, "echo 2: new words");
+    tt_wait(t, "you     new words");
+    tt_wait(t, "2/2");
+    assert_false(tt_has(t, "old words\n"));
+    quit(t);
+}
+
+static void a_failed_answer_says_why(void **state) {
+    struct tt *t = start(state);
+    tt_type(t, "fail now" T_ENTER);
+    tt_wait(t, "the scripted failure");
+    tt_type(t, "go on" T_ENTER);
+    tt_wait(t, "echo");
+    quit(t);
+}
+
+static void two_slashes_send_one_and_mistakes_are_not_sent(void **state) {
+    struct tt *t = start(state);
+    tt_type(t, "/tepmerature 1" T_ENTER);
+    tt_wait(t, "/tepmerature is not a command");
+    tt_wait(t, "> /tepmerature 1");
+    tt_type(t, T_CTRL_U);
+    tt_type(t, "//etc is a folder" T_ENTER);
+    tt_wait(t, "you     /etc is a folder");
+    tt_wait(t, "echo 1: /etc");
+    quit(t);
+}
+
+static void slash_set_changes_and_keeps_a_setting(void **state) {
+    struct tt *t = start(state);
+    tt_type(t, "hello" T_ENTER);
+    tt_wait(t, "echo 1: hello");
+    tt_type(t, "/set temp" T_TAB);
+    tt_wait(t, "/set temperature");
+    tt_type(t, "0.25" T_ENTER);
+    tt_wait(t, "temperature is 0.25 now");
+    tt_type(t, "/set temperature 99" T_ENTER);
+    tt_wait(t, "temperature");
+    tt_wait(t, "99");
+    quit(t);
+    t = tt_ui_start(*state, "-c", NULL, NULL);
+    tt_wait(t, "echo 1: hello");
+    tt_type(t, T_ESC "s");
+    tt_wait(t, "temperature");
+    tt_wait(t, "0.25");
+    tt_type(t, T_ESC);
+    tt_wait_gone(t, "0.25");
+    quit(t);
+}
+
+static void history_comes_back_with_up(void **state) {
+    struct tt *t = start(state);
+    tt_type(t, "one" T_ENTER);
+    tt_wait(t, "echo 1: one");
+    tt_wait(t, "● saved");
+    tt_type(t, "two" T_ENTER);
+    tt_wait(t, "echo 2: two");
+    tt_type(t, T_UP T_UP);
+    tt_wait(t, "> one");
+    tt_type(t, T_DOWN);
+    tt_wait(t, "> two");
+    tt_type(t, T_DOWN);
+    tt_wait_gone(t, "> two");
+    quit(t);
+}
+
+static void deleting_can_be_undone(void **state) {
+    struct tt *t = start(state);
+    tt_type(t, "precious" T_ENTER);
+    tt_wait(t, "▸ precious");
+    tt_wait(t, "● saved");
+    tt_type(t, T_F8);
+    tt_wait(t, "Deleted “precious”");
+    tt_wait(t, "none yet");
+    tt_type(t, T_CTRL_P);
+    tt_type(t, "undo delete" T_ENTER);
+    tt_wait(t, "▸ precious");
+    tt_wait(t, "echo 1: precious");
+    quit(t);
+}
+
+static void two_windows_see_each_others_conversations(void **state) {
+    struct tt *a = start(state), *b = start(state);
+    tt_type(a, "written in the first window" T_ENTER);
+    tt_wait(a, "echo 1: written in");
+    tt_wait(b, "written in the fir");
+    tt_type(b, "written in the second" T_ENTER);
+    tt_wait(b, "echo 1: written in the second");
+    tt_wait(a, "written in the sec");
+    quit(a);
+    quit(b);
+}
+
+static void the_external_editor_changes_the_draft(void **state) {
+    const char *env[] = {"EDITOR=sed -i s/cat/dog/", NULL};
+    struct tt *t = tt_ui_start(*state, NULL, NULL, env);
+    tt_wait(t, "tiny·nf4·cpu");
+    tt_type(t, "my cat");
+    tt_wait(t, "> my cat");
+    tt_type(t, T_CTRL_G);
+    tt_wait(t, "> my dog");
+    tt_wait(t, "● saved");
+    quit(t);
+}
+
+static void copying_reaches_the_clipboard_only_when_asked(void **state) {
+    struct tt *t = start(state);
+    tt_type(t, "say this" T_ENTER);
+    tt_wait(t, "echo 1: say this");
+    tt_wait(t, "● saved");
+    assert_string_equal(tt_clipboard(t), "");
+    tt_type(t, T_ESC "w");
+    tt_wait(t, "Copied: the answer, 16 bytes");
+    assert_string_equal(tt_clipboard(t), "52;c;ZWNobyAxOiBzYXkgdGhpcw==");
+    quit(t);
+}
+
+static void a_full_context_asks_and_goes_on(void **state) {
+    const char *env[] = {"SCRIPT_CTX=700", NULL};
+    struct tt *t = tt_ui_start(*state, NULL, NULL, env);
+    tt_wait(t, "tiny·nf4·cpu");
+    char text[160];
+    for (int i = 0; i < 6; i++) {
+        snprintf(text, sizeof text, "message %d with many words that fill up the context of the model little by little" T_ENTER, i);
+        tt_type(t, text);
+        snprintf(text, sizeof text, "you     message %d", i);
+        tt_wait(t, text);
+        tt_settle(t, 100);
+        if (tt_has(t, "The context is full"))
+            break;
+        tt_wait(t, "● saved");
+    }
+    tt_wait(t, "The context is full");
+    tt_wait(t, "[ Summarise older turns ]");
+    tt_type(t, "d");
+    tt_wait_gone(t, "The context is full");
+    tt_wait(t, "● saved");
+    tt_wait(t, "echo");
+    quit(t);
+}
+
+int main(void) {
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(shows_menu_bar_list_input_and_status),
+        T(a_message_is_answered_and_listed),
+        T(everything_is_there_after_reopening),
+        T(killed_while_streaming_keeps_what_came),
+        T(hang_up_saves_draft_and_stops_the_answer),
+        T(sigterm_saves_and_restores),
+        T(esc_keeps_the_partial_answer_and_the_draft),
+        T(ctrl_c_stops_then_clears_then_quits),
+        T(ctrl_d_quits_only_on_an_empty_line),
+        T(a_paste_of_42_lines_is_one_placeholder_and_one_message),
+        T(escape_sequences_in_a_paste_stay_text),
+        T(scrolling_is_not_stolen_while_text_streams),
+        T(resizing_while_streaming_neither_loses_nor_doubles),
+        T(regenerating_makes_branches_to_switch_between),
+        T(editing_a_message_begins_a_branch),
+        T(a_failed_answer_says_why),
+        T(two_slashes_send_one_and_mistakes_are_not_sent),
+        T(slash_set_changes_and_keeps_a_setting),
+        T(history_comes_back_with_up),
+        T(deleting_can_be_undone),
+        T(two_windows_see_each_others_conversations),
+        T(the_external_editor_changes_the_draft),
+        T(copying_reaches_the_clipboard_only_when_asked),
+        T(a_full_context_asks_and_goes_on),
+    };
+    if (access(tt_ui(), X_OK) != 0) {
+        fprintf(stderr, "%s is not there\n", tt_ui());
+        return 77;
+    }
+    return cmocka_run_group_tests_name("ui_chat", tests, NULL, NULL);
+}
