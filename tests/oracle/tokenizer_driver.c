@@ -6,11 +6,14 @@
  * second argument reads one text, encodes it five times and writes the best megabytes per
  * second, and the milliseconds that opening took.
  *
- *     gcc -std=gnu17 -D_GNU_SOURCE -O2 -Isrc -DPKGDATADIR='""' tests/oracle/tokenizer_driver.c
- * src/base/[a-z]*.c \
- *         src/engine/text/{text,encode,tokenizer,bpe,spm,merge,pretok,pretok_rules,pretok_unicode,added,tokmap}.c
- * \ src/engine/model/{gguf,gguf_get,vocab,container}.c -lpcre2-8 -lutf8proc -ljansson -lm -o
- * tokenizer_driver
+ * Built with:
+ *
+ *     gcc -std=gnu17 -D_GNU_SOURCE -O2 -Isrc -DPKGDATADIR='""' -o tokenizer_driver
+ *         tests/oracle/tokenizer_driver.c src/base/[a-z]*.c src/engine/quant/[a-z]*.c
+ *         src/engine/text/{text,encode,tokenizer,bpe,spm,merge,added,tokmap}.c
+ *         src/engine/text/pretok{,_rules,_unicode}.c
+ *         src/engine/model/{gguf,gguf_get,vocab,container,container_write}.c
+ *         -lpcre2-8 -lutf8proc -ljansson -lm
  */
 #include "base/clock.h"
 #include "engine/text.h"
