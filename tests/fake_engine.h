@@ -1,0 +1,32 @@
+/*
+ * fake_engine.h - an engine without a model, for tests of the rooms above it.
+ *
+ * It implements engine.h, models.h and text.h as far as chat/ uses them. A token is a byte of the prompt text, which is
+ * "role: content\n" for each message and "assistant: " at the end: what the model would see can be read and counted. A
+ * session keeps its tokens, so cached tokens are those of the real longest common prefix.
+ */
+#ifndef LLMCHAT_TESTS_FAKE_ENGINE_H
+#define LLMCHAT_TESTS_FAKE_ENGINE_H
+
+#include "engine/engine.h"
+
+struct fake {
+    int ctx_tok;               /* 4096 */
+    const char *reply;         /* a token a word; "one two three" */
+    const char *summary_reply; /* to prompts that ask for a summary */
+    int token_us;              /* pause before each token */
+    int fail_after;            /* tokens until EVENT_ERROR; -1 never */
+    enum status generate_fails; /* what session_generate returns */
+    bool load_fails, load_hangs, no_system; /* no_system: the template refuses system messages */
+    bool endless;              /* repeats the reply until a limit */
+    const char *installed;     /* model names, blanks between */
+};
+extern struct fake fake;
+void fake_reset(void);
+/* The prompt of the last request; lives until the next one. */
+const char *fake_prompt(void);
+int fake_requests(void);
+int fake_sessions(void); /* alive */
+int fake_engines(void);
+
+#endif

@@ -1,0 +1,837 @@
+/*
+ * test_chat.c - turns, branches, models and full contexts, over an engine that plays a script.
+ */
+#include "base/clock.h"
+#include "chat/chat.h"
+#include "fake_engine.h"
+#include "store/db.h"
+
+#include <poll.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static struct err e;
+#define OK(call)                                                                               \
+    do {                                                                                       \
+        e = (struct err){0};                                                                   \
+        if ((call) != ST_OK)                                                                   \
+            fail_msg("%s: %s", #call, e.msg);                                                  \
+    } while (0)
+
+static char dir[64], path[128];
+static struct store *store;
+static struct config config;
+static struct chat *chat;
+
+/* What happened since the last clear. */
+static struct {
+    int n[EV_STORE_FAILED + 1];
+    struct buf text, tokens;
+    struct event result;
+    struct err err;
+} seen;
+
+static void clear_seen(void) {
+    buf_release(&seen.text);
+    buf_release(&seen.tokens);
+    memset(&seen, 0, sizeof seen);
+}
+
+static void note(const struct chat_event *ev) {
+    seen.n[ev->type]++;
+    if (ev->type == EV_TEXT)
+        buf_adds(&seen.text, ev->text);
+    if (ev->type == EV_TOKEN)
+        buf_adds(&seen.tokens, ev->text);
+    if (ev->type == EV_DONE)
+        seen.result = *ev->result;
+    if (ev->err.code != ST_OK)
+        seen.err = ev->err;
+}
+
+/* Fetches events as a caller does, until what is asked for has come. */
+static void fetch(bool (*until)(void)) {
+    int64_t deadline = clock_us() + 20 * 1000000LL;
+    while (!until()) {
+        struct pollfd p = {.fd = chat_fd(chat), .events = POLLIN};
+        poll(&p, 1, 50);
+        struct chat_event ev;
+        while (chat_poll(chat, &ev)) {
+            note(&ev);
+            chat_event_release(&ev);
+        }
+        if (clock_us() > deadline)
+            fail_msg("nothing comes any more");
+    }
+}
+
+static bool is_idle(void) {
+    return !chat_busy(chat);
+}
+static bool is_loaded(void) {
+    return chat_model_state(chat) != MODEL_LOADING;
+}
+static bool has_text(void) {
+    return seen.text.len > 0;
+}
+static bool has_store_failure(void) {
+    return seen.n[EV_STORE_FAILED] > 0;
+}
+
+static void load(const char *name) {
+    OK(chat_load_model(chat, name, &e));
+    fetch(is_loaded);
+    assert_int_equal(chat_model_state(chat), MODEL_READY);
+}
+
+static int setup_without_model(void **state) {
+    (void)state;
+    fake_reset();
+    strcpy(dir, "/tmp/llmchat-test-XXXXXX");
+    if (!mkdtemp(dir))
+        return -1;
+    setenv("LLMCHAT_HOME", dir, 1);
+    snprintf(path, sizeof path, "%s/chats.db", dir);
+    config_init(&config);
+    OK(store_open(path, &store, &e));
+    chat = chat_new(store, &config);
+    return 0;
+}
+
+static int setup(void **state) {
+    if (setup_without_model(state))
+        return -1;
+    load("smol");
+    clear_seen();
+    return 0;
+}
+
+static int teardown(void **state) {
+    (void)state;
+    char cmd[128];
+    chat_free(chat);
+    store_close(store);
+    config_release(&config);
+    clear_seen();
+    assert_int_equal(fake_sessions(), 0);
+    assert_int_equal(fake_engines(), 0);
+    snprintf(cmd, sizeof cmd, "rm -rf '%s'", dir);
+    return system(cmd);
+}
+
+static void turn(const char *text) {
+    OK(chat_send(chat, text, &e));
+    fetch(is_idle);
+}
+
+static const struct message *at(size_t i) {
+    const struct message_list *l = chat_messages(chat);
+    assert_true(i < l->n);
+    return &l->v[i];
+}
+
+static const struct message *last(void) {
+    return at(chat_messages(chat)->n - 1);
+}
+
+/* -- a turn -- */
+
+static void turn_is_stored_with_all_its_figures(void **state) {
+    (void)state;
+    turn("How do tides work?");
+    assert_string_equal(seen.text.p, "one two three");
+    assert_int_equal(seen.n[EV_DONE], 1);
+    assert_int_equal(seen.n[EV_TOKEN], 0);
+    assert_int_equal(chat_messages(chat)->n, 2);
+    struct message_list l;
+    OK(store_msg_path(store, chat_id(chat), 0, &l, &e));
+    assert_int_equal(l.n, 2);
+    assert_string_equal(l.v[0].text, "How do tides work?");
+    assert_string_equal(l.v[1].text, "one two three");
+    assert_int_equal(l.v[1].state, MSG_COMPLETE);
+    assert_string_equal(l.v[1].finish, "stop");
+    assert_string_equal(l.v[1].model, "smol");
+    assert_int_equal(l.v[1].completion_tok, 3);
+    assert_int_equal(l.v[1].seed, 42);
+    assert_non_null(strstr(l.v[1].settings_json, "\"temperature\":0.7"));
+    message_list_release(&l);
+    assert_string_equal(last()->text, "one two three");
+    assert_int_equal(last()->state, MSG_COMPLETE);
+    assert_string_equal(chat_title(chat), "How do tides work?");
+}
+
+static void new_conversation_has_no_row_before_its_first_message(void **state) {
+    (void)state;
+    struct conversation_list l;
+    OK(chat_set(chat, "temperature", "0.1", &e));
+    OK(chat_set_system(chat, "Be kind.", &e));
+    OK(chat_set_draft(chat, "", &e));
+    OK(store_conv_list(store, 0, &l, &e));
+    assert_int_equal(l.n, 0);
+    conversation_list_release(&l);
+    assert_int_equal(chat_id(chat), 0);
+    turn("hi");
+    struct conversation c;
+    OK(store_conv_get(store, chat_id(chat), &c, &e));
+    assert_string_equal(c.system, "Be kind.");
+    assert_non_null(strstr(c.settings_json, "\"temperature\":0.1"));
+    assert_string_equal(c.model, "smol");
+    conversation_release(&c);
+    assert_string_equal(fake_prompt(), "system: Be kind.\nuser: hi\nassistant: ");
+}
+
+static void tokens_are_told_when_wanted(void **state) {
+    (void)state;
+    chat_want_tokens(chat, true);
+    turn("hi");
+    assert_int_equal(seen.n[EV_TOKEN], 3);
+    assert_string_equal(seen.tokens.p, "one two three");
+    assert_string_equal(seen.text.p, "one two three");
+}
+
+static void message_is_kept_without_a_model(void **state) {
+    (void)state;
+    assert_int_equal(chat_send(chat, "hello", &e), ST_NOT_FOUND);
+    assert_int_equal(chat_messages(chat)->n, 1);
+    load("smol");
+    OK(chat_regenerate(chat, at(0)->id, &e)); /* a message without a reply gets one */
+    fetch(is_idle);
+    assert_int_equal(chat_messages(chat)->n, 2);
+    assert_string_equal(last()->text, "one two three");
+}
+
+static void empty_message_and_second_turn_are_refused(void **state) {
+    (void)state;
+    assert_int_equal(chat_send(chat, " \n", &e), ST_USAGE);
+    assert_int_equal(chat_id(chat), 0);
+    fake.token_us = 3000;
+    fake.endless = true;
+    OK(chat_send(chat, "a", &e));
+    assert_int_equal(chat_send(chat, "b", &e), ST_BUSY);
+    chat_stop(chat);
+    fetch(is_idle);
+}
+
+static void stopped_reply_is_kept_and_marked(void **state) {
+    (void)state;
+    fake.token_us = 1000;
+    fake.endless = true;
+    OK(chat_send(chat, "go on", &e));
+    fetch(has_text);
+    assert_true(strlen(last()->text) > 0); /* it grows where it is shown */
+    assert_int_equal(last()->state, MSG_STREAMING);
+    chat_stop(chat);
+    fetch(is_idle);
+    assert_int_equal(seen.n[EV_DONE], 1);
+    assert_int_equal(seen.result.finish, FINISH_CANCEL);
+    struct message m;
+    OK(store_msg_get(store, last()->id, &m, &e));
+    assert_int_equal(m.state, MSG_STOPPED);
+    assert_string_equal(m.text, seen.text.p);
+    assert_string_equal(last()->text, seen.text.p);
+    message_release(&m);
+}
+
+static void failed_reply_is_kept_and_told(void **state) {
+    (void)state;
+    fake.fail_after = 2;
+    turn("a");
+    assert_int_equal(seen.n[EV_FAILED], 1);
+    assert_string_equal(seen.err.msg, "the fake engine failed");
+    assert_int_equal(last()->state, MSG_FAILED);
+    assert_string_equal(last()->text, "one two ");
+    fake.fail_after = -1;
+    fake.generate_fails = ST_INTERNAL;
+    assert_int_equal(chat_send(chat, "b", &e), ST_INTERNAL);
+    assert_false(chat_busy(chat));
+    assert_int_equal(last()->state, MSG_FAILED);
+    fake.generate_fails = ST_OK;
+    turn("c"); /* the failed, empty reply is not shown to the model; neighbours of one role are joined */
+    assert_string_equal(fake_prompt(), "user: a\nassistant: one two \nuser: b\n\nc\nassistant: ");
+}
+
+static void streaming_reply_is_saved_within_250_ms(void **state) {
+    (void)state;
+    fake.token_us = 2000;
+    fake.endless = true;
+    OK(chat_send(chat, "go on", &e));
+    /* Whatever is older than 250 ms must be in the store; what is known for certain is the text of 250 ms ago. */
+    char old[8192] = "";
+    int64_t start = clock_us(), taken = 0;
+    int checks = 0;
+    while (clock_us() - start < 900000) {
+        struct pollfd p = {.fd = chat_fd(chat), .events = POLLIN};
+        poll(&p, 1, 250);
+        struct chat_event ev;
+        while (chat_poll(chat, &ev)) {
+            note(&ev);
+            chat_event_release(&ev);
+        }
+        int64_t now = clock_us();
+        if (taken && now - taken >= 250000) {
+            struct message m;
+            OK(store_msg_get(store, last()->id, &m, &e));
+            assert_int_equal(m.state, MSG_STREAMING);
+            assert_true(strlen(m.text) >= strlen(old));
+            assert_memory_equal(m.text, old, strlen(old));
+            message_release(&m);
+            taken = 0;
+            checks++;
+        }
+        if (!taken && seen.text.len && seen.text.len < sizeof old) {
+            strcpy(old, seen.text.p);
+            taken = now;
+        }
+    }
+    assert_true(checks >= 2);
+    chat_stop(chat);
+    fetch(is_idle);
+}
+
+static void failing_save_is_told_and_made_good(void **state) {
+    (void)state;
+    fake.token_us = 1000;
+    fake.reply = "a considerably-long-word-to-fill-pages-with-text-until-the-database-may-not-grow ";
+    fake.endless = true;
+    OK(chat_send(chat, "go on", &e));
+    sqlite3_stmt *q;
+    char sql[64];
+    assert_int_equal(sqlite3_prepare_v2(store->db, "PRAGMA page_count", -1, &q, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_step(q), SQLITE_ROW);
+    snprintf(sql, sizeof sql, "PRAGMA max_page_count = %d", sqlite3_column_int(q, 0));
+    sqlite3_finalize(q);
+    OK(db_script(store, sql, &e));
+    fetch(has_store_failure);
+    assert_non_null(strstr(seen.err.msg, "the disk is full"));
+    chat_stop(chat);
+    fetch(is_idle);
+    assert_true(seen.text.len > 4096);
+    assert_string_equal(last()->text, seen.text.p);
+    assert_int_equal(seen.n[EV_STORE_FAILED], 1); /* told once, not at every try */
+    OK(db_script(store, "PRAGMA max_page_count = 1000000", &e));
+    int64_t id = last()->id;
+    for (int i = 0; i < 100; i++) { /* tried again every second */
+        struct chat_event ev;
+        struct message m;
+        assert_false(chat_poll(chat, &ev));
+        OK(store_msg_get(store, id, &m, &e));
+        enum msg_state st = m.state;
+        if (st == MSG_STOPPED)
+            assert_string_equal(m.text, seen.text.p);
+        message_release(&m);
+        if (st == MSG_STOPPED)
+            return;
+        usleep(30000);
+    }
+    fail_msg("the reply was never saved");
+}
+
+static void second_turn_computes_only_what_is_new(void **state) {
+    (void)state;
+    turn("first");
+    int64_t a = chat_id(chat);
+    OK(chat_open(chat, 0, &e));
+    turn("in another one");
+    assert_int_equal(seen.result.cached_tok, 0); /* a session of its own */
+    OK(chat_open(chat, a, &e));
+    turn("second");
+    assert_int_equal(seen.result.cached_tok,
+                     strlen("user: first\nassistant: one two three"));
+    int used, ctx;
+    chat_context(chat, &used, &ctx);
+    assert_int_equal(ctx, 4096);
+    assert_int_equal(used, seen.result.prompt_tok + seen.result.completion_tok);
+    assert_int_equal(fake_sessions(), 2);
+}
+
+static void sessions_are_bounded(void **state) {
+    (void)state;
+    for (int i = 0; i < 12; i++) {
+        OK(chat_open(chat, 0, &e));
+        turn("x");
+    }
+    assert_int_equal(fake_sessions(), 8);
+}
+
+static void opening_another_conversation_keeps_what_came(void **state) {
+    (void)state;
+    fake.token_us = 1000;
+    fake.endless = true;
+    OK(chat_send(chat, "go on", &e));
+    fetch(has_text);
+    int64_t a = chat_id(chat), reply = last()->id;
+    OK(chat_open(chat, 0, &e));
+    assert_false(chat_busy(chat));
+    struct chat_event ev;
+    while (chat_poll(chat, &ev)) { /* nothing of the old turn is told any more */
+        assert_true(ev.type != EV_TEXT && ev.type != EV_DONE);
+        chat_event_release(&ev);
+    }
+    struct message m;
+    OK(store_msg_get(store, reply, &m, &e));
+    assert_int_equal(m.state, MSG_STOPPED);
+    assert_true(strlen(m.text) > 0);
+    message_release(&m);
+    OK(chat_open(chat, a, &e));
+    assert_int_equal(chat_messages(chat)->n, 2);
+}
+
+static void closing_while_it_streams_keeps_what_came(void **state) {
+    (void)state;
+    fake.token_us = 1000;
+    fake.endless = true;
+    OK(chat_send(chat, "go on", &e));
+    fetch(has_text);
+    int64_t reply = last()->id;
+    chat_free(chat);
+    struct message m;
+    OK(store_msg_get(store, reply, &m, &e));
+    assert_int_equal(m.state, MSG_STOPPED);
+    assert_true(strlen(m.text) > 0);
+    message_release(&m);
+    chat = chat_new(store, &config);
+}
+
+/* -- branches -- */
+
+static void regenerate_and_edit_make_branches(void **state) {
+    (void)state;
+    turn("q1");
+    int64_t u1 = at(0)->id, a1 = at(1)->id;
+    fake.reply = "again";
+    OK(chat_regenerate(chat, a1, &e));
+    fetch(is_idle);
+    assert_int_equal(chat_messages(chat)->n, 2);
+    assert_string_equal(at(1)->text, "again");
+    assert_int_equal(at(1)->sibling, 2);
+    assert_int_equal(at(1)->n_sibling, 2);
+    OK(chat_switch_branch(chat, at(1)->id, -1, &e));
+    assert_int_equal(at(1)->id, a1);
+    assert_int_equal(chat_switch_branch(chat, a1, -1, &e), ST_NOT_FOUND);
+    OK(chat_edit(chat, u1, "q1 better", &e));
+    fetch(is_idle);
+    assert_string_equal(at(0)->text, "q1 better");
+    assert_int_equal(at(0)->n_sibling, 2);
+    assert_string_equal(fake_prompt(), "user: q1 better\nassistant: ");
+    assert_int_equal(chat_edit(chat, at(1)->id, "x", &e), ST_USAGE);
+    OK(chat_switch_branch(chat, at(0)->id, -1, &e));
+    assert_int_equal(at(0)->id, u1);
+    /* A regenerate that can't begin leaves the branch that was shown. */
+    int64_t leaf = last()->id;
+    fake.generate_fails = ST_INTERNAL;
+    assert_int_equal(chat_regenerate(chat, leaf, &e), ST_INTERNAL);
+    assert_int_equal(last()->id, leaf);
+    assert_string_equal(chat_title(chat), "q1");
+}
+
+/* -- drafts, titles, settings -- */
+
+static void draft_is_kept_and_taken_back(void **state) {
+    (void)state;
+    OK(chat_set_draft(chat, "half a th", &e));
+    int64_t id = chat_id(chat);
+    assert_int_not_equal(id, 0);
+    OK(chat_open(chat, 0, &e));
+    OK(chat_open(chat, id, &e));
+    assert_string_equal(chat_draft(chat), "half a th");
+    turn("half a thought");
+    assert_string_equal(chat_draft(chat), "");
+    OK(chat_open(chat, 0, &e));
+    OK(chat_set_draft(chat, "x", &e));
+    int64_t empty = chat_id(chat);
+    OK(chat_set_draft(chat, "", &e));
+    OK(chat_open(chat, id, &e)); /* nothing is left of a draft that was taken back */
+    struct conversation c;
+    OK(store_conv_get(store, empty, &c, &e));
+    assert_true(c.deleted);
+    conversation_release(&c);
+}
+
+static void title_is_cut_between_words(void **state) {
+    (void)state;
+    turn("\n  Please explain to me in great detail how the tides of the oceans come to be\nand more");
+    assert_string_equal(chat_title(chat),
+                        "Please explain to me in great detail how the tides of the…");
+    OK(chat_open(chat, 0, &e));
+    turn("日本語の長い文章は単語の間に空白がないので六十セルで切られるはずですがどうでしょうか");
+    assert_string_equal(chat_title(chat),
+                        "日本語の長い文章は単語の間に空白がないので六十セルで切られ…");
+    OK(chat_open(chat, 0, &e));
+    turn("\x1b[31mred\tflag");
+    assert_null(strchr(chat_title(chat), '\x1b'));
+}
+
+static void settings_belong_to_their_conversation(void **state) {
+    (void)state;
+    turn("a");
+    int64_t a = chat_id(chat);
+    OK(chat_set(chat, "top-k", "7", &e));
+    OK(chat_set(chat, "seed", "9", &e));
+    assert_int_equal(chat_set(chat, "top_k", "-3", &e), ST_USAGE);
+    assert_int_equal(chat_set(chat, "warmth", "1", &e), ST_USAGE);
+    OK(chat_open(chat, 0, &e));
+    assert_int_equal(chat_settings(chat)->sampling.top_k, 40);
+    OK(chat_open(chat, a, &e));
+    assert_int_equal(chat_settings(chat)->sampling.top_k, 7);
+    turn("b");
+    assert_int_equal(last()->seed, 9);
+}
+
+static void other_process_is_seen_after_reload(void **state) {
+    (void)state;
+    struct store *other;
+    int64_t id;
+    turn("a");
+    OK(store_open(path, &other, &e));
+    OK(store_msg_add(other, chat_id(chat),
+                     &(struct message){.parent = last()->id, .text = (char[]){"from elsewhere"}},
+                     &id, &e));
+    store_close(other);
+    OK(chat_reload(chat, &e));
+    assert_int_equal(last()->id, id);
+}
+
+/* -- models -- */
+
+static void failed_load_leaves_the_old_model(void **state) {
+    (void)state;
+    OK(chat_load_model(chat, "missing", &e));
+    int64_t deadline = clock_us() + 10000000;
+    bool failed = false;
+    while (!failed && clock_us() < deadline) {
+        struct chat_event ev;
+        while (chat_poll(chat, &ev)) {
+            if (ev.type == EV_MODEL && chat_model_state(chat) == MODEL_FAILED) {
+                assert_string_equal(ev.err.msg, "missing: no such model");
+                failed = true;
+            }
+            chat_event_release(&ev);
+        }
+        usleep(1000);
+    }
+    assert_true(failed);
+    assert_string_equal(chat_model(chat), "smol");
+    turn("still there?");
+    assert_int_equal(chat_model_state(chat), MODEL_READY);
+}
+
+static void model_is_switched_between_turns(void **state) {
+    (void)state;
+    fake.token_us = 1000;
+    fake.endless = true;
+    OK(chat_send(chat, "go on", &e));
+    fetch(has_text);
+    OK(chat_load_model(chat, "other", &e));
+    usleep(50000);
+    struct chat_event ev;
+    while (chat_poll(chat, &ev))
+        chat_event_release(&ev);
+    assert_true(chat_busy(chat)); /* the reply goes on with the model that it began with */
+    assert_string_equal(chat_model(chat), "smol");
+    chat_stop(chat);
+    fetch(is_idle);
+    fetch(is_loaded);
+    assert_string_equal(chat_model(chat), "other");
+    assert_int_equal(fake_engines(), 1);
+    fake.endless = false;
+    turn("and now?");
+    assert_string_equal(last()->model, "other");
+}
+
+static void newest_load_counts(void **state) {
+    (void)state;
+    fake.load_hangs = true;
+    OK(chat_load_model(chat, "slow", &e));
+    OK(chat_load_model(chat, "slower", &e));
+    usleep(20000);
+    assert_int_equal(chat_model_state(chat), MODEL_LOADING);
+    fake.load_hangs = false;
+    fetch(is_loaded);
+    assert_string_equal(chat_model(chat), "slower");
+    fake.load_hangs = true;
+    OK(chat_load_model(chat, "never", &e)); /* chat_free in teardown must not wait for it */
+}
+
+static void model_is_chosen_in_order(void **state) {
+    (void)state;
+    char *name;
+    fake.installed = "";
+    assert_int_equal(chat_choose_model(chat, NULL, &name, &e), ST_NOT_FOUND);
+    assert_non_null(strstr(e.msg, "llmchat create"));
+    fake.installed = "aaa smol zzz";
+    OK(chat_choose_model(chat, NULL, &name, &e)); /* none used yet: the newest */
+    assert_string_equal(name, "zzz");
+    free(name);
+    OK(store_setting_set(store, "last_model", "smol", &e));
+    OK(chat_choose_model(chat, NULL, &name, &e));
+    assert_string_equal(name, "smol");
+    free(name);
+    OK(store_setting_set(store, "last_model", "removed", &e));
+    OK(chat_choose_model(chat, NULL, &name, &e));
+    assert_string_equal(name, "zzz");
+    free(name);
+    int64_t id;
+    OK(store_conv_new(store, "t", "aaa", &id, &e));
+    OK(chat_open(chat, id, &e));
+    OK(chat_choose_model(chat, NULL, &name, &e));
+    assert_string_equal(name, "aaa");
+    free(name);
+    config.model = xstrdup("configured");
+    OK(chat_choose_model(chat, NULL, &name, &e));
+    assert_string_equal(name, "configured");
+    free(name);
+    OK(chat_choose_model(chat, "wanted", &name, &e));
+    assert_string_equal(name, "wanted");
+    free(name);
+}
+
+/* -- full contexts -- */
+
+static int setup_small(void **state) {
+    if (setup_without_model(state))
+        return -1;
+    fake.ctx_tok = 1200;
+    load("smol");
+    clear_seen();
+    return 0;
+}
+
+/* Turns until one more does not fit; the last one is stored and has no reply. */
+static void fill(const char *text) {
+    for (int i = 0; i < 50; i++) {
+        enum status st = chat_send(chat, text, &e);
+        if (st != ST_OK) {
+            assert_int_equal(st, ST_CONTEXT_FULL);
+            return;
+        }
+        fetch(is_idle);
+    }
+    fail_msg("the context never filled");
+}
+
+#define LINE "forty characters of text fill this line."
+
+static void full_context_asks_and_drops(void **state) {
+    (void)state;
+    OK(chat_set_system(chat, "SYS", &e));
+    fill(LINE);
+    assert_int_equal(last()->role, ROLE_USER); /* stored, not lost */
+    assert_non_null(strstr(e.msg, "1200"));
+    int requests = fake_requests();
+    size_t n = chat_messages(chat)->n;
+    OK(chat_resolve(chat, OVERFLOW_DROP, &e));
+    fetch(is_idle);
+    assert_int_equal(fake_requests(), requests + 1);
+    int dropped = chat_dropped(chat);
+    assert_true(dropped > 0 && dropped % 2 == 0);
+    assert_int_equal(chat_messages(chat)->n, n + 1); /* nothing is deleted */
+    assert_memory_equal(fake_prompt(), "system: SYS\nuser: forty", 23);
+    assert_true(strlen(fake_prompt()) <= 1200 - 256 - 300);
+    /* The same after a restart. */
+    int64_t id = chat_id(chat);
+    chat_free(chat);
+    chat = chat_new(store, &config);
+    OK(chat_open(chat, id, &e));
+    assert_int_equal(chat_dropped(chat), dropped);
+    assert_int_equal(chat_resolve(chat, OVERFLOW_DROP, &e), ST_USAGE);
+}
+
+static void full_context_can_be_left_as_it_is(void **state) {
+    (void)state;
+    fill(LINE);
+    size_t n = chat_messages(chat)->n;
+    OK(chat_resolve(chat, OVERFLOW_STOP, &e));
+    assert_int_equal(chat_messages(chat)->n, n);
+    assert_int_equal(chat_dropped(chat), 0);
+    assert_false(chat_busy(chat));
+}
+
+static void configured_drop_never_asks(void **state) {
+    (void)state;
+    config.context_full = OVERFLOW_DROP;
+    for (int i = 0; i < 25; i++)
+        turn(LINE);
+    assert_int_equal(seen.n[EV_DONE], 25);
+    assert_true(chat_dropped(chat) > 0);
+    assert_int_equal(chat_messages(chat)->n, 50);
+}
+
+static void configured_stop_stores_nothing(void **state) {
+    (void)state;
+    config.context_full = OVERFLOW_STOP;
+    enum status st;
+    int i = 0;
+    while ((st = chat_send(chat, LINE, &e)) == ST_OK && i++ < 50)
+        fetch(is_idle);
+    assert_int_equal(st, ST_LIMIT);
+    assert_int_equal(last()->role, ROLE_ASSISTANT);
+}
+
+static void summary_replaces_older_turns(void **state) {
+    (void)state;
+    OK(chat_set_system(chat, "SYS", &e));
+    fill(LINE);
+    size_t n = chat_messages(chat)->n;
+    int64_t question = last()->id;
+    fake.summary_reply = "They talked about a line.";
+    OK(chat_resolve(chat, OVERFLOW_SUMMARISE, &e));
+    assert_true(chat_busy(chat));
+    fetch(is_idle);
+    assert_int_equal(seen.n[EV_FAILED], 0);
+    assert_int_equal(chat_messages(chat)->n, n + 2);
+    const struct message *s = at(n), *reply = at(n + 1);
+    assert_int_equal(at(n - 1)->id, question);
+    assert_int_equal(s->role, ROLE_SYSTEM);
+    assert_string_equal(s->text, "They talked about a line.");
+    assert_string_equal(s->finish, "summary");
+    assert_string_equal(reply->text, "one two three");
+    assert_string_equal(fake_prompt(),
+                        "system: SYS\n\nSummary of the conversation so far:\n\nThey talked about a "
+                        "line.\nuser: " LINE "\nassistant: ");
+    assert_int_equal(chat_dropped(chat), n - 1);
+    turn("and on"); /* later turns see the summary and what came after it */
+    assert_non_null(strstr(fake_prompt(), "They talked about a line.\nuser: " LINE
+                                          "\nassistant: one two three\nuser: and on\n"));
+    int64_t id = chat_id(chat);
+    OK(chat_open(chat, 0, &e));
+    OK(chat_open(chat, id, &e));
+    assert_int_equal(chat_dropped(chat), n - 1);
+    OK(chat_regenerate(chat, at(n + 1)->id, &e));
+    fetch(is_idle);
+    assert_int_equal(at(n)->role, ROLE_SYSTEM); /* the new reply is below the same summary */
+}
+
+static void summary_reads_more_than_fits_in_rounds(void **state) {
+    (void)state;
+    fake.ctx_tok = 4000;
+    load("big");
+    for (int i = 0; i < 24; i++)
+        turn(LINE LINE);
+    fake.ctx_tok = 1200;
+    load("small");
+    assert_int_equal(chat_send(chat, "more", &e), ST_CONTEXT_FULL);
+    int before = fake_requests();
+    OK(chat_resolve(chat, OVERFLOW_SUMMARISE, &e));
+    fetch(is_idle);
+    assert_int_equal(seen.n[EV_FAILED], 0);
+    assert_true(fake_requests() - before > 3);
+    assert_string_equal(last()->text, "one two three");
+    assert_int_equal(fake_sessions(), 1); /* those of the rounds are gone */
+}
+
+static void stopped_or_empty_summary_changes_nothing(void **state) {
+    (void)state;
+    fill(LINE);
+    size_t n = chat_messages(chat)->n;
+    fake.summary_reply = "  ";
+    OK(chat_resolve(chat, OVERFLOW_SUMMARISE, &e));
+    fetch(is_idle);
+    assert_int_equal(seen.n[EV_FAILED], 1);
+    assert_int_equal(chat_messages(chat)->n, n);
+    fake.summary_reply = "never comes to its end";
+    fake.token_us = 20000;
+    fake.endless = true;
+    assert_int_equal(chat_regenerate(chat, last()->id, &e), ST_CONTEXT_FULL);
+    OK(chat_resolve(chat, OVERFLOW_SUMMARISE, &e));
+    chat_stop(chat);
+    fetch(is_idle);
+    assert_int_equal(seen.err.code, ST_CANCELLED);
+    assert_int_equal(chat_messages(chat)->n, n);
+}
+
+static void too_long_message_is_refused_with_numbers(void **state) {
+    (void)state;
+    char text[2001];
+    memset(text, 'x', 2000);
+    text[2000] = '\0';
+    assert_int_equal(chat_send(chat, text, &e), ST_LIMIT);
+    assert_non_null(strstr(e.msg, "2018 tokens"));
+    assert_non_null(strstr(e.msg, "holds 1200"));
+    assert_int_equal(chat_id(chat), 0); /* the text stays where it was typed */
+}
+
+static void context_that_fills_while_streaming_is_told(void **state) {
+    (void)state;
+    fake.endless = true;
+    turn("tell me everything");
+    assert_int_equal(seen.n[EV_DONE], 1);
+    assert_int_equal(seen.n[EV_CONTEXT_FULL], 1);
+    assert_string_equal(last()->finish, "length");
+    assert_int_equal(last()->state, MSG_COMPLETE);
+    clear_seen();
+    OK(chat_open(chat, 0, &e));
+    OK(chat_set(chat, "max_tokens", "5", &e));
+    turn("tell me little");
+    assert_string_equal(last()->finish, "length");
+    assert_int_equal(last()->completion_tok, 5);
+    assert_int_equal(seen.n[EV_CONTEXT_FULL], 0); /* that was the person's own limit */
+}
+
+static void template_without_system_role_gets_it_in_the_question(void **state) {
+    (void)state;
+    fake.no_system = true;
+    OK(chat_set_system(chat, "SYS", &e));
+    turn("hi");
+    assert_string_equal(fake_prompt(), "user: SYS\n\nhi\nassistant: ");
+}
+
+static void defaults_of_the_configuration_hold_for_new_ones(void **state) {
+    (void)state;
+    config.system = xstrdup("From the file.");
+    setting_set(&config.settings, setting_find("top_k"), "3", &e);
+    OK(chat_open(chat, 0, &e));
+    assert_string_equal(chat_system(chat), "From the file.");
+    assert_int_equal(chat_settings(chat)->sampling.top_k, 3);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define BARE(f) cmocka_unit_test_setup_teardown(f, setup_without_model, teardown)
+#define SMALL(f) cmocka_unit_test_setup_teardown(f, setup_small, teardown)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        T(turn_is_stored_with_all_its_figures),
+        T(new_conversation_has_no_row_before_its_first_message),
+        T(tokens_are_told_when_wanted),
+        BARE(message_is_kept_without_a_model),
+        T(empty_message_and_second_turn_are_refused),
+        T(stopped_reply_is_kept_and_marked),
+        T(failed_reply_is_kept_and_told),
+        T(streaming_reply_is_saved_within_250_ms),
+        T(failing_save_is_told_and_made_good),
+        T(second_turn_computes_only_what_is_new),
+        T(sessions_are_bounded),
+        T(opening_another_conversation_keeps_what_came),
+        T(closing_while_it_streams_keeps_what_came),
+        T(regenerate_and_edit_make_branches),
+        T(draft_is_kept_and_taken_back),
+        T(title_is_cut_between_words),
+        T(settings_belong_to_their_conversation),
+        T(other_process_is_seen_after_reload),
+        T(failed_load_leaves_the_old_model),
+        T(model_is_switched_between_turns),
+        T(newest_load_counts),
+        BARE(model_is_chosen_in_order),
+        SMALL(full_context_asks_and_drops),
+        SMALL(full_context_can_be_left_as_it_is),
+        SMALL(configured_drop_never_asks),
+        SMALL(configured_stop_stores_nothing),
+        SMALL(summary_replaces_older_turns),
+        SMALL(summary_reads_more_than_fits_in_rounds),
+        SMALL(stopped_or_empty_summary_changes_nothing),
+        SMALL(too_long_message_is_refused_with_numbers),
+        SMALL(context_that_fills_while_streaming_is_told),
+        T(template_without_system_role_gets_it_in_the_question),
+        T(defaults_of_the_configuration_hold_for_new_ones),
+    };
+    if (getenv("FILTER"))
+        cmocka_set_test_filter(getenv("FILTER"));
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
