@@ -13,12 +13,10 @@
 #include "engine/cpu/avx2_inline.h"
 #include <string.h>
 
-static void avx2_quantize(const float *x, int K, int8_t *q, float *scale, int32_t *bias) {
+static void avx2_quantize(const float *x, int K, int16_t *q, float *scale) {
     const __m256 no_sign = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
-    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     for (int k = 0; k < weight_pad_k(K); k += 64) {
         __m256 v[8], top = _mm256_setzero_ps();
-        __m256i r[8], sum = _mm256_setzero_si256();
         for (int i = 0; i < 8; i++) {
             int left = K - k - i * 8;
             v[i] = left > 0 ? _mm256_maskload_ps(x + k + i * 8, first8(left))
@@ -26,24 +24,14 @@ static void avx2_quantize(const float *x, int K, int8_t *q, float *scale, int32_
             top = _mm256_max_ps(top, _mm256_and_ps(v[i], no_sign));
         }
         float absmax = max8(top);
-        __m256 inv = _mm256_set1_ps(absmax > 1e-30f ? 127.0f / absmax : 0);
-        for (int i = 0; i < 8; i++) {
-            r[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inv));
-            sum = _mm256_add_epi32(sum, r[i]);
+        __m256 inv = _mm256_set1_ps(absmax > 1e-30f ? X_STEPS / absmax : 0);
+        for (int i = 0; i < 8; i += 2) { /* packing works within 128 bits: quarters 0 2 1 3 */
+            __m256i r0 = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inv));
+            __m256i r1 = _mm256_cvtps_epi32(_mm256_mul_ps(v[i + 1], inv));
+            __m256i r = _mm256_permute4x64_epi64(_mm256_packs_epi32(r0, r1), 0xd8);
+            _mm256_storeu_si256((__m256i *)(q + k + i * 8), r);
         }
-        for (int i = 0; i < 8;
-             i += 4) { /* packs work in 128-bit halves: put the fours in order */
-            __m256i b = _mm256_packs_epi16(_mm256_packs_epi32(r[i], r[i + 1]),
-                                           _mm256_packs_epi32(r[i + 2], r[i + 3]));
-            _mm256_storeu_si256((__m256i *)(q + k + i * 8),
-                                _mm256_permutevar8x32_epi32(b, order));
-        }
-        int32_t lanes[8], total = 0;
-        _mm256_storeu_si256((__m256i *)lanes, sum);
-        for (int i = 0; i < 8; i++)
-            total += lanes[i];
-        scale[k / 64] = absmax / 127;
-        bias[k / 64] = -128 * total;
+        scale[k / 64] = absmax / X_STEPS;
     }
 }
 

@@ -1,14 +1,15 @@
 /*
  * avx2_matmul.c - products with weights, AVX2. The formulas and the promise about bits are
- * those of avx512_int8.h.
+ * those of avx512_int16.h.
  *
- * A row tile is two halves of 8 rows. vpmaddubsw wants one unsigned operand and saturates at
- * 2^15: it gets |w| and the activation with w's sign (vpsignb), whose pair sums are at most 2 *
- * 127 * 127. The nibbles' |w| comes from a second table. Offset weights (w + 128) would save
- * the sign but overflow.
+ * A row tile is two halves of 8 rows, done one after the other. Bytes of 4 inputs x 8 rows
+ * become two vectors of int16, a with rows 0 1 4 5 and b with rows 2 3 6 7, each 4 inputs x 4
+ * rows (that is what unpacking within 128 bits gives). vpmaddwd leaves two int32 for a row, and
+ * one vphaddd a group puts the rows in order. A nibble's int16 is looked up as a low and a high
+ * byte.
  *
- * Few tokens (up to 4 at a time) unpack nibbles in registers; many run over a tile expanded to
- * signed bytes.
+ * Few tokens (up to 4 at a time) unpack weights in registers; many run over a half tile
+ * expanded to int16.
  */
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -20,22 +21,61 @@
 
 enum { BLOCK = 4, PANEL_FROM = 9 /* tokens */ };
 
+/* Where 8 inputs of 8 rows come from. */
+enum source { FROM_Q4, FROM_I8, FROM_PANEL };
+
 struct q4_decoder {
-    __m256i table, sizes, low; /* signed bytes, their absolute values, 15 */
+    __m256i low, high, nibble; /* bytes of the 16 int16 values; 15 */
     __m256 slope, base;
 };
 
 static struct q4_decoder q4_decoder(const struct weight *w) {
     static const float slopes[8] = {MAP_SLOPES}, bases[8] = {MAP_BASES};
-    int8_t bytes[16];
+    int16_t words[16];
+    uint8_t low[16], high[16];
     struct q4_decoder d;
-    q4_bytes(w, bytes);
-    d.table = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)bytes));
-    d.sizes = _mm256_abs_epi8(d.table);
-    d.low = _mm256_set1_epi8(15);
+    q4_words(w, words);
+    for (int i = 0; i < 16; i++) {
+        low[i] = (uint8_t)(words[i] & 255);
+        high[i] = (uint8_t)(words[i] >> 8 & 255);
+    }
+    d.low = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)low));
+    d.high = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)high));
+    d.nibble = _mm256_set1_epi8(15);
     d.slope = _mm256_loadu_ps(slopes);
     d.base = _mm256_loadu_ps(bases);
     return d;
+}
+
+static inline void q4_words8(const struct q4_decoder *d, __m256i nibbles, __m256i v[2]) {
+    __m256i lo = _mm256_shuffle_epi8(d->low, nibbles),
+            hi = _mm256_shuffle_epi8(d->high, nibbles);
+    v[0] = _mm256_unpacklo_epi8(lo, hi);
+    v[1] = _mm256_unpackhi_epi8(lo, hi);
+}
+
+/* v: a and b of the first 4 inputs, a and b of the next 4. */
+static inline __attribute__((always_inline)) void
+load8(const enum source from, const char *p, const struct q4_decoder *d, __m256i v[4]) {
+    if (from == FROM_Q4) {
+        __m256i two = _mm256_loadu_si256((const __m256i *)p);
+        q4_words8(d, _mm256_and_si256(two, d->nibble), v);
+        q4_words8(d, _mm256_and_si256(_mm256_srli_epi16(two, 4), d->nibble), v + 2);
+    } else if (from == FROM_I8) {
+        for (int i = 0; i < 2; i++) {
+            __m256i b = _mm256_loadu_si256((const __m256i *)(p + i * 64));
+            v[2 * i] = _mm256_srai_epi16(_mm256_unpacklo_epi8(b, b), 8);
+            v[2 * i + 1] = _mm256_srai_epi16(_mm256_unpackhi_epi8(b, b), 8);
+        }
+    } else {
+        for (int i = 0; i < 4; i++)
+            v[i] = _mm256_load_si256((const __m256i *)(p + i * 32));
+    }
+}
+
+/* Bytes from 8 inputs to the next 8. */
+static inline size_t step8(const enum source from) {
+    return from == FROM_Q4 ? 64 : 128;
 }
 
 /* 8 scales, divided by the steps of the table. The level is the exponent of a as a float. */
@@ -55,15 +95,14 @@ static inline __m256 q4_scales(const struct q4_decoder *d, const uint8_t *code, 
     return _mm256_mul_ps(v, _mm256_set1_ps(1.0f / Q4_STEPS));
 }
 
-static inline __m256i bcast4(const int8_t *q) {
-    int32_t four;
-    memcpy(&four, q, 4);
-    return _mm256_set1_epi32(four);
+static inline __m256i bcast4(const int16_t *q) {
+    int64_t four;
+    memcpy(&four, q, sizeof four);
+    return _mm256_set1_epi64x(four);
 }
 
-static inline __m256i dot4(__m256i acc, __m256i w, __m256i size, __m256i q) {
-    __m256i pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(q, w));
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+static inline __m256i dot2(__m256i acc, __m256i w, __m256i q) {
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(w, q));
 }
 
 static inline __m256 add_group(__m256 sum, __m256i dots, __m256 ws, float xs) {
@@ -84,174 +123,108 @@ static inline int half_rows(const struct weight *w, int tile, int h) {
     return w->N - tile * 16 - h * 8;
 }
 
-/* Half h of a row tile, NT tokens from t on; Q4 or I8. */
-static inline __attribute__((always_inline)) void
-few_block(const struct cpu_input *in, const struct weight *w, const struct q4_decoder *d,
-          int tile, int h, int t, const int NT, const bool q4, float *y, size_t ldy, bool add) {
-    size_t Kp = (size_t)w->Kp, G = Kp / 64;
-    const int8_t *p = (const int8_t *)w->data + (size_t)tile * Kp * (q4 ? 8 : 16) + h * 32;
-    const int8_t *q = in->q + (size_t)t * Kp;
-    const float *xs = in->scale + (size_t)t * G;
-    __m256 sum[BLOCK], absmax2 = _mm256_setzero_ps(), offset = _mm256_set1_ps(w->offset);
-    float a2[16];
-    int end = 0;
-#pragma GCC unroll 4
-    for (int i = 0; i < NT; i++)
-        sum[i] = _mm256_setzero_ps();
-    for (int g = 0; g < (int)G; g++, q += 64) {
-        size_t at = ((size_t)tile * G + (size_t)g) * 16 + (size_t)h * 8;
-        __m256i acc[BLOCK];
-        __m256 ws;
-        if (q4 && g == end) {
-            q4_absmax2(w, tile, g, a2, &end);
-            absmax2 = _mm256_loadu_ps(a2 + h * 8);
-        }
-        ws = q4 ? q4_scales(d, w->code + at, absmax2, offset) : _mm256_loadu_ps(w->scale + at);
-#pragma GCC unroll 4
-        for (int i = 0; i < NT; i++)
-            acc[i] = _mm256_setzero_si256();
-        for (int b = 0; b < (q4 ? 8 : 16); b++, p += 64) {
-            __m256i v = _mm256_loadu_si256((const __m256i *)p);
-            if (!q4) {
-                __m256i size = _mm256_abs_epi8(v);
-#pragma GCC unroll 4
-                for (int i = 0; i < NT; i++)
-                    acc[i] = dot4(acc[i], v, size, bcast4(q + (size_t)i * Kp + b * 4));
-                continue;
-            }
-            __m256i lo = _mm256_and_si256(v, d->low);
-            __m256i hi = _mm256_and_si256(_mm256_srli_epi16(v, 4), d->low);
-            __m256i wl = _mm256_shuffle_epi8(d->table, lo),
-                    sl = _mm256_shuffle_epi8(d->sizes, lo);
-            __m256i wh = _mm256_shuffle_epi8(d->table, hi),
-                    sh = _mm256_shuffle_epi8(d->sizes, hi);
-#pragma GCC unroll 4
-            for (int i = 0; i < NT; i++) {
-                const int8_t *qi = q + (size_t)i * Kp + b * 8;
-                acc[i] = dot4(dot4(acc[i], wl, sl, bcast4(qi)), wh, sh, bcast4(qi + 4));
-            }
-        }
-#pragma GCC unroll 4
-        for (int i = 0; i < NT; i++)
-            sum[i] = add_group(sum[i], acc[i], ws, xs[(size_t)i * G + (size_t)g]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < NT; i++)
-        put_rows(y + (size_t)(t + i) * ldy + h * 8, sum[i], half_rows(w, tile, h), add);
-}
-
-#define FEW_CASES(q4)                                                                          \
-    switch (n) {                                                                               \
-    case 1:                                                                                    \
-        few_block(in, w, d, tile, h, t, 1, q4, y, ldy, add);                                   \
-        break;                                                                                 \
-    case 2:                                                                                    \
-        few_block(in, w, d, tile, h, t, 2, q4, y, ldy, add);                                   \
-        break;                                                                                 \
-    case 3:                                                                                    \
-        few_block(in, w, d, tile, h, t, 3, q4, y, ldy, add);                                   \
-        break;                                                                                 \
-    default:                                                                                   \
-        few_block(in, w, d, tile, h, t, 4, q4, y, ldy, add);                                   \
-    }
-
-static void few_tokens(const struct cpu_input *in, const struct weight *w,
-                       const struct q4_decoder *d, int tile, float *y, size_t ldy, bool add) {
-    for (int h = 0; h < 2; h++)
-        for (int t = 0; t < in->T; t += BLOCK) {
-            int n = in->T - t;
-            if (w->type == WEIGHT_Q4)
-                FEW_CASES(true)
-            else
-                FEW_CASES(false)
-        }
-}
-
-/* A Q4 tile as signed bytes [Kp/4, 16, 4] and scales [G, 16]. */
-static void expand_q4(const struct weight *w, const struct q4_decoder *d, int tile,
-                      int8_t *bytes, float *scales) {
-    size_t Kp = (size_t)w->Kp, G = Kp / 64;
-    const uint8_t *p = (const uint8_t *)w->data + (size_t)tile * Kp * 8;
-    for (size_t i = 0; i < Kp / 8; i++)
-        for (size_t h = 0; h < 64; h += 32) {
-            __m256i v = _mm256_loadu_si256((const __m256i *)(p + i * 64 + h));
-            __m256i lo = _mm256_and_si256(v, d->low);
-            __m256i hi = _mm256_and_si256(_mm256_srli_epi16(v, 4), d->low);
-            _mm256_storeu_si256((__m256i *)(bytes + i * 128 + h),
-                                _mm256_shuffle_epi8(d->table, lo));
-            _mm256_storeu_si256((__m256i *)(bytes + i * 128 + 64 + h),
-                                _mm256_shuffle_epi8(d->table, hi));
-        }
+/* The scales of half h of a tile, [G, 8]. */
+static void half_scales(const struct weight *w, const struct q4_decoder *d, int tile, int h,
+                        float *out) {
+    size_t G = (size_t)w->Kp / 64;
     int end = 0;
     float a2[16];
     for (int g = 0; g < (int)G; g++) {
+        size_t at = ((size_t)tile * G + (size_t)g) * 16 + (size_t)h * 8;
+        if (w->type == WEIGHT_I8) {
+            memcpy(out + g * 8, w->scale + at, 8 * sizeof *out);
+            continue;
+        }
         if (g == end)
             q4_absmax2(w, tile, g, a2, &end);
-        for (size_t h = 0; h < 16; h += 8)
-            _mm256_storeu_ps(scales + (size_t)g * 16 + h,
-                             q4_scales(d, w->code + ((size_t)tile * G + (size_t)g) * 16 + h,
-                                       _mm256_loadu_ps(a2 + h), _mm256_set1_ps(w->offset)));
+        _mm256_storeu_ps(out + g * 8, q4_scales(d, w->code + at, _mm256_loadu_ps(a2 + h * 8),
+                                                _mm256_set1_ps(w->offset)));
     }
 }
 
-/* A tile of signed bytes times NT tokens from t on. */
+/* 8 rows, of which n_row exist, times NT tokens from t on; p: their weights, scales [G, 8]. */
 static inline __attribute__((always_inline)) void
-panel_block(const struct cpu_input *in, const struct weight *w, int tile, const int8_t *bytes,
-            const float *scales, int t, const int NT, float *y, size_t ldy, bool add) {
-    size_t Kp = (size_t)w->Kp, G = Kp / 64;
-    const int8_t *q = in->q + (size_t)t * Kp;
+block(const struct cpu_input *in, const enum source from, const char *p,
+      const struct q4_decoder *d, const float *scales, size_t Kp, int t, const int NT,
+      int n_row, float *y, size_t ldy, bool add) {
+    size_t G = Kp / 64;
+    const int16_t *q = in->q + (size_t)t * Kp;
     const float *xs = in->scale + (size_t)t * G;
-    __m256 sum[BLOCK][2];
+    __m256 sum[BLOCK];
 #pragma GCC unroll 4
     for (int i = 0; i < NT; i++)
-        sum[i][0] = sum[i][1] = _mm256_setzero_ps();
-    for (size_t g = 0; g < G; g++, q += 64) {
-        __m256i acc[BLOCK][2];
+        sum[i] = _mm256_setzero_ps();
+    for (size_t g = 0; g < G; g++) {
+        __m256i a[BLOCK], b[BLOCK];
 #pragma GCC unroll 4
         for (int i = 0; i < NT; i++)
-            acc[i][0] = acc[i][1] = _mm256_setzero_si256();
-        for (int k = 0; k < 64; k += 4, bytes += 64) {
-            __m256i v0 = _mm256_loadu_si256((const __m256i *)bytes);
-            __m256i v1 = _mm256_loadu_si256((const __m256i *)(bytes + 32));
-            __m256i s0 = _mm256_abs_epi8(v0), s1 = _mm256_abs_epi8(v1);
+            a[i] = b[i] = _mm256_setzero_si256();
+        for (int k = 0; k < 64; k += 8, q += 8, p += step8(from)) {
+            __m256i v[4];
+            load8(from, p, d, v);
 #pragma GCC unroll 4
             for (int i = 0; i < NT; i++) {
-                __m256i x = bcast4(q + (size_t)i * Kp + k);
-                acc[i][0] = dot4(acc[i][0], v0, s0, x);
-                acc[i][1] = dot4(acc[i][1], v1, s1, x);
+                __m256i x0 = bcast4(q + (size_t)i * Kp), x1 = bcast4(q + (size_t)i * Kp + 4);
+                a[i] = dot2(dot2(a[i], v[0], x0), v[2], x1);
+                b[i] = dot2(dot2(b[i], v[1], x0), v[3], x1);
             }
         }
-        __m256 w0 = _mm256_loadu_ps(scales + g * 16), w1 = _mm256_loadu_ps(scales + g * 16 + 8);
+        __m256 ws = _mm256_loadu_ps(scales + g * 8);
 #pragma GCC unroll 4
-        for (int i = 0; i < NT; i++) {
-            sum[i][0] = add_group(sum[i][0], acc[i][0], w0, xs[(size_t)i * G + g]);
-            sum[i][1] = add_group(sum[i][1], acc[i][1], w1, xs[(size_t)i * G + g]);
-        }
+        for (int i = 0; i < NT; i++)
+            sum[i] =
+                add_group(sum[i], _mm256_hadd_epi32(a[i], b[i]), ws, xs[(size_t)i * G + g]);
     }
 #pragma GCC unroll 4
-    for (int i = 0; i < NT; i++) {
-        put_rows(y + (size_t)(t + i) * ldy, sum[i][0], half_rows(w, tile, 0), add);
-        put_rows(y + (size_t)(t + i) * ldy + 8, sum[i][1], half_rows(w, tile, 1), add);
-    }
+    for (int i = 0; i < NT; i++)
+        put_rows(y + (size_t)(t + i) * ldy, sum[i], n_row, add);
 }
 
-static void many_tokens(const struct cpu_input *in, const struct weight *w,
-                        const struct q4_decoder *d, int tile, float *y, size_t ldy, bool add,
-                        int8_t *scratch) {
-    size_t Kp = (size_t)w->Kp;
-    const int8_t *bytes = (const int8_t *)w->data + (size_t)tile * Kp * 16;
-    const float *scales = w->scale + (size_t)tile * (Kp / 64) * 16;
-    if (w->type == WEIGHT_Q4) {
-        float *to = (float *)(void *)(scratch + Kp * 16);
-        expand_q4(w, d, tile, scratch, to);
-        bytes = scratch;
-        scales = to;
+#define BLOCK_CASE(from, NT)                                                                   \
+    case NT:                                                                                   \
+        block(in, from, p, d, scales, Kp, t, NT, n_row, y, ldy, add);                          \
+        break
+#define BLOCK_CASES(from)                                                                      \
+    switch (n) {                                                                               \
+        BLOCK_CASE(from, 1);                                                                   \
+        BLOCK_CASE(from, 2);                                                                   \
+        BLOCK_CASE(from, 3);                                                                   \
+        BLOCK_CASE(from, 4);                                                                   \
     }
-    int t = 0;
-    for (; t + 4 <= in->T; t += 4)
-        panel_block(in, w, tile, bytes, scales, t, 4, y, ldy, add);
-    for (; t < in->T; t++)
-        panel_block(in, w, tile, bytes, scales, t, 1, y, ldy, add);
+
+/* Half h of a tile for all tokens. scratch: [Kp, 8] int16 and then [G, 8] scales. */
+static void half_tile(const struct cpu_input *in, const struct weight *w,
+                      const struct q4_decoder *d, int tile, int h, float *y, size_t ldy,
+                      bool add, char *scratch) {
+    size_t Kp = (size_t)w->Kp;
+    enum source from = w->type == WEIGHT_Q4 ? FROM_Q4 : FROM_I8;
+    const char *p =
+        (const char *)w->data + (size_t)tile * Kp * (from == FROM_Q4 ? 8 : 16) + h * 32;
+    float *scales = (float *)(void *)(scratch + Kp * 16);
+    int n_row = w->N - tile * 16 - h * 8;
+    half_scales(w, d, tile, h, scales);
+    if (in->T >= PANEL_FROM) {
+        for (size_t i = 0; i < Kp / 8; i++, p += step8(from)) {
+            __m256i v[4];
+            if (from == FROM_Q4)
+                load8(FROM_Q4, p, d, v);
+            else
+                load8(FROM_I8, p, d, v);
+            for (size_t j = 0; j < 4; j++)
+                _mm256_store_si256((__m256i *)(scratch + i * 128 + j * 32), v[j]);
+        }
+        p = scratch;
+        from = FROM_PANEL;
+    }
+    for (int t = 0; t < in->T; t += BLOCK) {
+        int n = in->T - t < BLOCK ? in->T - t : BLOCK;
+        if (from == FROM_PANEL)
+            BLOCK_CASES(FROM_PANEL)
+        else if (from == FROM_Q4)
+            BLOCK_CASES(FROM_Q4)
+        else
+            BLOCK_CASES(FROM_I8)
+    }
 }
 
 /* F32 and BF16: NP tiles, NT tokens; one accumulator for each output, k ascending. */
@@ -320,11 +293,8 @@ void avx2_matmul(const struct cpu_input *in, const struct weight *w, int tile, i
     struct q4_decoder d = {0};
     if (w->type == WEIGHT_Q4)
         d = q4_decoder(w);
-    for (int i = 0; i < n_tile; i++) {
-        if (in->T < PANEL_FROM)
-            few_tokens(in, w, &d, tile + i, y + i * 16, ldy, add);
-        else
-            many_tokens(in, w, &d, tile + i, y + i * 16, ldy, add, scratch);
-    }
+    for (int i = 0; i < n_tile; i++)
+        for (int h = 0; h < 2; h++)
+            half_tile(in, w, &d, tile + i, h, y + i * 16 + h * 8, ldy, add, scratch);
 }
 #endif

@@ -11,7 +11,7 @@
 
 #define DOT_VNNI 0
 #define MATMUL   plain_matmul
-#include "engine/cpu/avx512_int8.h"
+#include "engine/cpu/avx512_int16.h"
 
 /* The first n of 16 lanes. */
 static inline __mmask16 first(int n) {
@@ -34,7 +34,7 @@ static inline __m512 exp_ps(__m512 x) {
     return _mm512_scalef_ps(p, n);
 }
 
-void avx512_quantize(const float *x, int K, int8_t *q, float *scale, int32_t *bias) {
+void avx512_quantize(const float *x, int K, int16_t *q, float *scale) {
     for (int k = 0; k < weight_pad_k(K); k += 64) {
         __m512 v[4], top = _mm512_setzero_ps();
         for (int i = 0; i < 4; i++) {
@@ -43,15 +43,13 @@ void avx512_quantize(const float *x, int K, int8_t *q, float *scale, int32_t *bi
             top = _mm512_max_ps(top, _mm512_abs_ps(v[i]));
         }
         float absmax = _mm512_reduce_max_ps(top);
-        __m512 inv = _mm512_set1_ps(absmax > 1e-30f ? 127.0f / absmax : 0);
-        __m512i sum = _mm512_setzero_si512();
+        __m512 inv = _mm512_set1_ps(absmax > 1e-30f ? X_STEPS / absmax : 0);
         for (int i = 0; i < 4; i++) {
             __m512i r = _mm512_cvtps_epi32(_mm512_mul_ps(v[i], inv));
-            sum = _mm512_add_epi32(sum, r);
-            _mm_storeu_si128((__m128i *)(q + k + i * 16), _mm512_cvtsepi32_epi8(r));
+            r = _mm512_shuffle_epi32(r, _MM_PERM_DBCA); /* pairs (0, 2), (1, 3) */
+            _mm256_storeu_si256((__m256i *)(q + k + i * 16), _mm512_cvtepi32_epi16(r));
         }
-        scale[k / 64] = absmax / 127;
-        bias[k / 64] = -128 * _mm512_reduce_add_epi32(sum);
+        scale[k / 64] = absmax / X_STEPS;
     }
 }
 

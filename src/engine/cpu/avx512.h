@@ -6,7 +6,7 @@
 
 #include "engine/cpu/cpu.h"
 
-void avx512_quantize(const float *x, int K, int8_t *q, float *scale, int32_t *bias);
+void avx512_quantize(const float *x, int K, int16_t *q, float *scale);
 void avx512_norm(const float *x, const float *g, float eps, int K, float *y);
 void avx512_rope(float *x, const float *c, const float *s, int n);
 void avx512_act(const float *g, const float *u, int n, float *y);

@@ -8,7 +8,7 @@
 
 #define DOT_VNNI 1
 #define MATMUL   vnni_matmul
-#include "engine/cpu/avx512_int8.h"
+#include "engine/cpu/avx512_int16.h"
 
 const struct cpu_kernels cpu_avx512_vnni = {
     .name = "avx512",

@@ -49,9 +49,8 @@ struct cpu {
     struct backend_limits lim;
     const struct step *step;
     struct thread_scratch *scratch; /* [threads] */
-    int8_t *q;                      /* [max_tok, Kp] */
+    int16_t *q;                     /* [max_tok, Kp] */
     float *scale;                   /* [max_tok, Kp/64] */
-    int32_t *bias;                  /* the same */
     int32_t *block, *slot;          /* [max_tok] where a token's KV goes */
     struct att_tile *tiles;         /* of the step */
     int n_tile;
@@ -115,7 +114,7 @@ static enum status cpu_bind_vec(struct backend *be, const float *host, int n, co
 
 size_t cpu_scratch_bytes(int max_k) {
     size_t Kp = (size_t)weight_pad_k(max_k);
-    size_t panel = CPU_PANEL_TILES * (Kp * 16 + Kp / 64 * 16 * sizeof(float));
+    size_t panel = CPU_PANEL_TILES * (Kp * 32 + Kp / 64 * 16 * sizeof(float));
     size_t ref = Kp * 16 * sizeof(float);
     return panel > ref ? panel : ref;
 }
@@ -160,9 +159,8 @@ static enum status cpu_reserve(struct backend *be, const struct backend_limits *
     size_t T = (size_t)lim->max_tok, Kp = (size_t)weight_pad_k(lim->max_k);
     size_t row = (size_t)lim->head_dim + 2;
     if (c->k->quantize) {
-        c->q = take(c, T, Kp, &failed);
+        c->q = take(c, T, Kp * sizeof *c->q, &failed);
         c->scale = take(c, T, Kp / 64 * sizeof(float), &failed);
-        c->bias = take(c, T, Kp / 64 * sizeof(int32_t), &failed);
     }
     c->block = take(c, T, sizeof *c->block, &failed);
     c->slot = take(c, T, sizeof *c->slot, &failed);
@@ -291,18 +289,18 @@ static void cpu_select(struct backend *be, const float *x, const int32_t *rows, 
 
 struct mm_loop {
     struct cpu *c;
-    struct cpu_input f32, i8; /* the input, without and with q */
+    struct cpu_input f32, i16; /* the input, without and with q */
     const struct matmul_out *out;
     int n_out, tiles; /* row tiles of an item */
     bool add, gated;  /* gated: y = act(gate) * out[1], see cpu_ffn() */
 };
 
-static bool wants_int8(const struct cpu *c, const struct weight *w) {
+static bool wants_int(const struct cpu *c, const struct weight *w) {
     return c->k->quantize && (w->type == WEIGHT_I8 || w->type == WEIGHT_Q4);
 }
 
 static const struct cpu_input *input_for(const struct mm_loop *l, const struct weight *w) {
-    return wants_int8(l->c, w) ? &l->i8 : &l->f32;
+    return wants_int(l->c, w) ? &l->i16 : &l->f32;
 }
 
 static void quantize_rows(struct cpu *c, const void *arg, int t, int end) {
@@ -310,7 +308,7 @@ static void quantize_rows(struct cpu *c, const void *arg, int t, int end) {
     size_t Kp = (size_t)weight_pad_k(in->K), G = Kp / 64;
     for (; t < end; t++)
         c->k->quantize(in->x + (size_t)t * in->ldx, in->K, c->q + (size_t)t * Kp,
-                       c->scale + (size_t)t * G, c->bias + (size_t)t * G);
+                       c->scale + (size_t)t * G);
 }
 
 static void mm_item(void *ctx, int item, int thread) {
@@ -351,20 +349,19 @@ static void run_matmul(struct cpu *c, const float *x, int T, int K,
                        const struct matmul_out *out, int n_out, bool add, bool gated) {
     struct mm_loop l = {.c = c, .out = out, .n_out = n_out, .add = add, .gated = gated};
     l.f32 = (struct cpu_input){.x = x, .ldx = (size_t)weight_pad_k(K), .T = T, .K = K};
-    l.i8 = l.f32;
-    l.i8.q = c->q;
-    l.i8.scale = c->scale;
-    l.i8.bias = c->bias;
+    l.i16 = l.f32;
+    l.i16.q = c->q;
+    l.i16.scale = c->scale;
     int tiles = 0, n_item = 0;
-    bool int8 = false;
+    bool quant = false;
     for (int i = 0; i < n_out; i++) {
         assert(out[i].w->K == K && T <= c->lim.max_tok && K <= c->lim.max_k);
         tiles += out[i].w->Np / 16;
-        int8 = int8 || wants_int8(c, out[i].w);
+        quant = quant || wants_int(c, out[i].w);
     }
     if (T == 0)
         return;
-    if (int8)
+    if (quant)
         for_rows(c, T, quantize_rows, &l.f32);
     l.tiles = tiles / (4 * c->be.threads);
     l.tiles = l.tiles < 1 ? 1 : l.tiles > MAX_TILES ? MAX_TILES : l.tiles;

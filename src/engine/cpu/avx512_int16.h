@@ -1,0 +1,338 @@
+/*
+ * avx512_int16.h - Q4 and I8 weights times int16 activations; included by avx512_vnni.c and
+ * avx512.c, which define DOT_VNNI as 1 or 0, MATMUL as the function's name, and the target of
+ * the code.
+ *
+ *     y[t, n] (+)= sum over groups g of scale_w[n, g] * scale_x[t, g] * sum over 64 k of w16[n,
+ * k] * q[t, k]
+ *
+ * The inner sum is exact in int32; groups are added in ascending order with one fused
+ * multiply-add each, in every variant below, so the bits don't depend on the number of tokens.
+ *
+ * A 64-byte vector holds 2 inputs of 16 rows as int16, the 2 activations of a token are
+ * broadcast. Of 4 neighbouring inputs the pairs are (0, 2) and (1, 3): then a nibble or byte
+ * gets into its int16 by shifts alone. quantize() stores activations in this order. vpermw
+ * reads 5 index bits, so the table is in it twice and no nibble needs a mask.
+ *
+ * Few tokens: weights are unpacked in registers, once for up to 8 tokens; bound by reading
+ * weights for one token. Many tokens: two row tiles are expanded to int16 in scratch (L2), then
+ * blocks of 6 tokens x 2 tiles run over it: 12 integer and 12 float accumulators, bound by the
+ * dot products.
+ */
+#include "engine/cpu/avx512.h"
+#include "engine/cpu/simd.h"
+#include <string.h>
+
+enum { FEW = 8, BLOCK = 6, PANEL_FROM = 12 /* tokens */ };
+
+struct q4_decoder {
+    __m512i table; /* [32] int16: the 16 values twice */
+    __m512 slope, base;
+};
+
+static struct q4_decoder q4_decoder(const struct weight *w) {
+    int16_t words[32];
+    static const float slopes[8] = {MAP_SLOPES}, bases[8] = {MAP_BASES};
+    struct q4_decoder d;
+    q4_words(w, words);
+    memcpy(words + 16, words, 16 * sizeof *words);
+    d.table = _mm512_loadu_si512(words);
+    /* entry lzcnt(a) & 15: 15 .. 9 for i = 0 .. 6, 8 for a = 128, 0 for a = 0 */
+    float s[16] = {0}, b[16] = {0};
+    for (int i = 0; i < 8; i++) {
+        s[15 - i] = slopes[i];
+        b[15 - i] = bases[i];
+    }
+    d.slope = _mm512_loadu_ps(s);
+    d.base = _mm512_loadu_ps(b);
+    return d;
+}
+
+/* 8 inputs of 16 rows: pairs (0, 2), (1, 3), (4, 6), (5, 7). */
+static inline void q4_expand(const struct q4_decoder *d, const void *p, __m512i v[4]) {
+    __m512i two = _mm512_loadu_si512(p);
+    v[0] = _mm512_permutexvar_epi16(two, d->table);
+    v[1] = _mm512_permutexvar_epi16(_mm512_srli_epi16(two, 8), d->table);
+    v[2] = _mm512_permutexvar_epi16(_mm512_srli_epi16(two, 4), d->table);
+    v[3] = _mm512_permutexvar_epi16(_mm512_srli_epi16(two, 12), d->table);
+}
+
+/* 4 inputs of 16 rows: pairs (0, 2), (1, 3). */
+static inline void i8_expand(const void *p, __m512i v[2]) {
+    __m512i four = _mm512_loadu_si512(p);
+    v[0] = _mm512_srai_epi16(_mm512_slli_epi16(four, 8), 8);
+    v[1] = _mm512_srai_epi16(four, 8);
+}
+
+/* 16 scales, divided by the steps of the table. */
+static inline __m512 q4_scales(const struct q4_decoder *d, const uint8_t *code, __m512 absmax2,
+                               __m512 offset) {
+    __m512i c = _mm512_sub_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)code)),
+                                 _mm512_set1_epi32(127));
+    __m512i a = _mm512_abs_epi32(c), i = _mm512_lzcnt_epi32(a);
+    __m512 v = _mm512_fmadd_ps(_mm512_permutexvar_ps(i, d->slope), _mm512_cvtepi32_ps(a),
+                               _mm512_permutexvar_ps(i, d->base));
+    __m512i sign = _mm512_and_si512(c, _mm512_set1_epi32(INT32_MIN));
+    v = _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(v), sign));
+    v = _mm512_fmadd_ps(v, absmax2, offset);
+    return _mm512_mul_ps(v, _mm512_set1_ps(1.0f / Q4_STEPS));
+}
+
+static inline __m512i bcast2(const int16_t *q) {
+    int32_t two;
+    memcpy(&two, q, sizeof two);
+    return _mm512_set1_epi32(two);
+}
+
+/* acc + the two products of each row */
+static inline __m512i dot2(__m512i acc, __m512i w, __m512i q) {
+#if DOT_VNNI
+    return _mm512_dpwssd_epi32(acc, w, q);
+#else
+    return _mm512_add_epi32(acc, _mm512_madd_epi16(w, q));
+#endif
+}
+
+static inline __m512 add_group(__m512 sum, __m512i dots, __m512 ws, float xs) {
+    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), _mm512_mul_ps(ws, _mm512_set1_ps(xs)),
+                           sum);
+}
+
+static inline void put_rows(float *y, __m512 v, __mmask16 rows, bool add) {
+    if (add)
+        v = _mm512_add_ps(_mm512_maskz_loadu_ps(rows, y), v);
+    _mm512_mask_storeu_ps(y, rows, v);
+}
+
+static __mmask16 tile_rows(const struct weight *w, int tile) {
+    int n = w->N - tile * 16;
+    return n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1);
+}
+
+/* One row tile, NT tokens from t on. For one token the sum of a group runs in four chains. */
+static inline __attribute__((always_inline)) void
+few_block(const struct cpu_input *in, const struct weight *w, const struct q4_decoder *d,
+          int tile, int t, const int NT, const bool q4, float *y, size_t ldy, bool add) {
+    size_t Kp = (size_t)w->Kp, G = Kp / 64;
+    const uint8_t *p = (const uint8_t *)w->data + (size_t)tile * Kp * (q4 ? 8 : 16);
+    const int16_t *q = in->q + (size_t)t * Kp;
+    const float *xs = in->scale + (size_t)t * G;
+    __m512 sum[FEW], absmax2 = _mm512_setzero_ps(), offset = _mm512_set1_ps(w->offset);
+    float a2[16];
+    int end = 0;
+#pragma GCC unroll 8
+    for (int i = 0; i < NT; i++)
+        sum[i] = _mm512_setzero_ps();
+    for (int g = 0; g < (int)G; g++) {
+        size_t at = ((size_t)tile * G + (size_t)g) * 16;
+        if (q4 && g == end) {
+            q4_absmax2(w, tile, g, a2, &end);
+            absmax2 = _mm512_loadu_ps(a2);
+        }
+        __m512 ws =
+            q4 ? q4_scales(d, w->code + at, absmax2, offset) : _mm512_loadu_ps(w->scale + at);
+        __m512i acc[FEW], more[3];
+#pragma GCC unroll 8
+        for (int i = 0; i < NT; i++)
+            acc[i] = _mm512_setzero_si512();
+        more[0] = more[1] = more[2] = _mm512_setzero_si512();
+#pragma GCC unroll 8
+        for (int b = 0; b < 8; b++, q += 8) {
+            __m512i v[4];
+            if (q4) {
+                q4_expand(d, p, v);
+                p += 64;
+            } else {
+                i8_expand(p, v);
+                i8_expand(p + 64, v + 2);
+                p += 128;
+            }
+            if (NT == 1) {
+                acc[0] = dot2(acc[0], v[0], bcast2(q));
+                more[0] = dot2(more[0], v[1], bcast2(q + 2));
+                more[1] = dot2(more[1], v[2], bcast2(q + 4));
+                more[2] = dot2(more[2], v[3], bcast2(q + 6));
+                continue;
+            }
+#pragma GCC unroll 8
+            for (int i = 0; i < NT; i++) {
+                const int16_t *qi = q + (size_t)i * Kp;
+#pragma GCC unroll 4
+                for (int j = 0; j < 4; j++)
+                    acc[i] = dot2(acc[i], v[j], bcast2(qi + 2 * j));
+            }
+        }
+        if (NT == 1)
+            acc[0] = _mm512_add_epi32(_mm512_add_epi32(acc[0], more[0]),
+                                      _mm512_add_epi32(more[1], more[2]));
+#pragma GCC unroll 8
+        for (int i = 0; i < NT; i++)
+            sum[i] = add_group(sum[i], acc[i], ws, xs[(size_t)i * G + (size_t)g]);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < NT; i++)
+        put_rows(y + (size_t)(t + i) * ldy, sum[i], tile_rows(w, tile), add);
+}
+
+#define FEW_CASE(NT, q4)                                                                       \
+    case NT:                                                                                   \
+        few_block(in, w, d, tile, t, NT, q4, y, ldy, add);                                     \
+        break
+#define FEW_CASES(q4)                                                                          \
+    switch (n) {                                                                               \
+        FEW_CASE(1, q4);                                                                       \
+        FEW_CASE(2, q4);                                                                       \
+        FEW_CASE(3, q4);                                                                       \
+        FEW_CASE(4, q4);                                                                       \
+        FEW_CASE(5, q4);                                                                       \
+        FEW_CASE(6, q4);                                                                       \
+        FEW_CASE(7, q4);                                                                       \
+        FEW_CASE(8, q4);                                                                       \
+    }
+
+static void few_tokens(const struct cpu_input *in, const struct weight *w,
+                       const struct q4_decoder *d, int tile, float *y, size_t ldy, bool add) {
+    for (int t = 0; t < in->T; t += FEW) {
+        int n = in->T - t < FEW ? in->T - t : FEW;
+        if (w->type == WEIGHT_Q4)
+            FEW_CASES(true)
+        else
+            FEW_CASES(false)
+    }
+}
+
+/* Tile `which` of the NP of a panel: int16 [Kp/2, NP, 16, 2], scales [G, NP, 16]. */
+static void expand_tile(const struct weight *w, const struct q4_decoder *d, int tile, int NP,
+                        int which, char *words, float *scales) {
+    size_t Kp = (size_t)w->Kp, G = Kp / 64, step = (size_t)NP * 64;
+    const char *p = (const char *)w->data + (size_t)tile * Kp * (w->type == WEIGHT_Q4 ? 8 : 16);
+    char *to = words + which * 64;
+    int end = 0;
+    float a2[16];
+    for (size_t i = 0; i < Kp / 8; i++, to += 4 * step) {
+        __m512i v[4];
+        if (w->type == WEIGHT_Q4) {
+            q4_expand(d, p + i * 64, v);
+        } else {
+            i8_expand(p + i * 128, v);
+            i8_expand(p + i * 128 + 64, v + 2);
+        }
+        for (size_t j = 0; j < 4; j++)
+            _mm512_store_si512(to + j * step, v[j]);
+    }
+    for (int g = 0; g < (int)G; g++) {
+        size_t at = ((size_t)tile * G + (size_t)g) * 16;
+        float *s = scales + (g * NP + which) * 16;
+        if (w->type == WEIGHT_I8) {
+            memcpy(s, w->scale + at, 64);
+            continue;
+        }
+        if (g == end)
+            q4_absmax2(w, tile, g, a2, &end);
+        _mm512_store_ps(
+            s, q4_scales(d, w->code + at, _mm512_loadu_ps(a2), _mm512_set1_ps(w->offset)));
+    }
+}
+
+/* NP tiles of the panel times NT tokens from t on. */
+static inline __attribute__((always_inline)) void
+panel_block(const struct cpu_input *in, const char *words, const float *scales, size_t Kp,
+            int t, const int NP, const int NT, const __mmask16 *rows, float *y, size_t ldy,
+            bool add) {
+    size_t G = Kp / 64;
+    const int16_t *q = in->q + (size_t)t * Kp;
+    const float *xs = in->scale + (size_t)t * G;
+    __m512 sum[BLOCK][CPU_PANEL_TILES];
+#pragma GCC unroll 8
+    for (int i = 0; i < NT; i++)
+#pragma GCC unroll 2
+        for (int j = 0; j < NP; j++)
+            sum[i][j] = _mm512_setzero_ps();
+    for (size_t g = 0; g < G; g++) {
+        __m512i acc[BLOCK][CPU_PANEL_TILES];
+#pragma GCC unroll 8
+        for (int i = 0; i < NT; i++)
+#pragma GCC unroll 2
+            for (int j = 0; j < NP; j++)
+                acc[i][j] = _mm512_setzero_si512();
+#pragma GCC unroll 4
+        for (int k = 0; k < 64; k += 2, words += NP * 64) {
+            __m512i v[CPU_PANEL_TILES];
+#pragma GCC unroll 2
+            for (int j = 0; j < NP; j++)
+                v[j] = _mm512_load_si512(words + j * 64);
+#pragma GCC unroll 8
+            for (int i = 0; i < NT; i++) {
+                __m512i x = bcast2(q + (size_t)i * Kp + k);
+#pragma GCC unroll 2
+                for (int j = 0; j < NP; j++)
+                    acc[i][j] = dot2(acc[i][j], v[j], x);
+            }
+        }
+        q += 64;
+#pragma GCC unroll 2
+        for (int j = 0; j < NP; j++) {
+            __m512 ws = _mm512_load_ps(scales + (g * (size_t)NP + (size_t)j) * 16);
+#pragma GCC unroll 8
+            for (int i = 0; i < NT; i++)
+                sum[i][j] = add_group(sum[i][j], acc[i][j], ws, xs[(size_t)i * G + g]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < NT; i++)
+#pragma GCC unroll 2
+        for (int j = 0; j < NP; j++)
+            put_rows(y + (size_t)(t + i) * ldy + j * 16, sum[i][j], rows[j], add);
+}
+
+#define PANEL_CASE(NP, NT)                                                                     \
+    case NT:                                                                                   \
+        panel_block(in, words, scales, Kp, t, NP, NT, rows, y, ldy, add);                      \
+        break
+#define PANEL_CASES(NP)                                                                        \
+    switch (n) {                                                                               \
+        PANEL_CASE(NP, 1);                                                                     \
+        PANEL_CASE(NP, 2);                                                                     \
+        PANEL_CASE(NP, 3);                                                                     \
+        PANEL_CASE(NP, 4);                                                                     \
+        PANEL_CASE(NP, 5);                                                                     \
+        PANEL_CASE(NP, 6);                                                                     \
+    }
+
+static void many_tokens(const struct cpu_input *in, const struct weight *w,
+                        const struct q4_decoder *d, int tile, int NP, float *y, size_t ldy,
+                        bool add, char *words) {
+    size_t Kp = (size_t)w->Kp;
+    float *scales = (float *)(void *)(words + (size_t)NP * Kp * 32);
+    __mmask16 rows[CPU_PANEL_TILES];
+    for (int j = 0; j < NP; j++) {
+        expand_tile(w, d, tile + j, NP, j, words, scales);
+        rows[j] = tile_rows(w, tile + j);
+    }
+    for (int t = 0; t < in->T; t += BLOCK) {
+        int n = in->T - t < BLOCK ? in->T - t : BLOCK;
+        if (NP == 2)
+            PANEL_CASES(2)
+        else
+            PANEL_CASES(1)
+    }
+}
+
+static void MATMUL(const struct cpu_input *in, const struct weight *w, int tile, int n_tile,
+                   float *y, size_t ldy, bool add, void *scratch) {
+    if (w->type == WEIGHT_F32 || w->type == WEIGHT_BF16) {
+        avx512_matmul_float(in, w, tile, n_tile, y, ldy, add);
+        return;
+    }
+    struct q4_decoder d = {0};
+    if (w->type == WEIGHT_Q4)
+        d = q4_decoder(w);
+    int step = in->T < PANEL_FROM ? 1 : CPU_PANEL_TILES;
+    for (int i = 0; i < n_tile; i += step) {
+        int NP = n_tile - i < step ? n_tile - i : step;
+        if (in->T < PANEL_FROM)
+            few_tokens(in, w, &d, tile + i, y + i * 16, ldy, add);
+        else
+            many_tokens(in, w, &d, tile + i, NP, y + i * 16, ldy, add, scratch);
+    }
+}
