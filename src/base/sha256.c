@@ -27,8 +27,21 @@ static uint32_t rotr(uint32_t x, int n) {
     return x >> n | x << (32 - n);
 }
 
+/* Round t + i: what the specification calls a lies in v[-i mod 8], so no round moves the other
+ * seven. */
+#define V(n, i) v[((n) - (i)) & 7]
+#define ROUND(i)                                                                               \
+    do {                                                                                       \
+        uint32_t a_ = V(0, i), e_ = V(4, i);                                                   \
+        uint32_t t1_ = V(7, i) + (rotr(e_, 6) ^ rotr(e_, 11) ^ rotr(e_, 25)) +                 \
+                       ((e_ & V(5, i)) ^ (~e_ & V(6, i))) + K[t + i] + w[t + i];               \
+        V(3, i) += t1_;                                                                        \
+        V(7, i) = t1_ + (rotr(a_, 2) ^ rotr(a_, 13) ^ rotr(a_, 22)) +                          \
+                  ((a_ & V(1, i)) ^ (a_ & V(2, i)) ^ (V(1, i) & V(2, i)));                     \
+    } while (0)
+
 static void add_block(struct sha256 *s, const unsigned char *p) {
-    uint32_t w[64], v[8];
+    uint32_t w[64], v[8]; /* v: a … h, turned by one place a round */
     for (int t = 0; t < 16; t++, p += 4)
         w[t] = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
     for (int t = 16; t < 64; t++) {
@@ -36,16 +49,16 @@ static void add_block(struct sha256 *s, const unsigned char *p) {
         w[t] = w[t - 16] + (rotr(a, 7) ^ rotr(a, 18) ^ a >> 3) + w[t - 7] +
                (rotr(b, 17) ^ rotr(b, 19) ^ b >> 10);
     }
-    memcpy(v, s->h, sizeof v); /* a … h */
-    for (int t = 0; t < 64; t++) {
-        uint32_t a = v[0], e = v[4];
-        uint32_t t1 = v[7] + (rotr(e, 6) ^ rotr(e, 11) ^ rotr(e, 25)) +
-                      ((e & v[5]) ^ (~e & v[6])) + K[t] + w[t];
-        uint32_t t2 = (rotr(a, 2) ^ rotr(a, 13) ^ rotr(a, 22)) +
-                      ((a & v[1]) ^ (a & v[2]) ^ (v[1] & v[2]));
-        memmove(v + 1, v, 7 * sizeof *v);
-        v[0] = t1 + t2;
-        v[4] += t1;
+    memcpy(v, s->h, sizeof v);
+    for (int t = 0; t < 64; t += 8) {
+        ROUND(0);
+        ROUND(1);
+        ROUND(2);
+        ROUND(3);
+        ROUND(4);
+        ROUND(5);
+        ROUND(6);
+        ROUND(7);
     }
     for (int i = 0; i < 8; i++)
         s->h[i] += v[i];

@@ -4,7 +4,8 @@
  * NF4 is that of QLoRA (Dettmers et al. 2023, arXiv:2305.14314) as bitsandbytes computes it on
  * a CPU: the results are bit-equal to its quantize_4bit(quant_type="nf4", blocksize=64,
  * compress_statistics=True) where K is a multiple of 64, codes, scale codes, second scales and
- * offset alike (tests/golden/quant). A K that is none: the last group of each row is filled up
+ * offset alike (tests/golden/quant), where PyTorch runs on one thread: it adds up more than 32768
+ * scales for their mean in an order that depends on its threads. A K that is none: the last group of each row is filled up
  * with zeros.
  *
  * Input is finite; the caller has checked (quant_finite()).
