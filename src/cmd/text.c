@@ -48,8 +48,9 @@ static enum status open_text(const char *name, struct text_model **out, struct e
     return st;
 }
 
-static enum status decode_ids(const struct text_model *t, const char *s, bool special,
-                              struct buf *out, struct err *err) {
+/* Ids separated by blanks, or a JSON list of them. */
+static enum status parse_ids(const struct text_model *t, const char *s, struct tok_list *out,
+                             struct err *err) {
     int n_vocab = text_n_vocab(t);
     for (int n = 1;; n++) {
         s += strspn(s, " \t\r\n,[]");
@@ -65,7 +66,7 @@ static enum status decode_ids(const struct text_model *t, const char *s, bool sp
             return err_set(err, ST_FORMAT,
                            "standard input: token id %lld is outside the vocabulary of %d", id,
                            n_vocab);
-        text_decode(t, (int32_t)id, special, out);
+        tok_list_add(out, (int32_t)id);
         s = end;
     }
 }
@@ -89,7 +90,8 @@ int cmd_tokenize(struct args *a) {
     if (arg_flag(a, "decode")) {
         if (strlen(buf_str(&in)) != in.len)
             TRY(err_set(&err, ST_FORMAT, "standard input: a NUL byte among token ids"));
-        TRY(decode_ids(t, buf_str(&in), arg_flag(a, "special"), &out, &err));
+        TRY(parse_ids(t, buf_str(&in), &ids, &err));
+        text_decode_all(t, ids.v, ids.n, arg_flag(a, "special"), &out);
         put_text(buf_str(&out), out.len);
     } else {
         size_t good = utf8_valid_prefix(buf_str(&in), in.len);
