@@ -243,7 +243,7 @@ static void pos_in_run(struct layout *l, const struct layout_run *r, int col, si
                        size_t *end) {
     *start = r->src;
     *end = r->src + r->src_len;
-    if (r->len != r->src_len)
+    if (r->whole)
         return;
     const char *p = layout_text(l, r);
     size_t at = 0;

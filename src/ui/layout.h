@@ -34,14 +34,14 @@ struct layout_run {
     uint32_t src, src_len; /* bytes of the source it shows; src_len 0: decoration */
     uint16_t style;
     uint16_t cells;
+    bool whole; /* stands for its source as a whole (a tab, an entity, a mended character); else
+                 * its text is the source's, byte for byte */
 };
-/* When len == src_len the text is the source's, byte for byte; else the run stands for its
- * source as a whole. */
 
 struct layout_line {
     uint32_t run, n_run; /* its runs, see layout_run() */
     uint32_t src,
-        src_end; /* the range of the source it came from; empty for blank and rule lines */
+        src_end; /* the range of the source it shows; empty for blank and rule lines */
     uint16_t cells;
     bool cont; /* goes on with the line before: the break is the screen's, not the text's */
     bool decoration; /* no source at all (blank line between blocks, fence, border) */

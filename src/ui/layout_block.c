@@ -193,9 +193,10 @@ void layout_add_row(struct layout *l, const struct layout_row *row, uint32_t *se
         const struct mdoc_seg *s = &d->seg[*seg];
         uint32_t a = s->off > row->a ? s->off : row->a,
                  b = s->off + s->len < row->b ? s->off + s->len : row->b;
-        bool verbatim = s->len == s->src_len;
+        bool verbatim = !s->whole && s->src_len > 0;
         add_run(l, s->style, d->text.p + a, b - a, text_cells(d->text.p + a, b - a),
                 s->src + (verbatim ? a - s->off : 0), verbatim ? b - a : s->src_len);
+        l->run[l->n_run - 1].whole = s->whole;
         if (s->off + s->len > row->b)
             break;
     }

@@ -28,6 +28,7 @@ struct mdoc_seg {
     uint32_t off, len;     /* in text */
     uint32_t src, src_len; /* in the source; src_len 0: added by us */
     uint16_t style;
+    bool whole; /* stands for its source as a whole; else it is the source's bytes, or ours */
 };
 
 struct mdoc_cont {

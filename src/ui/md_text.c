@@ -24,6 +24,13 @@ void mdoc_add_seg(struct mdoc *d, const char *text, size_t len, uint32_t src, si
     buf_add(&d->text, text, len);
 }
 
+/* Text of ours that stands for source bytes. */
+static void add_whole(struct mdoc *d, const char *text, size_t len, uint32_t src,
+                      size_t src_len, uint16_t style) {
+    mdoc_add_seg(d, text, len, src, src_len, style);
+    d->seg[d->n_seg - 1].whole = src_len > 0;
+}
+
 void mdoc_add_newline(struct parse *p) {
     buf_addc(&p->d->text, '\n');
     p->tab_at = p->d->text.len;
@@ -34,7 +41,7 @@ static void add_tab(struct parse *p, uint32_t src, size_t src_len, uint16_t styl
     struct buf *t = &p->d->text;
     size_t col = p->tab_col + utf8_cells(t->p + p->tab_at, t->len - p->tab_at);
     size_t n = TAB - col % TAB;
-    mdoc_add_seg(p->d, "    ", n, src, src_len, style);
+    add_whole(p->d, "    ", n, src, src_len, style);
     p->tab_at = t->len;
     p->tab_col = col + n;
 }
@@ -74,7 +81,7 @@ static void add_hostile(struct parse *p, const char *s, size_t len, bool known, 
             if (cp == '\t')
                 add_tab(p, at, known ? used : 0, style);
             else
-                mdoc_add_seg(p->d, safe.p, safe.len, at, known ? used : 0, style);
+                add_whole(p->d, safe.p, safe.len, at, known ? used : 0, style);
             done = i + used;
         }
         i += used;
@@ -153,7 +160,7 @@ void mdoc_add_entity(struct parse *p, const char *s, size_t len, uint16_t style)
     char raw[4];
     struct buf safe = {0};
     utf8_terminal_safe(&safe, raw, utf8_encode(cp, raw), false);
-    mdoc_add_seg(p->d, safe.p, safe.len, src, known ? len : 0, style);
+    add_whole(p->d, safe.p, safe.len, src, known ? len : 0, style);
     buf_release(&safe);
     if (known)
         p->last_src = src + (uint32_t)len;
@@ -164,10 +171,9 @@ void mdoc_add_entity(struct parse *p, const char *s, size_t len, uint16_t style)
 static void colour_part(struct mdoc *d, struct mdoc_seg s, uint32_t a, uint32_t z,
                         uint16_t style) {
     uint32_t from = s.off > a ? s.off : a, to = s.off + s.len < z ? s.off + s.len : z;
-    bool whole = s.src_len != 0 && s.src_len != s.len;
-    if (whole && from != s.off)
+    if (s.whole && from != s.off)
         return;
-    if (!whole) {
+    if (!s.whole) {
         s.src += s.src_len ? from - s.off : 0;
         s.src_len = s.src_len ? to - from : 0;
         s.off = from;
@@ -176,7 +182,7 @@ static void colour_part(struct mdoc *d, struct mdoc_seg s, uint32_t a, uint32_t 
     s.style = style;
     struct mdoc_seg *before = d->n_seg > 0 ? &d->seg[d->n_seg - 1] : NULL;
     if (before && before->style == style && before->off + before->len == s.off &&
-        before->len == before->src_len && s.len == s.src_len &&
+        before->whole == s.whole && !s.whole && (before->src_len > 0) == (s.src_len > 0) &&
         before->src + before->src_len == s.src) {
         before->len += s.len;
         before->src_len += s.src_len;

@@ -64,7 +64,7 @@ static void draw_run(const struct transcript *t, const struct tr_msg *m,
         drawn_add(d, style, text, r->len, r->cells);
         return;
     }
-    if (r->len != r->src_len) {
+    if (r->whole) {
         unsigned flags = 0;
         while (pos < end) {
             uint32_t next = end;
