@@ -51,7 +51,7 @@ static int drop_dir(void **state) {
 /* What is to differ from a right file. */
 struct tiny {
     const char *architecture, *scaling, *extra_tensor, *leave_out, *wide, *odd_type;
-    uint32_t kv_heads, rope_dim;
+    uint32_t kv_heads, rope_dim, parts;
     int head, freqs; /* 1: with output.weight, rope_freqs.weight */
     float first;     /* value of the first weight of token_embd */
 };
@@ -119,7 +119,8 @@ static void write_tiny(const struct tiny *t) {
         add_layer(&b, l);
     if (t->extra_tensor)
         add(&b, t->extra_tensor, EMBD, 0);
-    gb_head(&f, 3, b.n, 17);
+    gb_head(&f, 3, b.n, 18);
+    gb_kv_u32(&f, "split.count", t->parts);
     gb_kv_str(&f, "general.architecture", t->architecture);
     gb_kv_str(&f, "general.name", "Tiny");
     gb_kv_str(&f, "general.license", "mit");
@@ -325,6 +326,9 @@ static void wrong_sources_are_refused_by_name(void **state) {
     struct tiny t = right;
     t.architecture = "gpt2";
     source_refused(&t, ST_UNSUPPORTED, "architecture gpt2 is not supported; supported: llama");
+    t = right;
+    t.parts = 2;
+    source_refused(&t, ST_UNSUPPORTED, "one of 2 parts");
     t = right;
     t.scaling = "yarn";
     source_refused(&t, ST_UNSUPPORTED, "yarn");

@@ -328,7 +328,14 @@ static void job_release(struct job *j) {
 
 static enum status open_source(struct job *j, struct err *err) {
     struct gguf_str arch = {"", 0};
+    uint64_t parts = 1;
     CHECK(gguf_open(j->p->from, &j->g, err));
+    CHECK(gguf_get_u64(j->g, "split.count", false, &parts, err));
+    if (parts > 1)
+        return err_set(err, ST_UNSUPPORTED,
+                       "%s: one of %" PRIu64
+                       " parts of a split model, which is not supported; join them first",
+                       gguf_name(j->g), parts);
     CHECK(gguf_get_str(j->g, "general.architecture", true, &arch, err));
     char *name = xstrndup(arch.p, arch.len);
     enum status st = arch_find(name, gguf_name(j->g), &j->arch, err);
