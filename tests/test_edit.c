@@ -318,6 +318,83 @@ static void the_view_scrolls_with_the_cursor(void **state) {
     edit_free(e);
 }
 
+static void random_commands_keep_the_text_sound(void **state) {
+    (void)state;
+    static bool (*const all[])(struct edit *) = {edit_left,
+                                                 edit_right,
+                                                 edit_word_left,
+                                                 edit_word_right,
+                                                 edit_line_start,
+                                                 edit_line_end,
+                                                 edit_start,
+                                                 edit_end,
+                                                 edit_up,
+                                                 edit_down,
+                                                 edit_backspace,
+                                                 edit_delete,
+                                                 edit_kill_word_left,
+                                                 edit_kill_blank_left,
+                                                 edit_kill_word_right,
+                                                 edit_kill_to_start,
+                                                 edit_kill_to_end,
+                                                 edit_set_mark,
+                                                 edit_kill_region,
+                                                 edit_copy_region,
+                                                 edit_yank,
+                                                 edit_yank_pop,
+                                                 edit_transpose,
+                                                 edit_transpose_words,
+                                                 edit_upcase_word,
+                                                 edit_downcase_word,
+                                                 edit_capitalize_word,
+                                                 edit_undo,
+                                                 edit_redo,
+                                                 edit_paste_expand};
+    static const char *const texts[] = {"a",
+                                        " ",
+                                        "\n",
+                                        "\t",
+                                        "日本",
+                                        "e\xcc\x81",
+                                        "\xcc\x81",
+                                        "👨‍👩‍👧‍👦",
+                                        "\xf0\x9f\x87\xa9",
+                                        "word",
+                                        "\x1b",
+                                        "İ",
+                                        "\xff"};
+    unsigned rng = 5;
+    struct edit *e = edit_new();
+    struct edit_view v;
+    struct drawn d = {0};
+    for (int i = 0; i < 6000; i++) {
+        rng = rng * 1664525u + 1013904223u;
+        unsigned r = rng >> 8;
+        const char *text = texts[r / 7 % (sizeof texts / sizeof *texts)];
+        if (r % 3 == 0)
+            edit_insert(e, text, strlen(text));
+        else if (r % 97 == 1)
+            edit_paste(e, "1\n2\n3\n4\n5\n6\n7\n8\n9\n", 18);
+        else
+            all[r / 7 % (sizeof all / sizeof *all)](e);
+        if (i % 500 == 499)
+            edit_reset(e, "fresh");
+        int width = 4 + (int)(r % 30);
+        edit_layout(e, width, 5, &v);
+        assert_in_range(v.cur_row, 0, v.n - 1);
+        assert_in_range(v.cur_col, 0, width - 1);
+        for (int k = 0; k < v.n; k++) {
+            edit_row(e, v.top + k, &d);
+            assert_in_range(d.cells, 0, width);
+        }
+        char *now = edit_text(e);
+        assert_true(utf8_valid(now, strlen(now)));
+        free(now);
+    }
+    drawn_release(&d);
+    edit_free(e);
+}
+
 /* -- history -- */
 
 static void history_keeps_the_draft(void **state) {
@@ -404,6 +481,7 @@ int main(void) {
         cmocka_unit_test(a_killed_paste_can_be_yanked_after_a_reset),
         cmocka_unit_test(rows_wrap_and_the_cursor_has_a_cell),
         cmocka_unit_test(the_view_scrolls_with_the_cursor),
+        cmocka_unit_test(random_commands_keep_the_text_sound),
         cmocka_unit_test(history_keeps_the_draft),
         cmocka_unit_test(history_is_bounded),
         cmocka_unit_test(history_lives_in_a_private_file),

@@ -139,11 +139,11 @@ void edit_layout(struct edit *e, int width, int max_rows, struct edit_view *v) {
         e->top = cur - n + 1;
     if (e->top > rows - n)
         e->top = rows - n;
-    *v = (struct edit_view){.rows = rows,
-                            .top = e->top,
-                            .n = n,
-                            .cur_row = cur - e->top,
-                            .cur_col = col_of(e, (size_t)cur, e->cur)};
+    int col = col_of(e, (size_t)cur, e->cur);
+    if (col >= e->width) /* behind a blank in the free column */
+        col = e->width - 1;
+    *v = (struct edit_view){
+        .rows = rows, .top = e->top, .n = n, .cur_row = cur - e->top, .cur_col = col};
 }
 
 void edit_row(struct edit *e, int i, struct drawn *d) {
