@@ -12,7 +12,6 @@
 #include "ui/edit.h"
 #include "base/utf8.h"
 #include "ui/edit_impl.h"
-#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>

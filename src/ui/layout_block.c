@@ -11,7 +11,6 @@
  */
 #include "base/utf8.h"
 #include "ui/layout_impl.h"
-#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 

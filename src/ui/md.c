@@ -27,7 +27,6 @@
 #include "base/utf8.h"
 #include "ui/md_impl.h"
 #include "ui/style.h"
-#include <assert.h>
 #include <md4c.h>
 #include <stdio.h>
 #include <stdlib.h>

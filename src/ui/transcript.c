@@ -11,9 +11,7 @@
  * shows.
  */
 #include "ui/transcript.h"
-#include "base/utf8.h"
 #include "ui/transcript_impl.h"
-#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
