@@ -291,7 +291,7 @@ static void token(struct chat *c, const struct event *e) {
         chat_queue(c, EV_TOKEN, e->text, 0, 0, NULL, NULL);
         c->queue_last->ev.token = -1;
     }
-    save_streaming(c, false);
+    turn_save(c, false);
 }
 
 void turn_event(struct chat *c, struct event *takes_e) {
