@@ -3,6 +3,7 @@
  */
 #include "cmd/cmd.h"
 #include <locale.h>
+#include <signal.h>
 
 const struct command commands[] = {
     {"", "", "Chat with a language model in the terminal, or run one of the commands",
@@ -71,6 +72,7 @@ const struct command commands[] = {
 };
 
 int main(int argc, char **argv) {
+    signal(SIGXFSZ, SIG_IGN); /* a file-size limit is a failed write, not the end */
     setlocale(LC_ALL, "");
     setlocale(LC_NUMERIC, "C");
     return cmd_main(argc, argv);

@@ -122,7 +122,8 @@ void buf_addf(struct buf *b, const char *fmt, ...) {
     va_list ap, again;
     va_start(ap, fmt);
     va_copy(again, ap);
-    int n = vsnprintf(NULL, 0, fmt, ap);
+    char none[1];
+    int n = vsnprintf(none, sizeof none, fmt, ap);
     va_end(ap);
     assert(n >= 0);
     buf_reserve(b, (size_t)n);
