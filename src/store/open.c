@@ -204,6 +204,10 @@ const char *store_path(const struct store *s) {
     return s->path;
 }
 
+const char *store_library(void) {
+    return sqlite3_libversion();
+}
+
 enum status store_version(struct store *s, int64_t *version, struct err *err) {
     sqlite3_stmt *q;
     bool row;
