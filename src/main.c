@@ -5,7 +5,7 @@
 #include <locale.h>
 #include <signal.h>
 
-const struct command commands[] = {
+const struct command cmd_table[] = {
     {"", "", "Chat with a language model in the terminal, or run one of the commands",
      "Without a command the terminal interface opens. F1 there lists the keys.", 0, 0,
      CMD_CONFIG, ui_opts, cmd_ui},

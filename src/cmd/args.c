@@ -146,7 +146,7 @@ static enum status parse(struct args *a, int argc, char **argv, struct err *err)
 }
 
 static const struct command *find_command(const char *name) {
-    for (const struct command *c = commands; c->summary; c++)
+    for (const struct command *c = cmd_table; c->summary; c++)
         if (strcmp(c->name, name) == 0)
             return c;
     return NULL;
@@ -191,12 +191,12 @@ int cmd_main(int argc, char **argv) {
     } else if (strcmp(first, "--help") == 0 || strcmp(first, "-h") == 0) {
         help_overview(stdout);
         rc = 0;
-    } else if (c && c != commands) {
+    } else if (c && c != cmd_table) {
         rc = run_command(c, argc - 2, argv + 2);
     } else if (*first && first[0] != '-') {
         rc = failf(ST_USAGE, "unknown command \"%s\" (llmchat --help lists them)", first);
     } else {
-        rc = run_command(commands, argc - 1, argv + 1);
+        rc = run_command(cmd_table, argc - 1, argv + 1);
     }
     if (fflush(stdout) != 0 || ferror(stdout))
         rc = rc ? rc : failf(ST_IO, "can't write to standard output: %s", strerror(errno));

@@ -45,7 +45,7 @@ struct command {
     int (*run)(struct args *a);
 };
 extern const struct command
-    commands[]; /* main.c; the first is the interface, without a name; NULL summary ends */
+    cmd_table[]; /* main.c; the first is the interface, without a name; NULL summary ends */
 extern const struct opt common_opts[];
 
 struct args {

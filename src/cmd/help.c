@@ -109,16 +109,16 @@ void help_command(FILE *f, const struct command *c) {
         fputs("\nsettings:\n", f);
         print_settings(f);
     }
-    if (c == commands) {
+    if (c == cmd_table) {
         fputs("\ncommands:\n", f);
-        for (const struct command *k = commands + 1; k->summary; k++)
+        for (const struct command *k = cmd_table + 1; k->summary; k++)
             print_opt(f, k->name, k->summary);
         fputs("\nllmchat COMMAND --help says more about each.\n", f);
     }
 }
 
 void help_overview(FILE *f) {
-    help_command(f, commands);
+    help_command(f, cmd_table);
 }
 
 /* roff: backslashes, leading dots and dashes. */
@@ -154,7 +154,7 @@ static void man_opts(FILE *f, const struct opt *opts) {
 
 void help_man(FILE *f) {
     fputs(".SH COMMANDS\n", f);
-    for (const struct command *c = commands; c->summary; c++) {
+    for (const struct command *c = cmd_table; c->summary; c++) {
         fprintf(f, ".SS \"llmchat%s%s%s%s\"\n", *c->name ? " " : "", c->name,
                 *c->usage ? " " : "", c->usage);
         roff(f, c->summary);
@@ -201,12 +201,12 @@ static void completion_bash(FILE *f) {
           "_llmchat() {\n    local cur=${COMP_WORDS[COMP_CWORD]} cmd=${COMP_WORDS[1]} words=\n"
           "    if [ \"$COMP_CWORD\" -eq 1 ]; then\n        words=\"",
           f);
-    for (const struct command *c = commands + 1; c->summary; c++)
+    for (const struct command *c = cmd_table + 1; c->summary; c++)
         fprintf(f, "%s ", c->name);
     struct buf b = {0};
-    option_words(&b, commands);
+    option_words(&b, cmd_table);
     fprintf(f, "%s\"\n    else\n        case $cmd in\n", buf_str(&b));
-    for (const struct command *c = commands + 1; c->summary; c++) {
+    for (const struct command *c = cmd_table + 1; c->summary; c++) {
         buf_clear(&b);
         option_words(&b, c);
         fprintf(f, "        %s) words=\"%s%s\" ;;\n", c->name, buf_str(&b),
@@ -229,14 +229,14 @@ static void completion_zsh(FILE *f) {
     fputs("#compdef llmchat\n# made by `llmchat help --completion zsh`\n"
           "if (( CURRENT == 2 )); then\n    local -a cmds=(\n",
           f);
-    for (const struct command *c = commands + 1; c->summary; c++) {
+    for (const struct command *c = cmd_table + 1; c->summary; c++) {
         fprintf(f, "        '%s:", c->name);
         quoted(f, c->summary);
         fputs("'\n", f);
     }
     fputs("    )\n    _describe command cmds\n    return\nfi\ncase $words[2] in\n", f);
     struct buf b = {0};
-    for (const struct command *c = commands + 1; c->summary; c++) {
+    for (const struct command *c = cmd_table + 1; c->summary; c++) {
         buf_clear(&b);
         option_words(&b, c);
         fprintf(f, "    %s) compadd -- %s%s; _files ;;\n", c->name, buf_str(&b),
@@ -248,7 +248,7 @@ static void completion_zsh(FILE *f) {
 
 static void completion_fish(FILE *f) {
     fputs("# fish completion for llmchat, made by `llmchat help --completion fish`\n", f);
-    for (const struct command *c = commands + 1; c->summary; c++) {
+    for (const struct command *c = cmd_table + 1; c->summary; c++) {
         fprintf(f, "complete -c llmchat -n __fish_use_subcommand -f -a %s -d '", c->name);
         quoted(f, c->summary);
         fputs("'\n", f);
@@ -279,7 +279,7 @@ int cmd_help(struct args *a) {
     } else if (a->n_pos == 0) {
         help_overview(stdout);
     } else {
-        const struct command *c = commands + 1;
+        const struct command *c = cmd_table + 1;
         while (c->summary && strcmp(c->name, a->pos[0]) != 0)
             c++;
         if (!c->summary)
