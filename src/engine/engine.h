@@ -158,19 +158,23 @@ void session_cancel(struct session *s);
 enum status engine_logits(struct engine *e, const int32_t *tokens, int n_tok, int first,
                           float *out, struct err *err);
 
-/* For `doctor`: appends the processor's name and the features that choose the kernels; and the cores that this process
- * may use (affinity and container limits count). */
+/* For `doctor`: appends the processor's name and the features that choose the kernels; and the
+ * cores that this process may use (affinity and container limits count). */
 void engine_cpu_features(struct buf *out);
 int engine_usable_cores(void);
 
-/* Perplexity as llama.cpp's tool defines it: the tokens are cut into windows of ctx that don't overlap (a rest is
- * dropped), each starts from an empty context, the first token of each is the begin token where the model adds one, and the
- * positions ctx/2 .. ctx-2 are scored on their next token: exp of the mean of -log p. */
+/* Perplexity as llama.cpp's tool defines it: the tokens are cut into windows of ctx that don't
+ * overlap (a rest is dropped), each starts from an empty context, the first token of each is
+ * the begin token where the model adds one, and the positions ctx/2 .. ctx-2 are scored on
+ * their next token: exp of the mean of -log p. */
 struct eval_params {
     int ctx; /* tokens of a window, 4..ctx_tok; 0: 512, or ctx_tok when that is less */
-    const char *save_logits; /* or NULL: writes the log probabilities of the scored positions to this file */
-    const char *kl_base;     /* or NULL: compares with a file that save_logits wrote for the same tokens and ctx */
-    /* Windows; called about ten times a second, from the calling thread; false cancels. May be NULL. */
+    const char *save_logits; /* or NULL: writes the log probabilities of the scored positions to
+                                this file */
+    const char *kl_base; /* or NULL: compares with a file that save_logits wrote for the same
+                            tokens and ctx */
+    /* Windows; called about ten times a second, from the calling thread; false cancels. May be
+     * NULL. */
     bool (*progress)(void *user, int done, int total);
     void *user;
 };
@@ -183,10 +187,12 @@ struct eval_result {
     double kl;   /* mean of KL(base || this model), nats */
     double top1; /* share of positions where both find the same token best, 0..1 */
 };
-/* Blocking. ST_USAGE when there are fewer tokens than one window or ctx is out of range; ST_FORMAT when kl_base is not
- * such a file or was written for other tokens, another ctx or another vocabulary. */
+/* Blocking. ST_USAGE when there are fewer tokens than one window or ctx is out of range;
+ * ST_FORMAT when kl_base is not such a file or was written for other tokens, another ctx or
+ * another vocabulary. */
 enum status engine_perplexity(struct engine *e, const int32_t *tokens, size_t n_tok,
-                              const struct eval_params *p, struct eval_result *out, struct err *err);
+                              const struct eval_params *p, struct eval_result *out,
+                              struct err *err);
 
 /* The engine's own tokenizer and template, for text.h. */
 struct text_model;

@@ -46,7 +46,7 @@ struct sched {
     struct sampler_scratch *scratch;
 
     int max_tok;       /* of the graph */
-    int chunk_tok;     /* tokens to prefill in the next step */
+    int measured_tok;  /* largest batch so far; 0: none */
     double us_per_tok; /* 0: not measured */
     int32_t *tokens;   /* [max_tok] */
     float *logits;     /* [cap_logits, n_vocab] */
@@ -70,7 +70,6 @@ struct sched *sched_new(struct graph *graph, const struct text_model *text, int 
     s->max_tok = graph_max_tok(graph);
     s->max_active = s->max_tok / 2 < SCHED_MAX_ACTIVE ? s->max_tok / 2 : SCHED_MAX_ACTIVE;
     assert(s->max_active >= 1 && (ctx_tok + KV_BLOCK - 1) / KV_BLOCK <= n_block);
-    s->chunk_tok = 2 * KV_BLOCK;
     s->tokens = xcalloc((size_t)s->max_tok, sizeof *s->tokens);
     return s;
 }
@@ -237,9 +236,26 @@ static bool reserve(struct sched *s, struct task *t, int n_more) {
 
 /* ---- a step ---- */
 
+/* Tokens that may be prefilled in one step: as many as their time allows, at most twice as many
+ * as were measured last. */
+static int chunk_tok(const struct sched *s) {
+    bool alone = s->n_active + (s->evals && s->evals->running) == 1;
+    double fits = 2 * KV_BLOCK;
+    if (s->us_per_tok > 0)
+        fits = (alone ? SCHED_ALONE_US : SCHED_STEP_US) / s->us_per_tok;
+    else if (s->measured_tok)
+        fits = s->max_tok; /* too fast for the clock */
+    int most = s->measured_tok ? 2 * s->measured_tok : 2 * KV_BLOCK;
+    most = most < s->max_tok ? most : s->max_tok;
+    int n = fits < most ? (int)fits : most;
+    if (n > KV_BLOCK)
+        n -= n % KV_BLOCK;
+    return n > SCHED_MIN_CHUNK ? n : SCHED_MIN_CHUNK;
+}
+
 /* How many tokens each active task brings. */
 static void plan(const struct sched *s, int *n_tok) {
-    int n_prefill = 0, left = s->chunk_tok;
+    int n_prefill = 0, left = chunk_tok(s);
     for (int i = 0; i < s->n_active; i++) {
         n_tok[i] = 1;
         n_prefill += task_todo(s->active[i]) > 1;
@@ -260,7 +276,7 @@ static void plan(const struct sched *s, int *n_tok) {
     }
 }
 
-/* Learns what a token costs and sets the chunk for the next step. */
+/* Learns what a token costs. */
 static void learn(struct sched *s, int n_tok, int64_t us) {
     if (n_tok < SCHED_MIN_CHUNK)
         return;
@@ -268,12 +284,8 @@ static void learn(struct sched *s, int n_tok, int64_t us) {
     /* quick to believe a lower cost: the first steps wait for pages of the model to come in */
     bool lower = s->us_per_tok == 0 || cost < s->us_per_tok;
     s->us_per_tok = lower ? cost : (s->us_per_tok + cost) / 2;
-    double fits = s->us_per_tok > 0 ? SCHED_STEP_US / s->us_per_tok : s->max_tok;
-    int chunk = fits < s->chunk_tok * 2 ? (int)fits : s->chunk_tok * 2;
-    if (chunk > KV_BLOCK)
-        chunk -= chunk % KV_BLOCK;
-    chunk = chunk < s->max_tok ? chunk : s->max_tok;
-    s->chunk_tok = chunk > SCHED_MIN_CHUNK ? chunk : SCHED_MIN_CHUNK;
+    if (n_tok > s->measured_tok)
+        s->measured_tok = n_tok;
 }
 
 static enum status forward(struct sched *s, int n_seq, int n_tok, float *logits,
@@ -410,7 +422,7 @@ static void eval_step(struct sched *s) {
         e->running = true;
     }
     int n_more = e->n_tok - e->kv.n_tok;
-    n_more = n_more < s->chunk_tok ? n_more : s->chunk_tok;
+    n_more = n_more < chunk_tok(s) ? n_more : chunk_tok(s);
     int logits_from = e->first > e->kv.n_tok ? e->first : e->kv.n_tok;
     if (n_more > logits_from - e->kv.n_tok + SCHED_MAX_LOGITS)
         n_more = logits_from - e->kv.n_tok + SCHED_MAX_LOGITS;

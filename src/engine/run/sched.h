@@ -2,11 +2,12 @@
  * sched.h - which tokens are computed next.
  *
  * Each step is one batch of all active requests: those that decode bring one token each, those
- * that prefill share what a step may cost (about a tenth of a second, measured), so that a
- * cancel is seen and other sessions go on in that time. Requests become active in the order of
- * their submission as far as the KV pool has room. When the pool runs out, cached blocks go
- * first, then those of idle sessions, then the newest active request waits and computes its
- * blocks again later. A single request always fits. Used by the engine thread only.
+ * that prefill share what a step may cost (about a tenth of a second, measured; twice that for
+ * one alone), so that a cancel is seen and other sessions go on in that time. Requests become
+ * active in the order of their submission as far as the KV pool has room. When the pool runs
+ * out, cached blocks go first, then those of idle sessions, then the newest active request
+ * waits and computes its blocks again later. A single request always fits. Used by the engine
+ * thread only.
  */
 #ifndef LLMCHAT_ENGINE_RUN_SCHED_H
 #define LLMCHAT_ENGINE_RUN_SCHED_H
@@ -16,9 +17,10 @@
 #include "engine/run/task.h"
 
 enum {
-    SCHED_MAX_ACTIVE = 64,  /* requests in one batch */
-    SCHED_MAX_LOGITS = 64,  /* rows of logits in one batch: what a graph is opened with */
-    SCHED_STEP_US = 100000, /* what a step with prefill may cost */
+    SCHED_MAX_ACTIVE = 64,   /* requests in one batch */
+    SCHED_MAX_LOGITS = 64,   /* rows of logits in one batch: what a graph is opened with */
+    SCHED_STEP_US = 100000,  /* what a step with prefill may cost while others share it */
+    SCHED_ALONE_US = 200000, /* and when only one request waits for it */
     SCHED_MIN_CHUNK = 8,
 };
 
