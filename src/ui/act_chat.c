@@ -1,8 +1,9 @@
 /*
  * act_chat.c - commands on conversations and turns.
  *
- * What a turn can answer at once is the same for sending, regenerating and editing, so one function (turn_begun) deals
- * with it: no model yet (the message waits for it), the context is full (the person is asked), or it goes.
+ * What a turn can answer at once is the same for sending, regenerating and editing, so one
+ * function (turn_begun) deals with it: no model yet (the message waits for it), the context is
+ * full (the person is asked), or it goes.
  */
 #include "base/clock.h"
 #include "ui/act.h"
@@ -105,7 +106,8 @@ void act_rename(struct app *a) {
         app_say(a, "This conversation is still empty");
         return;
     }
-    char *title = dialog_input(a, "Rename", "Title of the conversation:", chat_title(a->chat), 1);
+    char *title =
+        dialog_input(a, "Rename", "Title of the conversation:", chat_title(a->chat), 1);
     if (title && !blank(title) && app_ok(a, chat_set_title(a->chat, title, &err), &err))
         list_load(a);
     free(title);
@@ -123,7 +125,8 @@ void act_delete(struct app *a) {
     if (!app_ok(a, store_conv_get(a->params.store, id, &conv, &err), &err))
         return;
     bool here = id == chat_id(a->chat);
-    if ((!here || app_open(a, 0)) && app_ok(a, store_conv_delete(a->params.store, id, &err), &err)) {
+    if ((!here || app_open(a, 0)) &&
+        app_ok(a, store_conv_delete(a->params.store, id, &err), &err)) {
         a->deleted = id;
         list_load(a);
         app_say(a, "Deleted “%.60s” · Chat > Undo delete brings it back", conv.title);
@@ -175,7 +178,8 @@ void act_edit_message(struct app *a) {
     }
     int64_t id = m->id;
     int rows = screen_rows() / 2;
-    char *text = dialog_input(a, "Edit message", "The changed message begins a new branch; the old one stays.",
+    char *text = dialog_input(a, "Edit message",
+                              "The changed message begins a new branch; the old one stays.",
                               m->text, rows > 3 ? rows : 3);
     if (text && !blank(text) && turn_begun(a, chat_edit(a->chat, id, text, &err), &err))
         app_focus(a, FOCUS_INPUT);

@@ -11,7 +11,7 @@
 #include <time.h>
 
 #define IMPORT_MAX (256u << 20)
-#define FOUND_MAX 60
+#define FOUND_MAX  60
 
 static void show_day(char out[32], int64_t ms) {
     time_t t = (time_t)(ms / 1000);
@@ -45,7 +45,8 @@ void open_by_name(struct app *a, const char *name) {
     list_load(a);
     for (size_t i = 0; i < a->list.all.n; i++) {
         const struct conversation *c = &a->list.all.v[i];
-        int score = *end == 0 && c->id == id ? 1 << 20 : fuzzy_match(name, c->title, NULL, 0, NULL);
+        int score =
+            *end == 0 && c->id == id ? 1 << 20 : fuzzy_match(name, c->title, NULL, 0, NULL);
         if (score > best_score) {
             best_score = score;
             best = c;
@@ -81,7 +82,10 @@ static void search_query(struct app *a, struct picker *p, const char *text) {
 
 void act_search_all(struct app *a) {
     struct search_list found = {0};
-    struct picker p = {.title = "Search all conversations", .query = search_query, .user = &found, .wide = true};
+    struct picker p = {.title = "Search all conversations",
+                       .query = search_query,
+                       .user = &found,
+                       .wide = true};
     int at = picker_run(a, &p);
     if (at >= 0) {
         const struct search_hit *hit = &found.v[p.v[at].id];
@@ -91,8 +95,10 @@ void act_search_all(struct app *a) {
         if (app_open(a, hit->conv)) {
             if (!transcript_show(a->tr, message)) { /* on another branch */
                 int64_t leaf;
-                if (app_ok(a, store_msg_newest_leaf(a->params.store, message, &leaf, &err), &err) &&
-                    app_ok(a, store_conv_set_leaf(a->params.store, hit->conv, leaf, &err), &err) &&
+                if (app_ok(a, store_msg_newest_leaf(a->params.store, message, &leaf, &err),
+                           &err) &&
+                    app_ok(a, store_conv_set_leaf(a->params.store, hit->conv, leaf, &err),
+                           &err) &&
                     app_ok(a, chat_reload(a->chat, &err), &err))
                     app_sync(a);
             }
@@ -111,7 +117,8 @@ void act_search_all(struct app *a) {
 
 struct node {
     int64_t id;
-    size_t index, first, last, next; /* indices of children and the next sibling, SIZE_MAX none */
+    size_t index, first, last,
+        next; /* indices of children and the next sibling, SIZE_MAX none */
     int depth;
 };
 
@@ -134,7 +141,8 @@ static void link_nodes(struct node *nodes, const struct message_list *l) {
     qsort(sorted, l->n + 1, sizeof *sorted, by_id);
     for (size_t i = 0; i < l->n; i++) {
         size_t up = find_node(sorted, l->n + 1, l->v[i].parent);
-        if (up >= i) /* parents come first; whatever else a damaged tree has hangs from the root */
+        if (up >=
+            i) /* parents come first; whatever else a damaged tree has hangs from the root */
             up = l->n;
         if (nodes[up].last == SIZE_MAX)
             nodes[up].first = i;
@@ -149,7 +157,10 @@ static void add_node(struct app *a, struct picker *p, const struct message *m, i
     struct buf text = {0};
     for (int i = 0; i < depth && i < 20; i++)
         buf_adds(&text, "  ");
-    buf_addf(&text, "%s: ", m->role == ROLE_ASSISTANT ? "llmchat" : m->role == ROLE_USER ? "you" : role_name(m->role));
+    buf_addf(&text, "%s: ",
+             m->role == ROLE_ASSISTANT ? "llmchat"
+             : m->role == ROLE_USER    ? "you"
+                                       : role_name(m->role));
     size_t line = strcspn(m->text, "\n");
     buf_add(&text, m->text, line < 200 ? line : 200);
     char branch[40] = "";
@@ -164,7 +175,8 @@ static void add_node(struct app *a, struct picker *p, const struct message *m, i
 }
 
 /* Depth first, without recursion: a conversation may be thousands of messages deep. */
-static void add_tree(struct app *a, struct picker *p, struct node *nodes, const struct message_list *l) {
+static void add_tree(struct app *a, struct picker *p, struct node *nodes,
+                     const struct message_list *l) {
     size_t *stack = xreallocarray(NULL, l->n + 1, sizeof *stack), n = 0;
     size_t at = nodes[l->n].first;
     while (at != SIZE_MAX || n > 0) {
@@ -187,14 +199,17 @@ void act_tree(struct app *a) {
     int64_t conv = chat_id(a->chat);
     struct message_list l = {0};
     if (conv == 0 || chat_busy(a->chat)) {
-        app_say(a, conv ? "Not while an answer is being written" : "This conversation is still empty");
+        app_say(a, conv ? "Not while an answer is being written"
+                        : "This conversation is still empty");
         return;
     }
     if (!app_ok(a, store_msg_all(a->params.store, conv, &l, &err), &err))
         return;
     struct node *nodes = xcalloc(l.n + 1, sizeof *nodes);
     link_nodes(nodes, &l);
-    struct picker p = {.title = "Branches", .wide = true, .hint = "● shown now · Enter shows the branch · Esc"};
+    struct picker p = {.title = "Branches",
+                       .wide = true,
+                       .hint = "● shown now · Enter shows the branch · Esc"};
     add_tree(a, &p, nodes, &l);
     int at = picker_run(a, &p);
     int64_t id = at >= 0 ? p.v[at].id : 0, leaf;
@@ -212,9 +227,9 @@ void act_tree(struct app *a) {
 /* -- export and import -- */
 
 static int ask_format(struct app *a) {
-    static const char *const what[EXPORT_N] = {"Markdown, to read", "everything, can be imported again",
-                                               "lines of messages, for fine-tuning",
-                                               "one page for a browser", "plain text"};
+    static const char *const what[EXPORT_N] = {
+        "Markdown, to read", "everything, can be imported again",
+        "lines of messages, for fine-tuning", "one page for a browser", "plain text"};
     struct picker p = {.title = "Export as"};
     for (int f = 0; f < EXPORT_N; f++)
         picker_add(&p, export_format_name(f), what[f], NULL, f);
@@ -229,14 +244,15 @@ static char *propose(struct app *a, enum export_format f) {
     struct buf name = {0};
     const char *title = chat_title(a->chat);
     for (const char *p = title; *p && name.len < 60; p++) {
-        bool keep = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9') ||
-                    (unsigned char)*p >= 0x80;
+        bool keep = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') ||
+                    (*p >= '0' && *p <= '9') || (unsigned char)*p >= 0x80;
         if (keep)
             buf_addc(&name, *p);
         else if (name.len && name.p[name.len - 1] != '-')
             buf_addc(&name, '-');
     }
-    while (name.len && (name.p[name.len - 1] == '-' || (unsigned char)name.p[name.len - 1] >= 0x80))
+    while (name.len &&
+           (name.p[name.len - 1] == '-' || (unsigned char)name.p[name.len - 1] >= 0x80))
         buf_cut(&name, name.len - 1); /* the cut may have gone through a character */
     if (name.len == 0)
         buf_adds(&name, "conversation");
@@ -295,14 +311,18 @@ void act_export(struct app *a) {
 
 void act_import(struct app *a) {
     struct err err;
-    char *typed = dialog_input(a, "Import", "File (our JSON, JSONL of messages, or a JSON list of messages):", "", 1);
+    char *typed = dialog_input(
+        a, "Import", "File (our JSON, JSONL of messages, or a JSON list of messages):", "", 1);
     if (!typed)
         return;
     char *file = path_expand(typed);
     struct buf text = {0};
     struct strlist ids = {0};
     if (app_ok(a, file_read(file, IMPORT_MAX, &text, &err), &err) &&
-        app_ok(a, import_text(a->params.store, buf_str(&text), text.len, path_base(file), &ids, &err), &err)) {
+        app_ok(
+            a,
+            import_text(a->params.store, buf_str(&text), text.len, path_base(file), &ids, &err),
+            &err)) {
         list_load(a);
         app_say(a, "%zu conversation%s imported", ids.n, ids.n == 1 ? "" : "s");
         if (ids.n)

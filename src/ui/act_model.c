@@ -1,5 +1,6 @@
 /*
- * act_model.c - the model, the system prompt and the prompt library, presets, and a context that is full.
+ * act_model.c - the model, the system prompt and the prompt library, presets, and a context
+ * that is full.
  */
 #include "chat/prompts.h"
 #include "engine/models.h"
@@ -12,9 +13,10 @@ void say_no_model(struct app *a) {
     char *dir = NULL;
     struct err err;
     struct buf text = {0};
-    buf_adds(&text, "No model is installed yet. Leave with Ctrl-Q and make one from a GGUF file:\n\n"
-                    "    llmchat create NAME --from FILE.gguf\n\n"
-                    "It is turned into 4 bits, and llmchat finds it by itself from then on.\n");
+    buf_adds(&text,
+             "No model is installed yet. Leave with Ctrl-Q and make one from a GGUF file:\n\n"
+             "    llmchat create NAME --from FILE.gguf\n\n"
+             "It is turned into 4 bits, and llmchat finds it by itself from then on.\n");
     if (models_dir(&dir, &err) == ST_OK)
         buf_addf(&text, "Models are kept in %s\n", dir);
     buf_adds(&text, "\nConversations can be read, searched and written meanwhile.");
@@ -47,10 +49,9 @@ void start_model(struct app *a) {
     enum status st = chat_choose_model(a->chat, a->params.model, &name, &err);
     if (st == ST_OK)
         load_model(a, name);
-    else if (models_list(&installed, &(struct err){0}) == ST_OK && installed.n == 0 && !a->params.model)
+    else if (models_list(&installed, &(struct err){0}) == ST_OK && installed.n == 0 &&
+             !a->params.model)
         say_no_model(a);
-    else if (st == ST_NOT_FOUND && !a->params.model && installed.n > 1)
-        act_choose_model(a);
     else
         dialog_message(a, "Model", err.msg);
     model_list_release(&installed);
@@ -70,10 +71,11 @@ void act_choose_model(struct app *a) {
     for (size_t i = 0; i < list.n; i++) {
         const struct model_info *m = &list.v[i];
         char detail[160], right[64];
-        snprintf(detail, sizeof detail, "%.60s · %.0fM parameters", m->title && *m->title ? m->title : m->architecture,
-                 (double)m->n_params / 1e6);
+        snprintf(detail, sizeof detail, "%.60s · %.0fM parameters",
+                 m->title && *m->title ? m->title : m->architecture, (double)m->n_params / 1e6);
         snprintf(right, sizeof right, "%s · %.0f MB", m->quant, (double)m->file_bytes / 1e6);
-        picker_add(&p, m->name, detail, right, (int64_t)i)->marked = strcmp(m->name, chat_model(a->chat)) == 0;
+        picker_add(&p, m->name, detail, right, (int64_t)i)->marked =
+            strcmp(m->name, chat_model(a->chat)) == 0;
     }
     for (size_t i = 0; i < list.broken.n; i++)
         picker_add(&p, list.broken.v[i], NULL, NULL, -1)->heading = true;
@@ -92,12 +94,14 @@ void act_model_info(struct app *a) {
     }
     struct buf text = {0};
     buf_addf(&text, "%s (%s)\n\n", chat_model(a->chat), m->name);
-    buf_addf(&text, "Architecture    %s, %d layers, %d wide, %d heads (%d for keys)\n", m->architecture, m->n_layer,
-             m->n_embd, m->n_head, m->n_head_kv);
-    buf_addf(&text, "Parameters      %.0f million, vocabulary %d\n", (double)m->n_params / 1e6, m->n_vocab);
+    buf_addf(&text, "Architecture    %s, %d layers, %d wide, %d heads (%d for keys)\n",
+             m->architecture, m->n_layer, m->n_embd, m->n_head, m->n_head_kv);
+    buf_addf(&text, "Parameters      %.0f million, vocabulary %d\n", (double)m->n_params / 1e6,
+             m->n_vocab);
     buf_addf(&text, "Weights         %s, %.0f MB\n", m->quant, (double)m->weights_bytes / 1e6);
     buf_addf(&text, "Context         %d tokens (trained with %d)\n", m->ctx_tok, m->ctx_train);
-    buf_addf(&text, "Runs on         %s, %s kernels, %d threads\n", m->device, m->kernels, m->threads);
+    buf_addf(&text, "Runs on         %s, %s kernels, %d threads\n", m->device, m->kernels,
+             m->threads);
     buf_addf(&text, "A token reads   %.0f MB of weights\n", (double)m->bytes_per_token / 1e6);
     buf_addf(&text, "Licence         %s\n", m->license && *m->license ? m->license : "unknown");
     buf_addf(&text, "File            %s", m->path);
@@ -112,7 +116,8 @@ void use_system(struct app *a, const char *text) {
     if (!app_ok(a, chat_set_system(a->chat, text, &err), &err))
         return;
     app_sync(a);
-    app_say(a, *text ? "System prompt set for this conversation" : "This conversation has no system prompt now");
+    app_say(a, *text ? "System prompt set for this conversation"
+                     : "This conversation has no system prompt now");
 }
 
 /* Asks for the prompt's variables and applies it with its suggested settings. */
@@ -121,7 +126,8 @@ static void use_prompt(struct app *a, const struct prompt *p) {
     bool go = true;
     for (size_t i = 0; i < p->n_vars && go; i++) {
         const struct prompt_var *v = &p->vars[i];
-        values[i] = dialog_input(a, p->name, v->description && *v->description ? v->description : v->name,
+        values[i] = dialog_input(a, p->name,
+                                 v->description && *v->description ? v->description : v->name,
                                  v->def ? v->def : "", 1);
         go = values[i] != NULL;
     }
@@ -153,10 +159,12 @@ void act_system(struct app *a) {
         list = (struct prompt_list){0};
     const char *now = chat_system(a->chat);
     struct picker p = {.title = "System prompt", .wide = true};
-    picker_add(&p, now && *now ? "Change the text…" : "Your own text…", "written here", NULL, OWN_TEXT);
+    picker_add(&p, now && *now ? "Change the text…" : "Your own text…", "written here", NULL,
+               OWN_TEXT);
     picker_add(&p, "None", "the model's own manner", NULL, NO_SYSTEM)->marked = !now || !*now;
     for (size_t i = 0; i < list.n; i++)
-        picker_add(&p, list.v[i].name, list.v[i].description, list.v[i].own ? "yours" : "", (int64_t)i);
+        picker_add(&p, list.v[i].name, list.v[i].description, list.v[i].own ? "yours" : "",
+                   (int64_t)i);
     for (size_t i = 0; i < list.broken.n; i++)
         picker_add(&p, list.broken.v[i], NULL, NULL, 0)->heading = true;
     int at = picker_run(a, &p);
@@ -166,8 +174,9 @@ void act_system(struct app *a) {
         use_system(a, "");
     } else if (at >= 0 && id == OWN_TEXT) {
         int rows = screen_rows() / 2;
-        char *text = dialog_input(a, "System prompt", "What the model is told before the conversation:",
-                                  chat_system(a->chat), rows > 3 ? rows : 3);
+        char *text =
+            dialog_input(a, "System prompt", "What the model is told before the conversation:",
+                         chat_system(a->chat), rows > 3 ? rows : 3);
         if (text)
             use_system(a, text);
         free(text);
@@ -193,8 +202,9 @@ static void apply_preset(struct app *a, const char *name) {
         settings_copy(&s, chat_settings(a->chat));
         settings_apply_preset(&s, &presets[i]);
         if (app_ok(a, chat_set_all(a->chat, &s, &err), &err))
-            app_say(a, "%s: temperature %g, top_p %g, top_k %d, min_p %g", name, s.sampling.temperature,
-                    s.sampling.top_p, s.sampling.top_k, s.sampling.min_p);
+            app_say(a, "%s: temperature %g, top_p %g, top_k %d, min_p %g", name,
+                    s.sampling.temperature, s.sampling.top_p, s.sampling.top_k,
+                    s.sampling.min_p);
         settings_release(&s);
     }
 }
@@ -228,12 +238,13 @@ void ask_context_full(struct app *a) {
     int used, ctx;
     struct err err;
     chat_context(a->chat, &used, &ctx);
-    char *text = xasprintf("This conversation needs %d tokens and the model's context has %d.\n\n"
-                           "Summarise: the model condenses the older turns, the summary is shown.\n"
-                           "Drop: the oldest turns are left out of what the model sees; the system prompt stays. "
-                           "Nothing is deleted.\n"
-                           "Stop: nothing is sent.",
-                           used, ctx);
+    char *text = xasprintf(
+        "This conversation needs %d tokens and the model's context has %d.\n\n"
+        "Summarise: the model condenses the older turns, the summary is shown.\n"
+        "Drop: the oldest turns are left out of what the model sees; the system prompt stays. "
+        "Nothing is deleted.\n"
+        "Stop: nothing is sent.",
+        used, ctx);
     int at = dialog_ask(a, "The context is full", text, answers, 3);
     free(text);
     if (a->quit)

@@ -27,7 +27,8 @@ void act_about(struct app *a) {
     buf_addf(&text, "Conversations: %s\n", store_path(a->params.store));
     if (path_in(PATH_DATA, "models", &models, &err) == ST_OK)
         buf_addf(&text, "Models: %s\n", models);
-    buf_addf(&text, "Configuration: %s\n\n", a->params.config->path ? a->params.config->path : "none");
+    buf_addf(&text, "Configuration: %s\n\n",
+             a->params.config->path ? a->params.config->path : "none");
     buf_adds(&text, "Nothing that is typed or answered leaves this machine.");
     dialog_message(a, "About llmchat", buf_str(&text));
     free(models);
@@ -64,20 +65,22 @@ void act_toggle_list(struct app *a) {
 
 void act_toggle_markdown(struct app *a) {
     transcript_set_markdown(a->tr, !transcript_markdown(a->tr));
-    app_say(a, transcript_markdown(a->tr) ? "Markdown is formatted" : "Answers are shown as they came");
+    app_say(a, transcript_markdown(a->tr) ? "Markdown is formatted"
+                                          : "Answers are shown as they came");
 }
 
 void act_toggle_mouse(struct app *a) {
     a->mouse = !a->mouse;
     a->dragging = false;
     term_mouse(a->mouse);
-    app_say(a, a->mouse ? "The mouse works here" : "The mouse is the terminal's: select and copy as usual");
+    app_say(a, a->mouse ? "The mouse works here"
+                        : "The mouse is the terminal's: select and copy as usual");
 }
 
 void act_theme(struct app *a) {
     static const char *const names[] = {"auto", "dark", "light", "mono"};
-    static const char *const what[] = {"as the terminal says", "for a dark background", "for a light background",
-                                       "no colours"};
+    static const char *const what[] = {"as the terminal says", "for a dark background",
+                                       "for a light background", "no colours"};
     struct picker p = {.title = "Theme"};
     for (int i = 0; i < 4; i++)
         picker_add(&p, names[i], what[i], NULL, i)->marked = (int)a->theme == i;
@@ -122,7 +125,8 @@ void act_message_next(struct app *a) {
 }
 
 void act_find(struct app *a) {
-    char *words = dialog_input(a, "Find in this conversation", "Words:", transcript_query(a->tr), 1);
+    char *words =
+        dialog_input(a, "Find in this conversation", "Words:", transcript_query(a->tr), 1);
     if (!words)
         return;
     size_t n = transcript_search(a->tr, words);

@@ -1,13 +1,15 @@
 /*
  * app.c - the event loop: keys, the chat, signals and timers in; one picture out.
  *
- * Everything happens in one thread, in step(): wait with poll() until something has come or a timer is due, handle it,
- * paint when something changed and the last painting is a thirtieth of a second old. Tokens only mark the picture as out
- * of date, so a fast model costs no more painting than a slow one. When nothing happens the only timer is a look every
- * two seconds whether another process has changed the database.
+ * Everything happens in one thread, in step(): wait with poll() until something has come or a
+ * timer is due, handle it, paint when something changed and the last painting is a thirtieth of
+ * a second old. Tokens only mark the picture as out of date, so a fast model costs no more
+ * painting than a slow one. When nothing happens the only timer is a look every two seconds
+ * whether another process has changed the database.
  *
- * A modal overlay runs step() in a loop of its own (app_modal). Whatever has to ask the person something because of an
- * event (context full, a model that failed) sets a flag; the outermost loop asks when no overlay is open.
+ * A modal overlay runs step() in a loop of its own (app_modal). Whatever has to ask the person
+ * something because of an event (context full, a model that failed) sets a flag; the outermost
+ * loop asks when no overlay is open.
  */
 #include "ui/app.h"
 #include "base/clock.h"
@@ -21,11 +23,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#define PAINT_US 33333
-#define DRAFT_US 1000000
-#define STORE_US 2000000
-#define BUSY_US 250000
-#define TOAST_US 8000000
+#define PAINT_US     33333
+#define DRAFT_US     1000000
+#define STORE_US     2000000
+#define BUSY_US      250000
+#define TOAST_US     8000000
 #define COMPLAINT_US 20000000
 
 static void say(struct app *a, bool bad, const char *fmt, va_list ap) {
@@ -100,7 +102,8 @@ static const char *footer_of(const struct app *a, const struct message *m, bool 
         *bad = true;
         return m->id == a->failed && a->fail_text[0] ? a->fail_text : "failed";
     default:
-        return m->finish && strcmp(m->finish, "length") == 0 ? "ended at the limit of tokens" : NULL;
+        return m->finish && strcmp(m->finish, "length") == 0 ? "ended at the limit of tokens"
+                                                             : NULL;
     }
 }
 
@@ -111,7 +114,8 @@ void app_sync(struct app *a) {
     struct tr_message *v = xcalloc(l->n + 2, sizeof *v);
     const char *system = chat_system(a->chat);
     if (system && *system)
-        v[n++] = (struct tr_message){.id = -1, .role = TR_SYSTEM, .text = system, .len = strlen(system)};
+        v[n++] = (struct tr_message){
+            .id = -1, .role = TR_SYSTEM, .text = system, .len = strlen(system)};
     for (size_t i = 0; i < l->n; i++) {
         const struct message *m = &l->v[i];
         bool bad;
@@ -127,7 +131,8 @@ void app_sync(struct app *a) {
                                      .n_sibling = m->n_sibling};
         if (dropped > 0 && i + 1 == dropped) {
             static const char note[] = "the model no longer sees what is above this line";
-            v[n++] = (struct tr_message){.id = -2, .role = TR_NOTICE, .text = note, .len = sizeof note - 1};
+            v[n++] = (struct tr_message){
+                .id = -2, .role = TR_NOTICE, .text = note, .len = sizeof note - 1};
         }
     }
     transcript_sync(a->tr, v, n);
@@ -136,13 +141,14 @@ void app_sync(struct app *a) {
 }
 
 bool app_open(struct app *a, int64_t id) {
-    static const char *const answers[] = {"Stop it", "Stay here"};
+    static const char *const answers[] = {"Stop it", "Let it go on"};
     struct err err;
     if (chat_busy(a->chat)) {
         if (id && id == chat_id(a->chat))
             return true;
         if (dialog_ask(a, "An answer is being written",
-                       "Opening another conversation stops it. What came so far is kept.", answers, 2) != 0)
+                       "Opening another conversation stops it. What came so far is kept.",
+                       answers, 2) != 0)
             return false;
     }
     app_save_draft(a);
@@ -174,7 +180,8 @@ void app_focus(struct app *a, enum focus f) {
 static void model_event(struct app *a, const struct chat_event *e) {
     switch (chat_model_state(a->chat)) {
     case MODEL_LOADING:
-        snprintf(a->model_what, sizeof a->model_what, "%s", e->text && *e->text ? e->text : "loading");
+        snprintf(a->model_what, sizeof a->model_what, "%s",
+                 e->text && *e->text ? e->text : "loading");
         a->model_share = e->total ? (double)e->done / (double)e->total : -1;
         break;
     case MODEL_READY:
@@ -194,7 +201,8 @@ static void model_event(struct app *a, const struct chat_event *e) {
 static void text_event(struct app *a, const struct chat_event *e) {
     const struct message_list *l = chat_messages(a->chat);
     a->prefill_total = 0;
-    if (l->n && e->text && !transcript_append(a->tr, l->v[l->n - 1].id, e->text, strlen(e->text)))
+    if (l->n && e->text &&
+        !transcript_append(a->tr, l->v[l->n - 1].id, e->text, strlen(e->text)))
         app_sync(a);
 }
 
@@ -274,7 +282,9 @@ static void look_at_store(struct app *a) {
 /* -- keys -- */
 
 static int place(const struct app *a) {
-    return a->focus == FOCUS_INPUT ? IN_INPUT : a->focus == FOCUS_LIST ? IN_LIST : IN_TRANSCRIPT;
+    return a->focus == FOCUS_INPUT  ? IN_INPUT
+           : a->focus == FOCUS_LIST ? IN_LIST
+                                    : IN_TRANSCRIPT;
 }
 
 void app_run_command(struct app *a, const struct command *c) {

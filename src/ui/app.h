@@ -1,8 +1,10 @@
 /*
- * app.h - the interface's state and the functions its files share. Only the files of this folder that draw include it.
+ * app.h - the interface's state and the functions its files share. Only the files of this
+ * folder that draw include it.
  *
- * One thread. app.c has the loop: it waits for keys, the chat, signals and timers, changes state, and paints at most 30
- * times a second when something has changed. view.c draws the panes; act_*.c are the commands.
+ * One thread. app.c has the loop: it waits for keys, the chat, signals and timers, changes
+ * state, and paints at most 30 times a second when something has changed. view.c draws the
+ * panes; act_*.c are the commands.
  */
 #ifndef LLMCHAT_UI_APP_H
 #define LLMCHAT_UI_APP_H
@@ -53,27 +55,27 @@ struct app {
 
     bool quit, dirty;
     int64_t painted_us, store_checked_us;
-    int64_t store_seen;      /* store_version() */
-    unsigned draft_saved;    /* edit_version() that is saved */
+    int64_t store_seen;   /* store_version() */
+    unsigned draft_saved; /* edit_version() that is saved */
     unsigned draft_seen;
-    int64_t draft_due_us;    /* 0: nothing to save */
-    int64_t ctrl_c_us;       /* when Ctrl-C was pressed on an empty input */
+    int64_t draft_due_us; /* 0: nothing to save */
+    int64_t ctrl_c_us;    /* when Ctrl-C was pressed on an empty input */
     bool save_failed;
 
     char toast[600];
     bool toast_bad;
     int64_t toast_until_us;
 
-    int64_t deleted;         /* conversation that "undo delete" brings back */
-    int64_t waiting;         /* message that waits for the model to be loaded */
-    int64_t failed;          /* message whose failure is in fail_text */
+    int64_t deleted; /* conversation that "undo delete" brings back */
+    int64_t waiting; /* message that waits for the model to be loaded */
+    int64_t failed;  /* message whose failure is in fail_text */
     char fail_text[520];
-    bool context_full;       /* the person must choose: asked by the main loop */
+    bool context_full; /* the person must choose: asked by the main loop */
     bool model_failed;
     char *model_error;
 
-    char model_what[64];     /* what loads */
-    double model_share;      /* 0..1, -1 unknown */
+    char model_what[64]; /* what loads */
+    double model_share;  /* 0..1, -1 unknown */
     int prefill_done, prefill_total;
 
     /* the mouse */
@@ -126,20 +128,22 @@ enum menu menu_at(int x);
 enum menu menu_of_letter(key_code key);
 
 /* -- the commands' work -- */
-void send_input(struct app *a);                     /* act_chat.c */
-void load_model(struct app *a, const char *name);   /* act_model.c */
+void send_input(struct app *a);                   /* act_chat.c */
+void load_model(struct app *a, const char *name); /* act_model.c */
 void start_model(struct app *a);
 void say_no_model(struct app *a);
 void ask_context_full(struct app *a);
 void sampling_dialog(struct app *a, size_t setting); /* sampling.c */
 void export_dialog(struct app *a, const char *path); /* path NULL: asks for everything */
-void open_by_name(struct app *a, const char *name); /* act_find.c: id, or letters of the title */
+void open_by_name(struct app *a,
+                  const char *name); /* act_find.c: id, or letters of the title */
 bool slash_command(struct app *a, const char *text); /* slash.c; false: keep the input */
 void slash_complete(struct app *a);
 void help_show(struct app *a); /* help.c */
 void palette_show(struct app *a);
 void edit_outside(struct app *a); /* outside.c */
-/* To the clipboard: the terminal's (OSC 52) and that of the desktop where its tool is there. what: "answer". */
+/* To the clipboard: the terminal's (OSC 52) and that of the desktop where its tool is there.
+ * what: "answer". */
 void copy_text(struct app *a, const char *text, const char *what); /* clipboard.c */
 
 #endif

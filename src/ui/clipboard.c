@@ -1,9 +1,10 @@
 /*
  * clipboard.c - copying, always because the person asked for it.
  *
- * Two ways at once, since neither always works: the terminal's OSC 52 sequence (works over ssh; terminals may refuse it)
- * and the desktop's own tool where there is a desktop. This is the only place of the program that writes an OSC sequence
- * with text in it, and the text is base64: nothing in an answer can reach the terminal as a sequence of its own.
+ * Two ways at once, since neither always works: the terminal's OSC 52 sequence (works over ssh;
+ * terminals may refuse it) and the desktop's own tool where there is a desktop. This is the
+ * only place of the program that writes an OSC sequence with text in it, and the text is
+ * base64: nothing in an answer can reach the terminal as a sequence of its own.
  */
 #include "ui/app.h"
 #include "ui/term.h"
@@ -19,7 +20,8 @@
 #define OSC52_MAX 100000 /* bytes; terminals drop longer ones */
 
 static void base64(struct buf *out, const char *s, size_t len) {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    static const char digits[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     const unsigned char *p = (const unsigned char *)s;
     for (size_t i = 0; i < len; i += 3) {
         uint32_t v = (uint32_t)p[i] << 16 | (i + 1 < len ? (uint32_t)p[i + 1] << 8 : 0) |
@@ -43,8 +45,9 @@ static bool to_terminal(const char *text, size_t len) {
     return ok;
 }
 
-/* Runs a tool with the text on its standard input. The tools keep running in the background to serve the clipboard, so
- * only their first process is waited for; one that takes no text for two seconds is given up. */
+/* Runs a tool with the text on its standard input. The tools keep running in the background to
+ * serve the clipboard, so only their first process is waited for; one that takes no text for
+ * two seconds is given up. */
 static bool to_tool(const char *const *argv, const char *text, size_t len) {
     int fd[2];
     if (pipe2(fd, O_CLOEXEC) != 0)
@@ -105,7 +108,9 @@ void copy_text(struct app *a, const char *text, const char *what) {
     if (terminal || tool)
         app_say(a, "Copied: %s, %zu bytes", what, len);
     else
-        app_complain(a, "%s is too long for the terminal's clipboard (%zu bytes, at most %d); Export writes it "
-                        "to a file",
+        app_complain(a,
+                     "%s is too long for the terminal's clipboard (%zu bytes, at most %d); "
+                     "Export writes it "
+                     "to a file",
                      what, len, OSC52_MAX);
 }

@@ -1,5 +1,6 @@
 /*
- * help.c - the help screen and the palette, both made from the command table: what they say is what the keys do.
+ * help.c - the help screen and the palette, both made from the command table: what they say is
+ * what the keys do.
  */
 #include "ui/act.h"
 #include "ui/app.h"
@@ -28,7 +29,8 @@ static int section_of(const struct command *c) {
 }
 
 void help_show(struct app *a) {
-    struct picker p = {.title = "Keys", .hint = "type to filter · Enter does it · Esc", .wide = true};
+    struct picker p = {
+        .title = "Keys", .hint = "type to filter · Enter does it · Esc", .wide = true};
     for (int s = 0; s < 4; s++) {
         picker_add(&p, sections[s].title, NULL, NULL, -1)->heading = true;
         for (size_t i = 0; i < n_commands; i++) {

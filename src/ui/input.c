@@ -1,14 +1,16 @@
 /*
  * input.c - bytes of the terminal to events.
  *
- * ncurses recognises the terminal's own keys (its description knows them); everything else is decoded here from single
- * bytes: UTF-8 whatever the locale is, Alt as a leading Esc, the modified cursor keys of xterm, SGR mouse reports,
- * bracketed pastes, and late answers of the terminal (OSC, DCS), which are swallowed. wgetch() and not get_wch() is used,
- * because the latter drops bytes that the locale does not like.
+ * ncurses recognises the terminal's own keys (its description knows them); everything else is
+ * decoded here from single bytes: UTF-8 whatever the locale is, Alt as a leading Esc, the
+ * modified cursor keys of xterm, SGR mouse reports, bracketed pastes, and late answers of the
+ * terminal (OSC, DCS), which are swallowed. wgetch() and not get_wch() is used, because the
+ * latter drops bytes that the locale does not like.
  *
- * A paste is collected over many calls, so a slow or endless one never blocks the program: it ends at its closing
- * sequence, or when nothing came for two seconds. ncurses' key recognition is off meanwhile, so that pasted escape
- * sequences stay text; they are stripped of control characters when the paste is complete.
+ * A paste is collected over many calls, so a slow or endless one never blocks the program: it
+ * ends at its closing sequence, or when nothing came for two seconds. ncurses' key recognition
+ * is off meanwhile, so that pasted escape sequences stay text; they are stripped of control
+ * characters when the paste is complete.
  */
 #include "ui/input.h"
 #include "base/clock.h"
@@ -20,8 +22,8 @@
 #include <unistd.h>
 
 #define PASTE_SILENCE_MS 2000
-#define SEQUENCE_MAX 256
-#define SEQUENCE_MS 25
+#define SEQUENCE_MAX     256
+#define SEQUENCE_MS      25
 
 static struct {
     WINDOW *win; /* a pad: wgetch() would paint a window as a side effect */
@@ -36,6 +38,7 @@ void input_init(void) {
     in.win = newpad(1, 1);
     keypad(in.win, TRUE);
     nodelay(in.win, TRUE);
+    keyok(KEY_MOUSE, FALSE); /* after keypad(): that is when ncurses learns its keys */
     const struct term_info *t = term_info();
     for (size_t i = t->n_type_ahead; i > 0 && in.n_back < sizeof in.back; i--)
         in.back[in.n_back++] = (unsigned char)t->type_ahead[i - 1];
@@ -101,13 +104,15 @@ static const struct {
     {KEY_C3, K_PGDN},
 };
 
-/* xterm's modified keys get numbers from ncurses at run time; their names tell: kLFT5 is Ctrl-Left. */
+/* xterm's modified keys get numbers from ncurses at run time; their names tell: kLFT5 is
+ * Ctrl-Left. */
 static key_code extended_key(int code) {
     static const struct {
         const char *name;
         key_code key;
-    } stems[] = {{"kLFT", K_LEFT},  {"kRIT", K_RIGHT}, {"kUP", K_UP},   {"kDN", K_DOWN}, {"kHOM", K_HOME},
-                 {"kEND", K_END},   {"kPRV", K_PGUP},  {"kNXT", K_PGDN}, {"kDC", K_DELETE}, {"kIC", K_INSERT}};
+    } stems[] = {{"kLFT", K_LEFT},  {"kRIT", K_RIGHT}, {"kUP", K_UP},    {"kDN", K_DOWN},
+                 {"kHOM", K_HOME},  {"kEND", K_END},   {"kPRV", K_PGUP}, {"kNXT", K_PGDN},
+                 {"kDC", K_DELETE}, {"kIC", K_INSERT}};
     const char *name = keyname(code);
     if (!name)
         return 0;
@@ -118,7 +123,8 @@ static key_code extended_key(int code) {
         int m = name[n] ? name[n] - '1' : 1; /* kUP alone is shifted */
         if (m < 1 || m > 7)
             return 0;
-        return stems[i].key | (m & 1 ? MOD_SHIFT : 0) | (m & 2 ? MOD_ALT : 0) | (m & 4 ? MOD_CTRL : 0);
+        return stems[i].key | (m & 1 ? MOD_SHIFT : 0) | (m & 2 ? MOD_ALT : 0) |
+               (m & 4 ? MOD_CTRL : 0);
     }
     return 0;
 }
@@ -212,7 +218,8 @@ static bool mouse_event(const char *args, char final, struct input_event *e) {
     return (b & 3) != 3;
 }
 
-/* "\033[…" that ncurses did not know: mouse, paste, modified keys of xterm; others are swallowed. */
+/* "\033[…" that ncurses did not know: mouse, paste, modified keys of xterm; others are
+ * swallowed. */
 static bool csi_event(struct input_event *e) {
     char args[64];
     size_t n = 0;
@@ -239,9 +246,10 @@ static bool csi_event(struct input_event *e) {
     static const struct {
         char final;
         key_code key;
-    } finals[] = {{'A', K_UP},  {'B', K_DOWN}, {'C', K_RIGHT},          {'D', K_LEFT},
+    } finals[] = {{'A', K_UP},   {'B', K_DOWN}, {'C', K_RIGHT},          {'D', K_LEFT},
                   {'H', K_HOME}, {'F', K_END},  {'Z', K_TAB | MOD_SHIFT}};
-    static const key_code tilde[] = {0, K_HOME, K_INSERT, K_DELETE, K_END, K_PGUP, K_PGDN, K_HOME, K_END};
+    static const key_code tilde[] = {0,      K_HOME, K_INSERT, K_DELETE, K_END,
+                                     K_PGUP, K_PGDN, K_HOME,   K_END};
     key_code key = 0;
     for (size_t i = 0; i < sizeof finals / sizeof *finals; i++)
         if (finals[i].final == c)
@@ -276,7 +284,9 @@ static bool escape_event(struct input_event *e) {
             return false;
         }
     }
-    key_code key = c >= 256 ? key_of_curses(c) : c < ' ' || c == 127 ? key_of_control(c) : read_char(c);
+    key_code key = c >= 256              ? key_of_curses(c)
+                   : c < ' ' || c == 127 ? key_of_control(c)
+                                         : read_char(c);
     e->key = key | MOD_ALT;
     return key != 0;
 }
@@ -295,7 +305,8 @@ static void clean_paste(void) {
             buf_addc(&in.clean, '\n');
             if (i + 1 < valid.len && valid.p[i + 1] == '\n')
                 i++;
-        } else if (cp == '\n' || cp == '\t' || (cp >= ' ' && cp != 127 && !(cp >= 0x80 && cp < 0xA0))) {
+        } else if (cp == '\n' || cp == '\t' ||
+                   (cp >= ' ' && cp != 127 && !(cp >= 0x80 && cp < 0xA0))) {
             buf_add(&in.clean, valid.p + i, n);
         }
         i += n;
@@ -318,7 +329,8 @@ static bool paste_event(struct input_event *e) {
             in.raw.len--;
         }
         buf_addc(&in.raw, (char)c);
-        complete = in.raw.len >= n_end && memcmp(in.raw.p + in.raw.len - n_end, end, n_end) == 0;
+        complete =
+            in.raw.len >= n_end && memcmp(in.raw.p + in.raw.len - n_end, end, n_end) == 0;
     }
     if (!complete && clock_us() - in.last_us < PASTE_SILENCE_MS * 1000)
         return false;
@@ -351,7 +363,9 @@ bool input_next(struct input_event *e) {
             continue;
         }
         e->type = IN_KEY;
-        e->key = c >= 256 ? key_of_curses(c) : c < ' ' || c == 127 ? key_of_control(c) : read_char(c);
+        e->key = c >= 256              ? key_of_curses(c)
+                 : c < ' ' || c == 127 ? key_of_control(c)
+                                       : read_char(c);
         if (e->key)
             return true;
     }

@@ -12,9 +12,9 @@ enum mouse_kind { MOUSE_PRESS, MOUSE_DRAG, MOUSE_RELEASE, MOUSE_WHEEL_UP, MOUSE_
 
 struct input_event {
     enum input_type type;
-    key_code key;        /* IN_KEY */
-    const char *paste;   /* IN_PASTE: UTF-8, lines end with '\n', no other control characters but tabs; valid until
-                            the next input_next() */
+    key_code key;      /* IN_KEY */
+    const char *paste; /* IN_PASTE: UTF-8, lines end with '\n', no other control characters but
+                          tabs; valid until the next input_next() */
     size_t n_paste;
     enum mouse_kind kind; /* IN_MOUSE */
     int button;           /* 1 left, 2 middle, 3 right; 0 for the wheel */
@@ -27,7 +27,8 @@ struct input_event {
 /* After term_open(). */
 void input_init(void);
 void input_release(void);
-/* The next event; false when nothing complete is there now. Never waits longer than the 25 ms of a lone Esc. */
+/* The next event; false when nothing complete is there now. Never waits longer than the 25 ms
+ * of a lone Esc. */
 bool input_next(struct input_event *e);
 /* Inside a paste: how long to wait before calling again at the latest, in ms; -1: no limit. */
 int input_timeout_ms(void);

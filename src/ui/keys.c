@@ -1,8 +1,8 @@
 /*
  * keys.c - names of keys, both ways, from one table.
  *
- * Ctrl-I, Ctrl-M and Ctrl-[ are Tab, Enter and Esc to every terminal; their names are taken as these keys so that a
- * binding to "ctrl-m" does what the terminal will really send.
+ * Ctrl-I, Ctrl-M and Ctrl-[ are Tab, Enter and Esc to every terminal; their names are taken as
+ * these keys so that a binding to "ctrl-m" does what the terminal will really send.
  */
 #include "ui/keys.h"
 #include "base/utf8.h"
@@ -15,13 +15,12 @@ static const struct {
     const char *name;
     key_code key;
 } names[] = {
-    {"Enter", K_ENTER},   {"Return", K_ENTER},        {"Tab", K_TAB},
-    {"Esc", K_ESC},       {"Escape", K_ESC},          {"Backspace", K_BACKSPACE},
-    {"Del", K_DELETE},    {"Delete", K_DELETE},       {"Ins", K_INSERT},
-    {"Insert", K_INSERT}, {"Up", K_UP},               {"Down", K_DOWN},
-    {"Left", K_LEFT},     {"Right", K_RIGHT},         {"Home", K_HOME},
-    {"End", K_END},       {"PgUp", K_PGUP},           {"PageUp", K_PGUP},
-    {"PgDn", K_PGDN},     {"PageDown", K_PGDN},       {"Space", ' '},
+    {"Enter", K_ENTER}, {"Return", K_ENTER},        {"Tab", K_TAB},    {"Esc", K_ESC},
+    {"Escape", K_ESC},  {"Backspace", K_BACKSPACE}, {"Del", K_DELETE}, {"Delete", K_DELETE},
+    {"Ins", K_INSERT},  {"Insert", K_INSERT},       {"Up", K_UP},      {"Down", K_DOWN},
+    {"Left", K_LEFT},   {"Right", K_RIGHT},         {"Home", K_HOME},  {"End", K_END},
+    {"PgUp", K_PGUP},   {"PageUp", K_PGUP},         {"PgDn", K_PGDN},  {"PageDown", K_PGDN},
+    {"Space", ' '},
 };
 
 static const struct {

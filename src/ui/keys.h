@@ -1,9 +1,10 @@
 /*
  * keys.h - keys: their codes and their names.
  *
- * A key is one number: a Unicode code point or one of KEY_* below, with modifier bits. Ctrl with a letter is the lower
- * case letter and MOD_CTRL, never a control code. Names are those of the configuration: "ctrl-n", "alt-enter", "f10",
- * "pgup", "?", "space"; upper case letters are themselves ("G"), modifiers may be in any case.
+ * A key is one number: a Unicode code point or one of KEY_* below, with modifier bits. Ctrl
+ * with a letter is the lower case letter and MOD_CTRL, never a control code. Names are those of
+ * the configuration: "ctrl-n", "alt-enter", "f10", "pgup", "?", "space"; upper case letters are
+ * themselves ("G"), modifiers may be in any case.
  */
 #ifndef LLMCHAT_UI_KEYS_H
 #define LLMCHAT_UI_KEYS_H
@@ -14,10 +15,10 @@
 
 typedef uint32_t key_code;
 
-#define MOD_CTRL 0x01000000u
-#define MOD_ALT 0x02000000u
+#define MOD_CTRL  0x01000000u
+#define MOD_ALT   0x02000000u
 #define MOD_SHIFT 0x04000000u
-#define MOD_ALL (MOD_CTRL | MOD_ALT | MOD_SHIFT)
+#define MOD_ALL   (MOD_CTRL | MOD_ALT | MOD_SHIFT)
 
 /* Keys without a character: beyond Unicode, below the modifiers. */
 enum {

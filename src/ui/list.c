@@ -1,8 +1,9 @@
 /*
  * list.c - the conversation list: newest first, grouped by day, with a filter.
  *
- * The list is read from the store when something in it may have changed, never while painting. Rows are headings (id 0)
- * and conversations; the cursor stays on the same conversation over a reload.
+ * The list is read from the store when something in it may have changed, never while painting.
+ * Rows are headings (id 0) and conversations; the cursor stays on the same conversation over a
+ * reload.
  */
 #include "base/utf8.h"
 #include "ui/app.h"
@@ -189,8 +190,10 @@ void list_draw(struct app *a, struct rect r) {
         }
         if (row->id)
             screen_text(y0 + i, r.x + 2, 2, style, open ? "▸ " : "  ");
-        screen_text(y0 + i, r.x + (row->id ? 4 : 2), r.w - (row->id ? 5 : 3), style, row->text);
+        screen_text_cut(y0 + i, r.x + (row->id ? 4 : 2), r.w - (row->id ? 5 : 3), style,
+                        row->text);
     }
     if (l->n_row == 0)
-        screen_text(y0, r.x + 2, r.w - 3, UI_LIST_HEAD, l->filter ? "nothing matches" : "none yet");
+        screen_text(y0, r.x + 2, r.w - 3, UI_LIST_HEAD,
+                    l->filter ? "nothing matches" : "none yet");
 }

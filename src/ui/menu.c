@@ -1,8 +1,9 @@
 /*
  * menu.c - the menu bar and its menus, made from the command table.
  *
- * A menu lists the commands that name it, with their keys. Model, Sampling and View have rows of their own below: the
- * installed models, every setting with its value. An open menu is an overlay; Left and Right go to the neighbours.
+ * A menu lists the commands that name it, with their keys. Model, Sampling and View have rows
+ * of their own below: the installed models, every setting with its value. An open menu is an
+ * overlay; Left and Right go to the neighbours.
  */
 #include "base/utf8.h"
 #include "engine/models.h"
@@ -60,7 +61,8 @@ void menu_bar_draw(struct app *a, struct rect r, int open) {
         if (m == open) {
             screen_text(r.y, x - 1, left + 1, UI_BAR_OPEN, " ");
             screen_text(r.y, x, left, UI_BAR_OPEN, titles[m]);
-            screen_text(r.y, x + (int)strlen(titles[m]), left - (int)strlen(titles[m]), UI_BAR_OPEN, " ");
+            screen_text(r.y, x + (int)strlen(titles[m]), left - (int)strlen(titles[m]),
+                        UI_BAR_OPEN, " ");
         } else {
             screen_textn(r.y, x, left, UI_BAR_KEY, titles[m], 1);
             screen_text(r.y, x + 1, left - 1, UI_BAR, titles[m] + 1);
@@ -253,7 +255,8 @@ static void menu_mouse(struct app *a, struct overlay *o, const struct input_even
         return;
     }
     int row = e->y - o->rect.y - 1;
-    if (rect_has(o->rect, e->y, e->x) && row >= 0 && m->top + (size_t)row < m->n && row < o->rect.h - 2) {
+    if (rect_has(o->rect, e->y, e->x) && row >= 0 && m->top + (size_t)row < m->n &&
+        row < o->rect.h - 2) {
         if (m->row[m->top + (size_t)row].kind == ROW_LINE)
             return;
         m->at = m->top + (size_t)row;
@@ -266,7 +269,8 @@ static void menu_mouse(struct app *a, struct overlay *o, const struct input_even
 }
 
 void menu_open(struct app *a, enum menu which) {
-    struct menu_overlay m = {.base = {.draw = menu_draw, .key = menu_key, .mouse = menu_mouse}, .menu = which};
+    struct menu_overlay m = {.base = {.draw = menu_draw, .key = menu_key, .mouse = menu_mouse},
+                             .menu = which};
     fill(a, &m);
     int at = app_modal(a, &m.base);
     if (at >= 0 && (size_t)at < m.n && !a->quit) {

@@ -1,9 +1,10 @@
 /*
  * outside.c - the draft in the person's own editor.
  *
- * The text goes through a file of mode 0600 in the state folder, which is removed again. While the editor has the
- * terminal an answer goes on streaming and is saved: the loop here waits for the child and for the chat, and draws
- * nothing. $VISUAL and $EDITOR may hold arguments, so a shell runs them, with the file name as its argument.
+ * The text goes through a file of mode 0600 in the state folder, which is removed again. While
+ * the editor has the terminal an answer goes on streaming and is saved: the loop here waits for
+ * the child and for the chat, and draws nothing. $VISUAL and $EDITOR may hold arguments, so a
+ * shell runs them, with the file name as its argument.
  */
 #include "base/path.h"
 #include "ui/app.h"
@@ -83,9 +84,11 @@ void edit_outside(struct app *a) {
     if (pid < 0) {
         app_complain(a, "the editor could not be started: %s", strerror(errno));
     } else if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
-        app_complain(a, "'%s' ended with status %d; the draft is as it was. $VISUAL or $EDITOR says which "
-                        "editor is used",
-                     editor(), WIFEXITED(status) ? WEXITSTATUS(status) : -1);
+        app_complain(
+            a,
+            "'%s' ended with status %d; the draft is as it was. $VISUAL or $EDITOR says which "
+            "editor is used",
+            editor(), WIFEXITED(status) ? WEXITSTATUS(status) : -1);
     } else if (app_ok(a, file_read(path, DRAFT_MAX, &back, &err), &err)) {
         size_t n = back.len;
         while (n > 0 && back.p[n - 1] == '\n') /* editors end the last line */

@@ -1,8 +1,8 @@
 /*
  * overlay.c - frames, fields and the plain dialogs: a text to read, a question, a text to type.
  *
- * Each is laid out anew on every paint from the size of the screen, so a resize needs no code of its own. The structs
- * begin with their struct overlay.
+ * Each is laid out anew on every paint from the size of the screen, so a resize needs no code
+ * of its own. The structs begin with their struct overlay.
  */
 #include "ui/overlay.h"
 #include "base/utf8.h"
@@ -11,7 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct rect overlay_frame(struct overlay *o, int h, int w, const char *title, const char *hint) {
+struct rect overlay_frame(struct overlay *o, int h, int w, const char *title,
+                          const char *hint) {
     int rows = screen_rows(), cols = screen_cols();
     if (h > rows)
         h = rows;
@@ -117,7 +118,9 @@ static void text_draw(struct app *a, struct overlay *o) {
     for (int i = 0; i < t->n; i++) {
         char label[80];
         snprintf(label, sizeof label, "[ %s ]", t->answers[i]);
-        x += screen_text(in.y + in.h - 1, x, in.x + in.w - x, i == t->at ? UI_CURSOR : UI_DIALOG, label) + 2;
+        x += screen_text(in.y + in.h - 1, x, in.x + in.w - x,
+                         i == t->at ? UI_CURSOR : UI_DIALOG, label) +
+             2;
     }
     strlist_release(&lines);
 }
@@ -195,7 +198,8 @@ static void text_mouse(struct app *a, struct overlay *o, const struct input_even
     }
 }
 
-int dialog_ask(struct app *a, const char *title, const char *text, const char *const *answers, int n) {
+int dialog_ask(struct app *a, const char *title, const char *text, const char *const *answers,
+               int n) {
     struct text_dialog t = {.base = {.draw = text_draw, .key = text_key, .mouse = text_mouse},
                             .title = title,
                             .text = text,
@@ -222,8 +226,9 @@ static void input_draw(struct app *a, struct overlay *o) {
     struct input_dialog *d = (struct input_dialog *)o;
     struct strlist lines = {0};
     overlay_wrap(&lines, d->label, text_width());
-    struct rect in = overlay_frame(o, (int)lines.n + d->rows + 2, text_width() + 4, d->title,
-                                   d->rows > 1 ? "Enter ok · Alt-Enter new line · Esc" : "Enter ok · Esc");
+    struct rect in =
+        overlay_frame(o, (int)lines.n + d->rows + 2, text_width() + 4, d->title,
+                      d->rows > 1 ? "Enter ok · Alt-Enter new line · Esc" : "Enter ok · Esc");
     int room = in.h - d->rows; /* the field matters more than its explanation */
     for (int i = 0; i < room && i < (int)lines.n; i++)
         screen_text(in.y + i, in.x, in.w, UI_DIALOG, lines.v[i]);
@@ -265,12 +270,14 @@ static void input_paste(struct app *a, struct overlay *o, const char *text, size
     paste_into(d->field, text, len, d->rows == 1);
 }
 
-char *dialog_input(struct app *a, const char *title, const char *label, const char *text, int rows) {
-    struct input_dialog d = {.base = {.draw = input_draw, .key = input_key, .paste = input_paste},
-                             .title = title,
-                             .label = label,
-                             .field = edit_new(),
-                             .rows = rows};
+char *dialog_input(struct app *a, const char *title, const char *label, const char *text,
+                   int rows) {
+    struct input_dialog d = {
+        .base = {.draw = input_draw, .key = input_key, .paste = input_paste},
+        .title = title,
+        .label = label,
+        .field = edit_new(),
+        .rows = rows};
     edit_reset(d.field, text ? text : "");
     char *out = app_modal(a, &d.base) == 0 ? edit_text(d.field) : NULL;
     edit_free(d.field);

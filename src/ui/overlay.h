@@ -1,9 +1,10 @@
 /*
  * overlay.h - what lies above the panes and has all keys: menus, dialogs, the palette, help.
  *
- * app_modal() shows an overlay and runs the event loop until it is done, so that a sequence of questions reads as
- * ordinary code while answers go on streaming behind it. Overlays live on the stack of who asks. They are only opened by
- * commands and by the main loop, never from inside event handling.
+ * app_modal() shows an overlay and runs the event loop until it is done, so that a sequence of
+ * questions reads as ordinary code while answers go on streaming behind it. Overlays live on
+ * the stack of who asks. They are only opened by commands and by the main loop, never from
+ * inside event handling.
  */
 #ifndef LLMCHAT_UI_OVERLAY_H
 #define LLMCHAT_UI_OVERLAY_H
@@ -18,21 +19,26 @@ struct overlay {
     struct overlay *below;
     void (*draw)(struct app *a, struct overlay *o);
     void (*key)(struct app *a, struct overlay *o, key_code key);
-    void (*paste)(struct app *a, struct overlay *o, const char *text, size_t len); /* may be NULL */
-    void (*mouse)(struct app *a, struct overlay *o, const struct input_event *e);  /* may be NULL */
-    struct rect rect; /* where it was drawn last */
+    void (*paste)(struct app *a, struct overlay *o, const char *text,
+                  size_t len); /* may be NULL */
+    void (*mouse)(struct app *a, struct overlay *o,
+                  const struct input_event *e); /* may be NULL */
+    struct rect rect;                           /* where it was drawn last */
     bool done;
-    int result;       /* -1: closed without an answer */
+    int result; /* -1: closed without an answer */
 };
 
 /* -- dialogs; each returns when the person is done -- */
 
 /* A text to read, with scrolling. */
 void dialog_message(struct app *a, const char *title, const char *text);
-/* A question with up to four answers; returns the number of the answer, -1 for Esc. The first is the default. */
-int dialog_ask(struct app *a, const char *title, const char *text, const char *const *answers, int n);
+/* A question with up to four answers; returns the number of the answer, -1 for Esc. The first
+ * is the default. */
+int dialog_ask(struct app *a, const char *title, const char *text, const char *const *answers,
+               int n);
 /* Asks for a text; several rows when rows > 1. The caller frees; NULL for Esc. */
-char *dialog_input(struct app *a, const char *title, const char *label, const char *text, int rows);
+char *dialog_input(struct app *a, const char *title, const char *label, const char *text,
+                   int rows);
 
 /* -- picker: a list with a filter, for everything that is chosen -- */
 
@@ -46,10 +52,11 @@ struct pick_item {
 };
 struct picker {
     struct overlay base;
-    const char *title, *hint;  /* hint: shown in the frame below; may be NULL */
+    const char *title, *hint; /* hint: shown in the frame below; may be NULL */
     struct pick_item *v;
     size_t n, cap;
-    /* Makes the items anew for what was typed (a search); NULL: the items are filtered by letters. */
+    /* Makes the items anew for what was typed (a search); NULL: the items are filtered by
+     * letters. */
     void (*query)(struct app *a, struct picker *p, const char *text);
     void *user;
     bool wide;
@@ -60,8 +67,8 @@ struct picker {
     int *score;
     size_t n_shown, at, top;
 };
-struct pick_item *picker_add(struct picker *p, const char *text, const char *detail, const char *right,
-                             int64_t id);
+struct pick_item *picker_add(struct picker *p, const char *text, const char *detail,
+                             const char *right, int64_t id);
 void picker_clear(struct picker *p);
 /* Runs it; the index of the chosen item or -1. picker_release() afterwards. */
 int picker_run(struct app *a, struct picker *p);

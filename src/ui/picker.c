@@ -1,8 +1,9 @@
 /*
- * picker.c - a list that narrows while one types: palette, models, prompts, conversations, search, formats.
+ * picker.c - a list that narrows while one types: palette, models, prompts, conversations,
+ * search, formats.
  *
- * Items are filtered by letters in order (fuzzy.h), best first, or made anew for what was typed (query). Headings are
- * shown only while nothing is typed, and never hold the cursor.
+ * Items are filtered by letters in order (fuzzy.h), best first, or made anew for what was typed
+ * (query). Headings are shown only while nothing is typed, and never hold the cursor.
  */
 #include "base/utf8.h"
 #include "ui/app.h"
@@ -10,8 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct pick_item *picker_add(struct picker *p, const char *text, const char *detail, const char *right,
-                             int64_t id) {
+struct pick_item *picker_add(struct picker *p, const char *text, const char *detail,
+                             const char *right, int64_t id) {
     if (p->n == p->cap) {
         p->cap = p->cap ? 2 * p->cap : 32;
         p->v = xreallocarray(p->v, p->cap, sizeof *p->v);
@@ -82,7 +83,8 @@ static void filter(struct app *a, struct picker *p) {
         int score = 0;
         if (*typed && !p->query) {
             score = p->v[i].heading ? -1 : fuzzy_match(typed, p->v[i].text, NULL, 0, NULL);
-            if (score < 0 && p->v[i].detail && !p->v[i].heading && strcasestr(p->v[i].detail, typed))
+            if (score < 0 && p->v[i].detail && !p->v[i].heading &&
+                strcasestr(p->v[i].detail, typed))
                 score = 0;
         }
         p->score[i] = score;
@@ -104,7 +106,8 @@ static void filter(struct app *a, struct picker *p) {
 }
 
 /* The item's text with the letters that matched the filter made visible. */
-static int draw_matched(int y, int x, int w, uint16_t style, const char *typed, const char *text) {
+static int draw_matched(int y, int x, int w, uint16_t style, const char *typed,
+                        const char *text) {
     size_t pos[FUZZY_MAX_PATTERN], n_pos = 0;
     if (*typed && fuzzy_match(typed, text, pos, FUZZY_MAX_PATTERN, &n_pos) < 0)
         n_pos = 0;
@@ -135,17 +138,19 @@ static void draw_item(const struct picker *p, size_t row, const char *typed, str
         right = (int)utf8_cells(it->right, strlen(it->right)) + 1;
         if (right > line.w / 2)
             right = line.w / 2;
-        screen_text_right(line.y, line.x + line.w - right, right, here ? UI_CURSOR : UI_DIALOG_KEY, it->right);
+        screen_text_right(line.y, line.x + line.w - right, right,
+                          here ? UI_CURSOR : UI_DIALOG_KEY, it->right);
     }
     int x = line.x, w = line.w - right;
     if (!it->heading)
         x += screen_text(line.y, x, w, style, it->marked ? "● " : "  ");
     if (here || it->heading || p->query)
-        x += screen_text(line.y, x, line.x + w - x, style, it->text);
+        x += screen_text_cut(line.y, x, line.x + w - x, style, it->text);
     else
         x += draw_matched(line.y, x, line.x + w - x, style, typed, it->text);
     if (it->detail && x + 3 < line.x + w)
-        screen_text(line.y, x + 2, line.x + w - x - 2, here ? UI_CURSOR : UI_DIALOG_KEY, it->detail);
+        screen_text_cut(line.y, x + 2, line.x + w - x - 2, here ? UI_CURSOR : UI_DIALOG_KEY,
+                        it->detail);
 }
 
 static void picker_draw(struct app *a, struct overlay *o) {
@@ -171,7 +176,9 @@ static void picker_draw(struct app *a, struct overlay *o) {
         draw_item(p, p->top + (size_t)i, typed, (struct rect){in.y + 2 + i, in.x, 1, in.w});
     if (p->n_shown == 0)
         screen_text(in.y + 2, in.x, in.w, UI_DIALOG_OFF,
-                    *typed ? "nothing matches" : p->query ? "type what you are looking for" : "nothing here");
+                    *typed     ? "nothing matches"
+                    : p->query ? "type what you are looking for"
+                               : "nothing here");
     free(typed);
 }
 

@@ -1,8 +1,9 @@
 /*
  * sampling.c - the dialog of all settings: value, range, meaning, default.
  *
- * Everything comes from the table in chat/settings.h. A change takes effect and is saved with the conversation at once.
- * Arrows change by the setting's step, digits begin typing, Del goes back to the default.
+ * Everything comes from the table in chat/settings.h. A change takes effect and is saved with
+ * the conversation at once. Arrows change by the setting's step, digits begin typing, Del goes
+ * back to the default.
  */
 #include "base/utf8.h"
 #include "ui/app.h"
@@ -76,8 +77,8 @@ static void draw_explanation(const struct sampling_dialog *d, struct rect in, in
     char range[200] = "";
     overlay_wrap(&lines, s->help, in.w);
     if (s->type != SETTING_LIST)
-        snprintf(range, sizeof range, "%.10g to %.10g, default %.6g%s%s", s->min, s->max, s->def,
-                 s->off ? "; " : "", s->off ? s->off : "");
+        snprintf(range, sizeof range, "%.10g to %.10g, default %.6g%s%s", s->min, s->max,
+                 s->def, s->off ? "; " : "", s->off ? s->off : "");
     else
         snprintf(range, sizeof range, "a list; what is typed is added, Del empties it");
     screen_hline(y, in.x, in.w, UI_DIALOG_FRAME, "─");
@@ -95,7 +96,8 @@ static void sampling_draw(struct app *a, struct overlay *o) {
     struct sampling_dialog *d = (struct sampling_dialog *)o;
     int w = screen_cols() - 2 > 76 ? 76 : screen_cols() - 2;
     struct rect in = overlay_frame(o, (int)n_setting_defs + 6, w, "Sampling",
-                                   d->field ? "Enter takes · Esc" : "←→ change · type a value · Del default · Esc");
+                                   d->field ? "Enter takes · Esc"
+                                            : "←→ change · type a value · Del default · Esc");
     d->room = in.h - 4;
     if (d->room < 1)
         return;
@@ -112,11 +114,15 @@ static void sampling_draw(struct app *a, struct overlay *o) {
         uint16_t style = here ? UI_CURSOR : UI_DIALOG;
         screen_fill((struct rect){in.y + i, in.x, 1, in.w}, style);
         screen_text(in.y + i, in.x + 1, NAME_CELLS, style, s->name);
-        screen_text(in.y + i, in.x + NAME_CELLS + 1, in.w - NAME_CELLS - 1, style, buf_str(&value));
+        screen_text(in.y + i, in.x + NAME_CELLS + 1, in.w - NAME_CELLS - 1, style,
+                    buf_str(&value));
         if (s->type != SETTING_LIST && setting_number(chat_settings(a->chat), s) != s->def)
-            screen_text_right(in.y + i, in.x, in.w - 1, here ? UI_CURSOR : UI_DIALOG_KEY, "changed");
+            screen_text_right(in.y + i, in.x, in.w - 1, here ? UI_CURSOR : UI_DIALOG_KEY,
+                              "changed");
         if (here && d->field)
-            overlay_field((struct rect){in.y + i, in.x + NAME_CELLS + 1, 1, in.w - NAME_CELLS - 2}, d->field);
+            overlay_field(
+                (struct rect){in.y + i, in.x + NAME_CELLS + 1, 1, in.w - NAME_CELLS - 2},
+                d->field);
         buf_release(&value);
     }
     draw_explanation(d, in, in.y + d->room);
@@ -196,7 +202,8 @@ static void sampling_mouse(struct app *a, struct overlay *o, const struct input_
 
 void sampling_dialog(struct app *a, size_t setting) {
     struct sampling_dialog d = {
-        .base = {.draw = sampling_draw, .key = sampling_key, .mouse = sampling_mouse}, .at = setting};
+        .base = {.draw = sampling_draw, .key = sampling_key, .mouse = sampling_mouse},
+        .at = setting};
     app_modal(a, &d.base);
     edit_free(d.field);
 }

@@ -1,12 +1,14 @@
 /*
  * screen.c - grapheme clusters into cells.
  *
- * ncurses and the terminal count widths by code point, the layout by cluster (base/utf8.h), and terminals differ among
- * each other. So a cluster is drawn as something all of them agree on: its first character with its zero-width marks,
- * in as many cells as the layout gave it. A joined emoji sequence shows its first picture; a variation selector or a
- * skin tone that would change the width is left out; the spacing vowel signs of Indic scripts stay, since text without
- * them is wrong. What is copied, saved and exported is the text itself, not what is drawn. Since each cell is written at
- * its own position, a terminal that still disagrees damages one line at most.
+ * ncurses and the terminal count widths by code point, the layout by cluster (base/utf8.h), and
+ * terminals differ among each other. So a cluster is drawn as something all of them agree on:
+ * its first character with its zero-width marks, in as many cells as the layout gave it. A
+ * joined emoji sequence shows its first picture; a variation selector or a skin tone that would
+ * change the width is left out; the spacing vowel signs of Indic scripts stay, since text
+ * without them is wrong. What is copied, saved and exported is the text itself, not what is
+ * drawn. Since each cell is written at its own position, a terminal that still disagrees
+ * damages one line at most.
  *
  * Where the locale has no UTF-8, lines become ASCII and other characters '?'.
  */
@@ -41,9 +43,10 @@ static wchar_t ascii_for(uint32_t cp) {
     static const struct {
         uint32_t cp;
         char c;
-    } map[] = {{0x2500, '-'}, {0x2502, '|'}, {0x25CF, '*'}, {0x25CB, 'o'}, {0x25C2, '<'}, {0x25B8, '>'},
-               {0x2193, 'v'}, {0x2026, '.'}, {0x2593, '#'}, {0x2591, '.'}, {0x2022, '*'}, {0x00B7, '-'},
-               {0x2713, 'x'}, {0x2191, '^'}, {0x201C, '"'}, {0x201D, '"'}, {0x2019, '\''}, {0x2014, '-'}};
+    } map[] = {{0x2500, '-'}, {0x2502, '|'},  {0x25CF, '*'}, {0x25CB, 'o'}, {0x25C2, '<'},
+               {0x25B8, '>'}, {0x2193, 'v'},  {0x2026, '.'}, {0x2593, '#'}, {0x2591, '.'},
+               {0x2022, '*'}, {0x00B7, '-'},  {0x2713, 'x'}, {0x2191, '^'}, {0x201C, '"'},
+               {0x201D, '"'}, {0x2019, '\''}, {0x2014, '-'}};
     if (cp < 127)
         return (wchar_t)cp;
     if (cp >= 0x2500 && cp < 0x2580 && cp != 0x2500 && cp != 0x2502)
@@ -60,7 +63,8 @@ static bool forbidden(uint32_t cp) {
 }
 
 /* One cluster of `cells` cells into the cell at (y, x). */
-static void put_cluster(int y, int x, attr_t attrs, short pair, const char *s, size_t len, int cells) {
+static void put_cluster(int y, int x, attr_t attrs, short pair, const char *s, size_t len,
+                        int cells) {
     wchar_t wc[CCHARW_MAX + 1] = {0};
     int n = 0;
     bool utf8 = term_info()->utf8;
@@ -81,7 +85,8 @@ static void put_cluster(int y, int x, attr_t attrs, short pair, const char *s, s
             break;
         if (forbidden(cp) || (cp == 0xFE0F && wcwidth(wc[0]) < cells))
             continue;
-        if (wcwidth((wchar_t)cp) == 0 || utf8proc_category((utf8proc_int32_t)cp) == UTF8PROC_CATEGORY_MC)
+        if (wcwidth((wchar_t)cp) == 0 ||
+            utf8proc_category((utf8proc_int32_t)cp) == UTF8PROC_CATEGORY_MC)
             wc[n++] = (wchar_t)cp;
     }
     cchar_t cc;
@@ -101,8 +106,8 @@ static void put_cluster(int y, int x, attr_t attrs, short pair, const char *s, s
 static bool is_flag(const char *s, size_t len) {
     uint32_t a, b;
     size_t n = utf8_decode(s, len, &a);
-    return n < len && utf8_decode(s + n, len - n, &b) + n == len && a >= 0x1F1E6 && a <= 0x1F1FF &&
-           b >= 0x1F1E6 && b <= 0x1F1FF && wcwidth((wchar_t)a) == 1;
+    return n < len && utf8_decode(s + n, len - n, &b) + n == len && a >= 0x1F1E6 &&
+           a <= 0x1F1FF && b >= 0x1F1E6 && b <= 0x1F1FF && wcwidth((wchar_t)a) == 1;
 }
 
 int screen_textn(int y, int x, int w, uint16_t style, const char *text, size_t len) {
@@ -137,6 +142,15 @@ int screen_text(int y, int x, int w, uint16_t style, const char *text) {
     return screen_textn(y, x, w, style, text, strlen(text));
 }
 
+int screen_text_cut(int y, int x, int w, uint16_t style, const char *text) {
+    size_t len = strlen(text), cells;
+    if (w < 2 || utf8_cells(text, len) <= (size_t)w)
+        return screen_textn(y, x, w, style, text, len);
+    size_t n = utf8_fit(text, len, (size_t)w - 1, &cells);
+    screen_textn(y, x, w - 1, style, text, n);
+    return (int)cells + screen_text(y, x + (int)cells, 1, style, "…");
+}
+
 void screen_text_right(int y, int x, int w, uint16_t style, const char *text) {
     size_t cells;
     size_t n = utf8_fit(text, strlen(text), w > 0 ? (size_t)w : 0, &cells);
@@ -162,7 +176,8 @@ void screen_fill(struct rect r, uint16_t style) {
         screen_hline(y, r.x, r.w, style, " ");
 }
 
-void screen_box(struct rect r, uint16_t frame, uint16_t inside, const char *title, uint16_t title_style) {
+void screen_box(struct rect r, uint16_t frame, uint16_t inside, const char *title,
+                uint16_t title_style) {
     if (r.h < 2 || r.w < 2)
         return;
     screen_fill(r, inside);

@@ -1,9 +1,10 @@
 /*
  * screen.h - drawing: text, lines and boxes at places on the screen, in styles.
  *
- * Everything is clipped to the screen and to the width given. Whatever text comes in, no control character and no
- * cluster wider than its place reaches the terminal: this is the last step, and it does not trust the ones before.
- * Drawing changes memory only; screen_show() sends the difference to the terminal.
+ * Everything is clipped to the screen and to the width given. Whatever text comes in, no
+ * control character and no cluster wider than its place reaches the terminal: this is the last
+ * step, and it does not trust the ones before. Drawing changes memory only; screen_show() sends
+ * the difference to the terminal.
  */
 #ifndef LLMCHAT_UI_SCREEN_H
 #define LLMCHAT_UI_SCREEN_H
@@ -56,6 +57,8 @@ void screen_clear(void);
 /* Text in at most w cells; returns the cells used. */
 int screen_text(int y, int x, int w, uint16_t style, const char *text);
 int screen_textn(int y, int x, int w, uint16_t style, const char *text, size_t len);
+/* The same; what does not fit ends in "…". */
+int screen_text_cut(int y, int x, int w, uint16_t style, const char *text);
 /* The same with the end at column x + w. */
 void screen_text_right(int y, int x, int w, uint16_t style, const char *text);
 void screen_drawn(int y, int x, int w, const struct drawn *d);
@@ -63,7 +66,8 @@ void screen_fill(struct rect r, uint16_t style);
 /* n cells of one character. */
 void screen_hline(int y, int x, int n, uint16_t style, const char *glyph);
 /* A frame with its inside cleared. title may be NULL. */
-void screen_box(struct rect r, uint16_t frame, uint16_t inside, const char *title, uint16_t title_style);
+void screen_box(struct rect r, uint16_t frame, uint16_t inside, const char *title,
+                uint16_t title_style);
 /* Where the cursor is shown; the last call before screen_show() counts, none hides it. */
 void screen_cursor(int y, int x);
 void screen_show(void);

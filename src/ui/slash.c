@@ -1,8 +1,9 @@
 /*
  * slash.c - the words after a slash that people know from other programs.
  *
- * One table with the help text, the function and what Tab completes behind the word. Whatever is not in the table is
- * explained and stays in the input: a typing mistake is never sent to the model. A second slash sends the text.
+ * One table with the help text, the function and what Tab completes behind the word. Whatever
+ * is not in the table is explained and stays in the input: a typing mistake is never sent to
+ * the model. A second slash sends the text.
  */
 #include "chat/export.h"
 #include "engine/models.h"
@@ -11,7 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Returns whether the input is done with. arg: the rest of the line without blanks around it, "" none. */
+/* Returns whether the input is done with. arg: the rest of the line without blanks around it,
+ * "" none. */
 typedef bool slash_fn(struct app *a, const char *arg);
 
 static bool do_help(struct app *a, const char *arg);
@@ -79,7 +81,8 @@ static bool do_save(struct app *a, const char *arg) {
     if (chat_id(a->chat) == 0)
         app_say(a, "This conversation is still empty");
     else if (!*arg)
-        app_say(a, "Everything is saved as you type; /save NAME gives the conversation that title");
+        app_say(
+            a, "Everything is saved as you type; /save NAME gives the conversation that title");
     else if (app_ok(a, chat_set_title(a->chat, arg, &err), &err)) {
         list_load(a);
         app_say(a, "Saved as “%.80s”", arg);
@@ -200,13 +203,15 @@ bool slash_command(struct app *a, const char *text) {
         arg[len - 1] = 0;
     bool done = false;
     size_t i = 0;
-    while (i < N_WORDS && (strlen(words[i].word) != n || strncmp(words[i].word, text + 1, n) != 0))
+    while (i < N_WORDS &&
+           (strlen(words[i].word) != n || strncmp(words[i].word, text + 1, n) != 0))
         i++;
     if (i < N_WORDS)
         done = words[i].run(a, arg);
     else
-        app_complain(a, "/%.*s is not a command: /help lists them, a second slash (//) sends the text",
-                     (int)(n < 40 ? n : 40), text + 1);
+        app_complain(
+            a, "/%.*s is not a command: /help lists them, a second slash (//) sends the text",
+            (int)(n < 40 ? n : 40), text + 1);
     free(arg);
     return done;
 }
@@ -271,7 +276,8 @@ void slash_complete(struct app *a) {
     }
     if (found.n > 0) {
         size_t common = common_prefix(&found);
-        char *fresh = xasprintf("%.*s%.*s%s", (int)at, text, (int)common, found.v[0], found.n == 1 ? " " : "");
+        char *fresh = xasprintf("%.*s%.*s%s", (int)at, text, (int)common, found.v[0],
+                                found.n == 1 ? " " : "");
         if (strcmp(fresh, text) != 0)
             edit_set(a->edit, fresh);
         if (found.n > 1)

@@ -1,7 +1,8 @@
 /*
  * status.c - the last line: model, context, speed, KV reuse, whether all is saved.
  *
- * Parts are added from the left as long as they fit; what matters most comes first, and the saved mark is always there.
+ * Parts are added from the left as long as they fit; what matters most comes first, and the
+ * saved mark is always there.
  */
 #include "base/utf8.h"
 #include "ui/app.h"
@@ -25,10 +26,12 @@ static void part(struct line *l, uint16_t style, const char *text) {
     l->parts++;
 }
 
-/* 980, 1.2k, 8k, 131k */
+/* 980, 1.2k, 131k; sizes of contexts are powers of two: 8192 is 8k */
 static void short_number(char out[16], int n) {
     if (n < 1000)
         snprintf(out, 16, "%d", n);
+    else if (n % 1024 == 0)
+        snprintf(out, 16, "%dk", n / 1024);
     else if (n < 10000 && n % 1000 >= 50)
         snprintf(out, 16, "%.1fk", n / 1000.0);
     else
@@ -43,10 +46,12 @@ static void model_part(struct app *a, struct line *l) {
         if (a->model_share >= 0)
             snprintf(text, sizeof text, "%.60s %.0f%%", a->model_what, 100 * a->model_share);
         else
-            snprintf(text, sizeof text, "%.60s …", a->model_what[0] ? a->model_what : "loading the model");
+            snprintf(text, sizeof text, "%.60s …",
+                     a->model_what[0] ? a->model_what : "loading the model");
         part(l, UI_STATUS_BUSY, text);
     } else if (info) {
-        snprintf(text, sizeof text, "%.40s·%s·%s", chat_model(a->chat), info->quant, info->device);
+        snprintf(text, sizeof text, "%.40s·%s·%s", chat_model(a->chat), info->quant,
+                 info->device);
         part(l, UI_STATUS, text);
     } else {
         part(l, UI_STATUS_WARN, "no model");
@@ -62,8 +67,9 @@ static void context_part(struct app *a, struct line *l) {
     short_number(u, used);
     short_number(c, ctx);
     int share = (int)(100.0 * used / ctx + 0.5), full = (share + 12) / 25;
-    snprintf(text, sizeof text, "ctx %s/%s %s%s %d%%", u, c, &"▓▓▓▓"[3 * (4 - (full > 4 ? 4 : full))],
-             &"░░░░"[3 * (full > 4 ? 4 : full)], share);
+    snprintf(text, sizeof text, "ctx %s/%s %s%s %d%%", u, c,
+             &"▓▓▓▓"[3 * (4 - (full > 4 ? 4 : full))], &"░░░░"[3 * (full > 4 ? 4 : full)],
+             share);
     part(l, share >= 90 ? UI_STATUS_WARN : UI_STATUS, text);
 }
 
@@ -73,10 +79,12 @@ static void speed_part(struct app *a, struct line *l) {
     char text[100];
     chat_rates(a->chat, &decode, &prefill, &reused);
     if (chat_busy(a->chat) && a->prefill_total > 0 && a->prefill_done < a->prefill_total) {
-        snprintf(text, sizeof text, "reading %d%%", (int)(100.0 * a->prefill_done / a->prefill_total));
+        snprintf(text, sizeof text, "reading %d%%",
+                 (int)(100.0 * a->prefill_done / a->prefill_total));
         part(l, UI_STATUS_BUSY, text);
     } else if (decode > 0) {
-        snprintf(text, sizeof text, decode < 10 ? "%.1f tok/s (prefill %.0f)" : "%.0f tok/s (prefill %.0f)",
+        snprintf(text, sizeof text,
+                 decode < 10 ? "%.1f tok/s (prefill %.0f)" : "%.0f tok/s (prefill %.0f)",
                  decode, prefill);
         part(l, chat_busy(a->chat) ? UI_STATUS_BUSY : UI_STATUS, text);
     } else if (chat_busy(a->chat)) {

@@ -1,17 +1,21 @@
 /*
  * term.c - entering and leaving the terminal.
  *
- * The one place with global state: a terminal, its modes and the signals belong to the process. Signal handlers do two
- * things only: set a bit and write a byte to a pipe that the event loop polls. A crash (and the last-resort exit when
- * memory ends) writes the restoring sequences with plain write() and puts the saved terminal modes back, then lets the
- * signal take its course. SIGTSTP from outside is taken as a request, so that the screen is left properly first.
+ * The one place with global state: a terminal, its modes and the signals belong to the process.
+ * Signal handlers do two things only: set a bit and write a byte to a pipe that the event loop
+ * polls. A crash (and the last-resort exit when memory ends) writes the restoring sequences
+ * with plain write() and puts the saved terminal modes back, then lets the signal take its
+ * course. SIGTSTP from outside is taken as a request, so that the screen is left properly
+ * first.
  *
- * newterm() instead of initscr(): it returns when TERM is unknown, initscr() would end the program. Modes that ncurses
- * does not know (bracketed paste, SGR mouse reports with drags) are switched by sequences that terminals without them
- * ignore. ncurses' own mouse support was not used: it reports no drags and its oldest protocol ends at column 223.
+ * newterm() instead of initscr(): it returns when TERM is unknown, initscr() would end the
+ * program. Modes that ncurses does not know (bracketed paste, SGR mouse reports with drags) are
+ * switched by sequences that terminals without them ignore. ncurses' own mouse support was not
+ * used: it reports no drags and its oldest protocol ends at column 223.
  *
- * The background colour is asked for with OSC 11, followed by a request that every terminal answers (primary device
- * attributes): whoever does not know the first does not make us wait for it. Late answers are swallowed by input.c.
+ * The background colour is asked for with OSC 11, followed by a request that every terminal
+ * answers (primary device attributes): whoever does not know the first does not make us wait
+ * for it. Late answers are swallowed by input.c.
  */
 #include "ui/term.h"
 #include "base/clock.h"
@@ -31,10 +35,10 @@
 #include <termios.h>
 #include <unistd.h>
 
-#define ASK_MS 120
-#define MODES_ON "\033[?2004h"
+#define ASK_MS    120
+#define MODES_ON  "\033[?2004h"
 #define MODES_OFF "\033[?2004l"
-#define MOUSE_ON "\033[?1002h\033[?1006h"
+#define MOUSE_ON  "\033[?1002h\033[?1006h"
 #define MOUSE_OFF "\033[?1006l\033[?1002l"
 
 static struct {
@@ -72,7 +76,8 @@ static void on_crash(int sig) {
     for (int i = 0; i < 5; i++)
         if (crash_signals[i] == sig)
             sigaction(sig, &term.old_crash[i], NULL);
-    errno = saved; /* the instruction runs again and meets the old handler; abort() does so by itself */
+    errno = saved; /* the instruction runs again and meets the old handler; abort() does so by
+                      itself */
 }
 
 static void on_signal(int sig) {
@@ -89,7 +94,8 @@ static void on_signal(int sig) {
 }
 
 static void install_signals(void) {
-    static const int ours[] = {SIGWINCH, SIGCONT, SIGCHLD, SIGTSTP, SIGHUP, SIGTERM, SIGINT, SIGQUIT};
+    static const int ours[] = {SIGWINCH, SIGCONT, SIGCHLD, SIGTSTP,
+                               SIGHUP,   SIGTERM, SIGINT,  SIGQUIT};
     struct sigaction sa = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     sigfillset(&sa.sa_mask);
     for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
@@ -107,7 +113,8 @@ static void uninstall_signals(void) {
         signal(ours[i], SIG_DFL);
     for (int i = 0; i < 5; i++)
         sigaction(crash_signals[i], &term.old_crash[i], NULL);
-    /* SIGHUP and SIGTERM stay caught: what is being saved now must not be cut short by a second one */
+    /* SIGHUP and SIGTERM stay caught: what is being saved now must not be cut short by a second
+     * one */
 }
 
 int term_signal_fd(void) {
@@ -127,8 +134,9 @@ unsigned term_take_signals(void) {
     return bits;
 }
 
-/* The locale decides which characters ncurses can write. A locale that is not UTF-8 gets UTF-8 characters all the same
- * where the system has C.UTF-8: terminals that aren't UTF-8 have died out, unset locales have not. */
+/* The locale decides which characters ncurses can write. A locale that is not UTF-8 gets UTF-8
+ * characters all the same where the system has C.UTF-8: terminals that aren't UTF-8 have died
+ * out, unset locales have not. */
 static void set_locale(void) {
     setlocale(LC_ALL, "");
     if (strcmp(nl_langinfo(CODESET), "UTF-8") != 0)
@@ -139,7 +147,8 @@ static void set_locale(void) {
     term.info.utf8 = strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
 }
 
-/* "15;0": foreground and background of the 16 colours, as some terminals tell their children. */
+/* "15;0": foreground and background of the 16 colours, as some terminals tell their children.
+ */
 static bool background_from_env(bool *light) {
     const char *s = getenv("COLORFGBG");
     s = s ? strrchr(s, ';') : NULL;
@@ -175,7 +184,8 @@ static void sort_answers(const char *got, size_t n) {
             text[len] = 0;
             const char *p = strstr(text, "rgb:");
             double r, g, b;
-            if (p && (p += 4, read_channel(&p, &r)) && read_channel(&p, &g) && read_channel(&p, &b))
+            if (p && (p += 4, read_channel(&p, &r)) && read_channel(&p, &g) &&
+                read_channel(&p, &b))
                 term.info.light = 0.299 * r + 0.587 * g + 0.114 * b > 0.5;
         } else if (n - i >= 3 && memcmp(got + i, "\033[?", 3) == 0) {
             end = i + 3;
@@ -235,7 +245,6 @@ static void enter_modes(void) {
     noecho();
     nonl();
     typeahead(-1);
-    keyok(KEY_MOUSE, FALSE); /* input.c reads mouse reports */
     intrflush(stdscr, FALSE);
     leaveok(stdscr, FALSE);
     term_write(MODES_ON, sizeof MODES_ON - 1);
@@ -247,7 +256,8 @@ static void enter_modes(void) {
 enum status term_open(bool ask_background, struct err *err) {
     if (!isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO))
         return err_set(err, ST_USAGE,
-                       "the interface needs a terminal on standard input and output; for pipes and scripts "
+                       "the interface needs a terminal on standard input and output; for pipes "
+                       "and scripts "
                        "there is: llmchat run MODEL PROMPT");
     const char *name = getenv("TERM");
     if (!name || !*name || strcmp(name, "dumb") == 0)
@@ -256,7 +266,8 @@ enum status term_open(bool ask_background, struct err *err) {
                        "llmchat run MODEL PROMPT",
                        name ? name : "");
     set_locale();
-    if (tcgetattr(STDIN_FILENO, &term.before) != 0 || pipe2(term.pipe, O_CLOEXEC | O_NONBLOCK) != 0)
+    if (tcgetattr(STDIN_FILENO, &term.before) != 0 ||
+        pipe2(term.pipe, O_CLOEXEC | O_NONBLOCK) != 0)
         return err_set(err, ST_IO, "terminal: %s", strerror(errno));
     const char *no_color = getenv("NO_COLOR");
     bool color = !no_color || !*no_color;
@@ -269,7 +280,8 @@ enum status term_open(bool ask_background, struct err *err) {
     if (!term.screen) {
         tcsetattr(STDIN_FILENO, TCSANOW, &term.before);
         return err_set(err, ST_UNSUPPORTED,
-                       "the terminal type '%s' (TERM) is not known on this system; try TERM=xterm-256color or "
+                       "the terminal type '%s' (TERM) is not known on this system; try "
+                       "TERM=xterm-256color or "
                        "install its description",
                        name);
     }

@@ -1,8 +1,10 @@
 /*
- * term.h - the terminal itself: entering and leaving it, signals, suspending, programs that borrow it.
+ * term.h - the terminal itself: entering and leaving it, signals, suspending, programs that
+ * borrow it.
  *
- * There is one terminal in a process, so this file has the one global state of the interface (static, in term.c).
- * After term_open() the terminal is in raw mode on its second screen; term_close(), a crash and exit() restore it.
+ * There is one terminal in a process, so this file has the one global state of the interface
+ * (static, in term.c). After term_open() the terminal is in raw mode on its second screen;
+ * term_close(), a crash and exit() restore it.
  */
 #ifndef LLMCHAT_UI_TERM_H
 #define LLMCHAT_UI_TERM_H
@@ -12,15 +14,16 @@
 #include <stddef.h>
 
 struct term_info {
-    bool utf8;     /* the locale's character set; else only ASCII is drawn */
-    int colors;    /* 0: none, or NO_COLOR is set */
-    bool light;    /* the background is light, as far as is known */
+    bool utf8;            /* the locale's character set; else only ASCII is drawn */
+    int colors;           /* 0: none, or NO_COLOR is set */
+    bool light;           /* the background is light, as far as is known */
     char type_ahead[256]; /* what was typed while the terminal was asked for its colours */
     size_t n_type_ahead;
 };
 
-/* ask_background: find out whether the background is light (COLORFGBG, else the terminal is asked, at most 120 ms).
- * ST_USAGE: no terminal, or one without a screen (dumb); ST_UNSUPPORTED: TERM is unknown. */
+/* ask_background: find out whether the background is light (COLORFGBG, else the terminal is
+ * asked, at most 120 ms). ST_USAGE: no terminal, or one without a screen (dumb);
+ * ST_UNSUPPORTED: TERM is unknown. */
 enum status term_open(bool ask_background, struct err *err);
 void term_close(void);
 const struct term_info *term_info(void);

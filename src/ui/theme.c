@@ -1,9 +1,11 @@
 /*
- * theme.c - which colours and attributes a style gets: one table for dark and light, 256 and 16 colours.
+ * theme.c - which colours and attributes a style gets: one table for dark and light, 256 and 16
+ * colours.
  *
- * The terminal's own foreground and background are the base everywhere, so both kinds of terminals stay readable; colours
- * are added only where the table knows one that reads well on that background. With eight colours the bright ones become
- * bold. Without colours (NO_COLOR, mono, old terminals) attributes carry the meaning: the last column.
+ * The terminal's own foreground and background are the base everywhere, so both kinds of
+ * terminals stay readable; colours are added only where the table knows one that reads well on
+ * that background. With eight colours the bright ones become bold. Without colours (NO_COLOR,
+ * mono, old terminals) attributes carry the meaning: the last column.
  */
 #include "ui/screen.h"
 #include "ui/term.h"
@@ -16,7 +18,7 @@ struct look {
     short dark, dark16, light, light16; /* foreground: of 256, of 16 */
     short dark_bg, light_bg;            /* background, of 256 */
     attr_t attrs;                       /* with colours */
-    attr_t mono;                        /* without, or where 16 colours have no background for it */
+    attr_t mono; /* without, or where 16 colours have no background for it */
 };
 
 static const struct look looks[] = {
@@ -71,8 +73,8 @@ static const struct look looks[] = {
     {UI_FOUND, 222, 11, 94, 5, 236, 254, A_BOLD, A_BOLD | A_UNDERLINE},
 };
 
-#define N_LOOKS (sizeof looks / sizeof *looks)
-#define PAIR_MATCH (UI_KIND_N + 1)
+#define N_LOOKS        (sizeof looks / sizeof *looks)
+#define PAIR_MATCH     (UI_KIND_N + 1)
 #define PAIR_MATCH_NOW (UI_KIND_N + 2)
 
 static struct {

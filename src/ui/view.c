@@ -3,12 +3,13 @@
  *
  *    Chat  Edit  Model …                                    menu bar
  *   ┌ conversations ─────┐ you     How do tides work?       list and transcript
- *   ├────────────────────┴────────────────────────────      the line: news, where one is, "new text below"
- *   │ > _                                                   input, at most a third of the screen
- *   └ smollm2·nf4·cpu │ ctx …                               status
+ *   ├────────────────────┴────────────────────────────      the line: news, where one is, "new
+ * text below" │ > _                                                   input, at most a third of
+ * the screen └ smollm2·nf4·cpu │ ctx …                               status
  *
- * The list is beside the transcript from 70 columns on; on a narrower screen it takes the transcript's place while it
- * has the keys. Below 40x10 a message is shown instead; typing goes on.
+ * The list is beside the transcript from 70 columns on; on a narrower screen it takes the
+ * transcript's place while it has the keys. Below 40x10 a message is shown instead; typing goes
+ * on.
  */
 #include "base/clock.h"
 #include "base/utf8.h"
@@ -18,10 +19,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MIN_ROWS 10
-#define MIN_COLS 40
+#define MIN_ROWS  10
+#define MIN_COLS  40
 #define LIST_FROM 70
-#define CLICK_US 400000
+#define CLICK_US  400000
 
 void view_layout(struct app *a) {
     struct panes *p = &a->panes;
@@ -74,7 +75,7 @@ static void draw_split(struct app *a) {
         int room = cols - 6 - w;
         uint16_t style = a->toast_bad ? STYLE_ERROR : UI_TOAST;
         int n = screen_text(y, 2, room, style, " ");
-        n += screen_text(y, 2 + n, room - n, style, a->toast);
+        n += screen_text_cut(y, 2 + n, room - n, style, a->toast);
         screen_text(y, 2 + n, 1, style, " ");
     }
 }
@@ -94,7 +95,8 @@ static void draw_input(struct app *a) {
     }
     drawn_release(&d);
     if (edit_empty(a->edit) && a->focus == FOCUS_INPUT && transcript_n(a->tr) == 0)
-        screen_text(r.y, 5, r.w - 6, STYLE_MUTED, "type a message, Enter sends; / for commands");
+        screen_text(r.y, 5, r.w - 6, STYLE_MUTED,
+                    "type a message, Enter sends; / for commands");
     if (a->focus == FOCUS_INPUT && !a->top)
         screen_cursor(r.y + v.cur_row, 4 + v.cur_col);
 }
@@ -113,8 +115,8 @@ void view_draw(struct app *a) {
     const struct panes *p = &a->panes;
     if (p->small) {
         char text[100];
-        snprintf(text, sizeof text, "llmchat needs %dx%d, this is %dx%d", MIN_COLS, MIN_ROWS, screen_cols(),
-                 screen_rows());
+        snprintf(text, sizeof text, "llmchat needs %dx%d, this is %dx%d", MIN_COLS, MIN_ROWS,
+                 screen_cols(), screen_rows());
         struct strlist lines = {0};
         overlay_wrap(&lines, text, screen_cols());
         for (size_t i = 0; i < lines.n && (int)i < screen_rows(); i++)
@@ -191,7 +193,8 @@ static void release(struct app *a) {
     a->dragging = false;
     char *text = transcript_marked_text(a->tr);
     if (*text)
-        app_say(a, "%zu characters marked · y in the transcript or Edit > Copy selection copies",
+        app_say(a,
+                "%zu characters marked · y in the transcript or Edit > Copy selection copies",
                 utf8_cells(text, strlen(text)));
     else
         transcript_mark_clear(a->tr);

@@ -1,8 +1,10 @@
 /*
- * harness.c - the program under test on a pty (forkpty), its output into libvterm, its screen as text.
+ * harness.c - the program under test on a pty (forkpty), its output into libvterm, its screen
+ * as text.
  *
- * One thread, no sleeping: pump() polls the pty and feeds the emulator; what the emulator answers (device attributes)
- * goes back. The limit of a wait is long because the machine may be busy; it is reached only when a test fails.
+ * One thread, no sleeping: pump() polls the pty and feeds the emulator; what the emulator
+ * answers (device attributes) goes back. The limit of a wait is long because the machine may be
+ * busy; it is reached only when a test fails.
  */
 #include "harness.h"
 #include <setjmp.h>
@@ -26,7 +28,8 @@
 #include <unistd.h>
 #include <vterm.h>
 
-#define LIMIT_MS 30000
+#define FRAME_MS 12 /* less than the time between two pictures of a program that streams */
+#define LIMIT_MS (getenv("TT_LIMIT_MS") ? atoi(getenv("TT_LIMIT_MS")) : 30000)
 
 struct tt {
     int fd;
@@ -77,8 +80,9 @@ static const VTermScreenCallbacks screen_callbacks = {.settermprop = on_prop};
 static const VTermParserCallbacks fallbacks = {.osc = on_osc};
 
 static void child(const char *home, const char *const *argv, const char *const *env) {
-    static const char *const gone[] = {"NO_COLOR", "COLORFGBG", "LC_ALL", "LC_CTYPE", "VISUAL", "EDITOR",
-                                       "WAYLAND_DISPLAY", "DISPLAY", "LINES", "COLUMNS"};
+    static const char *const gone[] = {"NO_COLOR", "COLORFGBG", "LC_ALL",          "LC_CTYPE",
+                                       "VISUAL",   "EDITOR",    "WAYLAND_DISPLAY", "DISPLAY",
+                                       "LINES",    "COLUMNS"};
     for (size_t i = 0; i < sizeof gone / sizeof *gone; i++)
         unsetenv(gone[i]);
     setenv("TERM", "xterm-256color", 1);
@@ -98,7 +102,8 @@ static void child(const char *home, const char *const *argv, const char *const *
     _exit(126);
 }
 
-struct tt *tt_start(const char *home, const char *const *argv, const char *const *env, int rows, int cols) {
+struct tt *tt_start(const char *home, const char *const *argv, const char *const *env, int rows,
+                    int cols) {
     struct tt *t = calloc(1, sizeof *t);
     assert_non_null(t);
     t->rows = rows;
@@ -156,7 +161,8 @@ const char *tt_ui(void) {
     return p && *p ? p : "tests/term/ui_fake";
 }
 
-struct tt *tt_ui_start(const char *home, const char *arg1, const char *arg2, const char *const *env) {
+struct tt *tt_ui_start(const char *home, const char *arg1, const char *arg2,
+                       const char *const *env) {
     const char *argv[] = {tt_ui(), arg1, arg1 ? arg2 : NULL, NULL};
     return tt_start(home, argv, env, 24, 80);
 }
@@ -357,7 +363,8 @@ int tt_find_col(struct tt *t, const char *text) {
 }
 
 static unsigned rgb(struct tt *t, VTermColor c) {
-    unsigned def = VTERM_COLOR_IS_DEFAULT_FG(&c) || VTERM_COLOR_IS_DEFAULT_BG(&c) ? 1u << 24 : 0;
+    unsigned def =
+        VTERM_COLOR_IS_DEFAULT_FG(&c) || VTERM_COLOR_IS_DEFAULT_BG(&c) ? 1u << 24 : 0;
     vterm_screen_convert_color_to_rgb(t->screen, &c);
     return def | (unsigned)c.rgb.red << 16 | (unsigned)c.rgb.green << 8 | c.rgb.blue;
 }
@@ -426,16 +433,17 @@ static void give_up(struct tt *t, const char *what, const char *file, int line) 
     _fail(file, line);
 }
 
-void tt_wait_cond(struct tt *t, bool (*cond)(struct tt *t, void *user), void *user, const char *what,
-                  const char *file, int line) {
+void tt_wait_cond(struct tt *t, bool (*cond)(struct tt *t, void *user), void *user,
+                  const char *what, const char *file, int line) {
     int64_t until = now_ms() + LIMIT_MS;
     for (;;) {
         pump_all(t);
-        if (cond(t, user))
-            return;
+        if (cond(t, user) && !pump(t, FRAME_MS))
+            return; /* and not in the middle of a picture */
         if (t->ended || now_ms() > until) {
             char text[200];
-            snprintf(text, sizeof text, "waited for: %s%s", what, t->ended ? " (the program has ended)" : "");
+            snprintf(text, sizeof text, "waited for: %s%s", what,
+                     t->ended ? " (the program has ended)" : "");
             give_up(t, text, file, line);
         }
         pump(t, 100);

@@ -1,8 +1,8 @@
 /*
  * harness.h - a program on a pty behind a terminal emulator: keys in, screen out.
  *
- * Waiting is always for a condition of the screen, with a generous limit that only a failure reaches; no test depends
- * on how fast the machine is. A failed wait prints the screen.
+ * Waiting is always for a condition of the screen, with a generous limit that only a failure
+ * reaches; no test depends on how fast the machine is. A failed wait prints the screen.
  */
 #ifndef LLMCHAT_TESTS_TERM_HARNESS_H
 #define LLMCHAT_TESTS_TERM_HARNESS_H
@@ -11,9 +11,9 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-#define T_ESC "\033"
-#define T_ENTER "\r"
-#define T_TAB "\t"
+#define T_ESC    "\033"
+#define T_ENTER  "\r"
+#define T_TAB    "\t"
 #define T_CTRL_A "\001"
 #define T_CTRL_B "\002"
 #define T_CTRL_C "\003"
@@ -31,19 +31,19 @@
 #define T_CTRL_U "\025"
 #define T_CTRL_W "\027"
 #define T_CTRL_Y "\031"
-#define T_UP "\033OA"
-#define T_DOWN "\033OB"
-#define T_RIGHT "\033OC"
-#define T_LEFT "\033OD"
-#define T_PGUP "\033[5~"
-#define T_PGDN "\033[6~"
-#define T_DEL "\033[3~"
-#define T_F1 "\033OP"
-#define T_F2 "\033OQ"
-#define T_F7 "\033[18~"
-#define T_F8 "\033[19~"
-#define T_F9 "\033[20~"
-#define T_F10 "\033[21~"
+#define T_UP     "\033OA"
+#define T_DOWN   "\033OB"
+#define T_RIGHT  "\033OC"
+#define T_LEFT   "\033OD"
+#define T_PGUP   "\033[5~"
+#define T_PGDN   "\033[6~"
+#define T_DEL    "\033[3~"
+#define T_F1     "\033OP"
+#define T_F2     "\033OQ"
+#define T_F7     "\033[18~"
+#define T_F8     "\033[19~"
+#define T_F9     "\033[20~"
+#define T_F10    "\033[21~"
 
 struct tt;
 
@@ -55,11 +55,13 @@ void tt_write(const char *home, const char *name, const char *text);
 /* The program with the scripted engine: $UI_FAKE, else tests/term/ui_fake. */
 const char *tt_ui(void);
 /* Starts it with up to three arguments (NULL: none) at 80x24. */
-struct tt *tt_ui_start(const char *home, const char *arg1, const char *arg2, const char *const *env);
+struct tt *tt_ui_start(const char *home, const char *arg1, const char *arg2,
+                       const char *const *env);
 
-/* argv ends with NULL; env: "NAME=VALUE" or "NAME" (unset), ends with NULL, may be NULL. TERM is xterm-256color and the
- * locale C.UTF-8 unless env says otherwise. home: LLMCHAT_HOME. */
-struct tt *tt_start(const char *home, const char *const *argv, const char *const *env, int rows, int cols);
+/* argv ends with NULL; env: "NAME=VALUE" or "NAME" (unset), ends with NULL, may be NULL. TERM
+ * is xterm-256color and the locale C.UTF-8 unless env says otherwise. home: LLMCHAT_HOME. */
+struct tt *tt_start(const char *home, const char *const *argv, const char *const *env, int rows,
+                    int cols);
 /* Ends the program if it still runs, frees. */
 void tt_close(struct tt *t);
 
@@ -73,13 +75,14 @@ pid_t tt_pid(const struct tt *t);
 /* The screen: rows joined by newlines, blanks at their ends gone. Lives until the next call. */
 const char *tt_screen(struct tt *t);
 bool tt_has(struct tt *t, const char *text); /* now, after what has come was taken */
-/* Wait until the text is there, or gone; a test failure (with the screen printed) after the limit. */
-#define tt_wait(t, text) tt_wait_at(t, text, true, __FILE__, __LINE__)
+/* Wait until the text is there, or gone; a test failure (with the screen printed) after the
+ * limit. */
+#define tt_wait(t, text)      tt_wait_at(t, text, true, __FILE__, __LINE__)
 #define tt_wait_gone(t, text) tt_wait_at(t, text, false, __FILE__, __LINE__)
 void tt_wait_at(struct tt *t, const char *text, bool there, const char *file, int line);
 #define tt_wait_for(t, cond, user) tt_wait_cond(t, cond, user, #cond, __FILE__, __LINE__)
-void tt_wait_cond(struct tt *t, bool (*cond)(struct tt *t, void *user), void *user, const char *what,
-                  const char *file, int line);
+void tt_wait_cond(struct tt *t, bool (*cond)(struct tt *t, void *user), void *user,
+                  const char *what, const char *file, int line);
 /* Waits for the end; exit code, or 1000 + signal. */
 #define tt_exit(t) tt_exit_at(t, __FILE__, __LINE__)
 int tt_exit_at(struct tt *t, const char *file, int line);

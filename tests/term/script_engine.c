@@ -1,9 +1,10 @@
 /*
  * script_engine.c - an engine that answers by script, behind the real engine's headers.
  *
- * Linked instead of src/engine for terminal tests: the interface, the chat and the store above it are the real ones.
- * A token is a byte of the conversation, so the last user's message can be read back from the prompt; its first word says
- * what is answered, at what pace, and whether it ends. Replies come from one thread a request.
+ * Linked instead of src/engine for terminal tests: the interface, the chat and the store above
+ * it are the real ones. A token is a byte of the conversation, so the last user's message can
+ * be read back from the prompt; its first word says what is answered, at what pace, and whether
+ * it ends. Replies come from one thread a request.
  *
  *   hold …      some words, then nothing until it is cancelled
  *   count N     "line 1" to "line N", a paragraph each, a token every few milliseconds
@@ -14,7 +15,8 @@
  *   fail        an error of the engine
  *   other       "echo K: MESSAGE", K counts requests
  *
- * Environment: SCRIPT_MODELS "tiny:nf4,other:int8" (default: tiny), SCRIPT_CTX tokens, SCRIPT_LOAD_MS.
+ * Environment: SCRIPT_MODELS "tiny:nf4,other:int8" (default: tiny), SCRIPT_CTX tokens,
+ * SCRIPT_LOAD_MS.
  */
 #include "base/clock.h"
 #include "engine/engine.h"
@@ -59,7 +61,8 @@ static int env_int(const char *name, int def) {
 
 /* -- models -- */
 
-static void each_model(void (*fn)(void *user, const char *name, const char *quant), void *user) {
+static void each_model(void (*fn)(void *user, const char *name, const char *quant),
+                       void *user) {
     const char *s = getenv("SCRIPT_MODELS");
     char *copy = xstrdup(s ? s : "tiny:nf4"), *save = NULL;
     for (char *m = strtok_r(copy, ",", &save); m; m = strtok_r(NULL, ",", &save)) {
@@ -101,8 +104,9 @@ enum status models_list(struct model_list *out, struct err *err) {
 }
 
 void model_info_release(struct model_info *m) {
-    char **all[] = {&m->name,    &m->path,   &m->architecture,  &m->quant,         &m->head_quant, &m->license,
-                    &m->title,   &m->source, &m->source_sha256, &m->chat_template, &m->created};
+    char **all[] = {&m->name,          &m->path,          &m->architecture, &m->quant,
+                    &m->head_quant,    &m->license,       &m->title,        &m->source,
+                    &m->source_sha256, &m->chat_template, &m->created};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(*all[i]);
     *m = (struct model_info){0};
@@ -126,7 +130,8 @@ enum status models_info(const char *name, struct model_info *out, struct err *er
             st = ST_OK;
         }
     model_list_release(&l);
-    return st == ST_OK ? ST_OK : err_set(err, ST_NOT_FOUND, "model '%s' is not installed", name);
+    return st == ST_OK ? ST_OK
+                       : err_set(err, ST_NOT_FOUND, "model '%s' is not installed", name);
 }
 
 enum status models_dir(char **out, struct err *err) {
@@ -140,7 +145,8 @@ bool models_name_ok(const char *name) {
 }
 
 enum status models_resolve(const char *name,
-                           bool (*progress)(void *user, const char *what, uint64_t done, uint64_t total),
+                           bool (*progress)(void *user, const char *what, uint64_t done,
+                                            uint64_t total),
                            void *user, char **out, struct err *err) {
     (void)progress;
     (void)user;
@@ -155,8 +161,8 @@ enum status models_resolve(const char *name,
 
 /* -- engine -- */
 
-enum status engine_open(const char *path, const struct engine_params *params, struct engine **out,
-                        struct err *err) {
+enum status engine_open(const char *path, const struct engine_params *params,
+                        struct engine **out, struct err *err) {
     int load_ms = env_int("SCRIPT_LOAD_MS", 0);
     for (int i = 0; i < 10; i++) {
         if (params->progress && !params->progress(params->user, "loading", (uint64_t)i, 10))
@@ -165,7 +171,8 @@ enum status engine_open(const char *path, const struct engine_params *params, st
             poll(NULL, 0, load_ms / 10);
     }
     if (strncmp(path, "broken", 6) == 0)
-        return err_set(err, ST_FORMAT, "broken.safetensors: the header is 12 bytes, 4096 were promised");
+        return err_set(err, ST_FORMAT,
+                       "broken.safetensors: the header is 12 bytes, 4096 were promised");
     struct engine *e = xcalloc(1, sizeof *e);
     e->name = xstrdup(path);
     char *colon = strrchr(e->name, ':');
@@ -295,12 +302,18 @@ static bool give_words(struct session *s, const char *text, int ms) {
 }
 
 static const char markdown[] =
-    "# Tides\n\nThe **Moon** pulls, the *Sun* helps. See [the list](https://example.org/tides).\n\n"
-    "- spring tide\n- neap tide\n\n| body | pull |\n|------|------|\n| Moon | 2.2 |\n| Sun | 1.0 |\n\n"
+    "# Tides\n\nThe **Moon** pulls, the *Sun* helps. See [the "
+    "list](https://example.org/tides).\n\n"
+    "- spring tide\n- neap tide\n\n| body | pull |\n|------|------|\n| Moon | 2.2 |\n| Sun | "
+    "1.0 |\n\n"
     "> a quote\n\n```c\nint main(void) {\n    return 42;\n}\n```\n\ndone with markdown";
-static const char wide[] = "汉字 kanji: 日本語テキスト|\n\nemoji: 👩‍💻|🎉|❤️|🇩🇪|\n\ncombining: e\u0301a\u0308o\u0302|\n\nend of wide";
-static const char escape[] = "\033]0;stolen title\007\033]52;c;c3RvbGVu\007\033[2J\033[Hbefore\xc2\x9b" "31mafter "
-                             "\u202egnp.exe end of escape";
+static const char wide[] =
+    "汉字 kanji: 日本語テキスト|\n\nemoji: 👩‍💻|🎉|❤️|🇩🇪|\n\ncombining: "
+    "e\u0301a\u0308o\u0302|\n\nend of wide";
+static const char escape[] =
+    "\033]0;stolen title\007\033]52;c;c3RvbGVu\007\033[2J\033[Hbefore\xc2\x9b"
+    "31mafter "
+    "\u202egnp.exe end of escape";
 
 /* False when cancelled. */
 static bool reply(struct session *s) {
@@ -339,7 +352,7 @@ static void *run(void *user) {
     e->n_done = e->n_total = s->prompt_tok;
     mailbox_put(s->box, e);
     n_given = 0;
-    if (strncmp(s->message, "fail", 4) == 0) {
+    if (strcmp(s->message, "fail") == 0) {
         e = new_event(s, EVENT_ERROR);
         err_set(&e->err, ST_INTERNAL, "the scripted failure");
     } else {
@@ -375,12 +388,13 @@ static char *last_message(const int32_t *tokens, size_t n) {
     return xstrdup("");
 }
 
-enum status session_generate(struct session *s, const struct request *r, uint64_t id, struct mailbox *events,
-                             struct err *err) {
+enum status session_generate(struct session *s, const struct request *r, uint64_t id,
+                             struct mailbox *events, struct err *err) {
     if (s->running && !atomic_load(&s->done))
         return err_set(err, ST_BUSY, "busy");
     if (r->n_tok >= (size_t)s->engine->info.ctx_tok)
-        return err_set(err, ST_CONTEXT_FULL, "%zu tokens, the context has %d", r->n_tok, s->engine->info.ctx_tok);
+        return err_set(err, ST_CONTEXT_FULL, "%zu tokens, the context has %d", r->n_tok,
+                       s->engine->info.ctx_tok);
     join(s);
     s->cached_tok = 0;
     while ((size_t)s->cached_tok < s->n_tok && (size_t)s->cached_tok + 1 < r->n_tok &&
@@ -417,8 +431,8 @@ void tok_list_release(struct tok_list *l) {
     *l = (struct tok_list){0};
 }
 
-enum status text_prompt(const struct text_model *t, const struct render_opts *opts, struct tok_list *out,
-                        struct err *err) {
+enum status text_prompt(const struct text_model *t, const struct render_opts *opts,
+                        struct tok_list *out, struct err *err) {
     (void)t;
     json_t *list = json_loads(opts->messages_json, 0, NULL), *m;
     size_t i;

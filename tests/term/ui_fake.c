@@ -1,7 +1,8 @@
 /*
  * ui_fake.c - the interface with the scripted engine: what the terminal tests run.
  *
- * Takes the options of `llmchat` alone: -c, --chat ID, --model NAME. Folders are those of LLMCHAT_HOME.
+ * Takes the options of `llmchat` alone: -c, --chat ID, --model NAME. Folders are those of
+ * LLMCHAT_HOME.
  */
 #include "base/log.h"
 #include "base/path.h"
@@ -24,8 +25,10 @@ int main(int argc, char **argv) {
             p.model = argv[++i];
     }
     log_open();
-    if (config_load(NULL, &config, &err) != ST_OK || path_in(PATH_DATA, "chats.db", &path, &err) != ST_OK ||
-        store_open(path, &p.store, &err) != ST_OK || store_recover(p.store, NULL, &err) != ST_OK) {
+    if (config_load(NULL, &config, &err) != ST_OK ||
+        path_in(PATH_DATA, "chats.db", &path, &err) != ST_OK ||
+        store_open(path, &p.store, &err) != ST_OK ||
+        store_recover(p.store, NULL, &err) != ST_OK) {
         fprintf(stderr, "ui_fake: %s\n", err.msg);
         return 1;
     }
