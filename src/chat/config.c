@@ -19,56 +19,56 @@ enum { MAX_CONFIG_BYTES = 1 << 20, MAX_KEYS = 500 };
 typedef enum status (*read_key)(struct config *c, const struct ynode *v, struct err *err);
 
 static enum status read_model(struct config *c, const struct ynode *v, struct err *err) {
-    return yaml_text(v, c->path, &c->model, err);
+    return ytree_text(v, c->path, &c->model, err);
 }
 
 static enum status read_system(struct config *c, const struct ynode *v, struct err *err) {
-    return yaml_text(v, c->path, &c->system, err);
+    return ytree_text(v, c->path, &c->system, err);
 }
 
 static enum status read_prompt(struct config *c, const struct ynode *v, struct err *err) {
-    return yaml_text(v, c->path, &c->prompt, err);
+    return ytree_text(v, c->path, &c->prompt, err);
 }
 
 static enum status read_device(struct config *c, const struct ynode *v, struct err *err) {
     static const char *const words[] = {"auto", "cpu", "cuda"};
     static const enum device values[] = {DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA};
     int i;
-    CHECK(yaml_word(v, c->path, words, 3, &i, err));
+    CHECK(ytree_word(v, c->path, words, 3, &i, err));
     c->device = values[i];
     return ST_OK;
 }
 
 static enum status read_threads(struct config *c, const struct ynode *v, struct err *err) {
-    return yaml_int(v, c->path, 0, 1024, &c->threads, err);
+    return ytree_int(v, c->path, 0, 1024, &c->threads, err);
 }
 
 static enum status read_theme(struct config *c, const struct ynode *v, struct err *err) {
     static const char *const words[] = {"auto", "dark", "light", "mono"};
     int i;
-    CHECK(yaml_word(v, c->path, words, 4, &i, err));
+    CHECK(ytree_word(v, c->path, words, 4, &i, err));
     c->theme = (enum theme)i;
     return ST_OK;
 }
 
 static enum status read_mouse(struct config *c, const struct ynode *v, struct err *err) {
-    return yaml_bool(v, c->path, &c->mouse, err);
+    return ytree_bool(v, c->path, &c->mouse, err);
 }
 
 static enum status read_markdown(struct config *c, const struct ynode *v, struct err *err) {
-    return yaml_bool(v, c->path, &c->markdown, err);
+    return ytree_bool(v, c->path, &c->markdown, err);
 }
 
 static enum status read_full(struct config *c, const struct ynode *v, struct err *err) {
     static const char *const words[] = {"ask", "summarise", "drop", "stop"};
     int i;
-    CHECK(yaml_word(v, c->path, words, 4, &i, err));
+    CHECK(ytree_word(v, c->path, words, 4, &i, err));
     c->context_full = (enum overflow)i;
     return ST_OK;
 }
 
 static enum status read_sampling(struct config *c, const struct ynode *v, struct err *err) {
-    return yaml_settings(v, c->path, &c->settings, err);
+    return ytree_settings(v, c->path, &c->settings, err);
 }
 
 static enum status add_key(struct config *c, const char *command, const struct ynode *v,
@@ -121,7 +121,7 @@ static enum status apply(struct config *c, const struct ynode *root, struct err 
         while (k < N_KEYS && strcmp(v->key, key_names[k]) != 0)
             k++;
         if (k == N_KEYS)
-            return yaml_unknown(v, c->path, key_names, N_KEYS, err);
+            return ytree_unknown(v, c->path, key_names, N_KEYS, err);
         CHECK(key_readers[k](c, v, err));
     }
     return ST_OK;
@@ -151,10 +151,10 @@ enum status config_parse(const char *yaml, size_t len, const char *path, struct 
     struct ynode *root = NULL;
     config_init(out);
     out->path = xstrdup(path);
-    enum status st = yaml_parse(yaml, len, path, &root, err);
+    enum status st = ytree_parse(yaml, len, path, &root, err);
     if (st == ST_OK)
         st = apply(out, root, err);
-    yaml_free(root);
+    ytree_free(root);
     if (st != ST_OK)
         config_release(out);
     return st;

@@ -69,8 +69,8 @@ static enum status read_var(struct prompt *p, const struct ynode *map, struct er
                     : strcmp(c->key, "default") == 0     ? &v->def
                                                          : NULL;
         if (!to)
-            return yaml_unknown(c, p->path, keys, 3, err);
-        CHECK(yaml_text(c, p->path, to, err));
+            return ytree_unknown(c, p->path, keys, 3, err);
+        CHECK(ytree_text(c, p->path, to, err));
     }
     v->description = v->description ? v->description : xstrdup("");
     v->def = v->def ? v->def : xstrdup("");
@@ -100,7 +100,7 @@ static enum status read_vars(struct prompt *p, const struct ynode *v, struct err
 static enum status read_settings(struct prompt *p, const struct ynode *v, struct err *err) {
     struct settings s;
     settings_init(&s);
-    enum status st = yaml_settings(v, p->path, &s, err);
+    enum status st = ytree_settings(v, p->path, &s, err);
     if (st == ST_OK && v->type == Y_MAP && v->n > 0) {
         char *all = settings_to_json(&s);
         json_t *o = json_loads(all, 0, NULL), *given = json_object();
@@ -126,17 +126,17 @@ static enum status read_prompt(struct prompt *p, const struct ynode *root, struc
     for (size_t i = 0; i < root->n; i++) {
         const struct ynode *v = &root->child[i];
         if (strcmp(v->key, "name") == 0)
-            CHECK(yaml_text(v, p->path, &p->name, err));
+            CHECK(ytree_text(v, p->path, &p->name, err));
         else if (strcmp(v->key, "description") == 0)
-            CHECK(yaml_text(v, p->path, &p->description, err));
+            CHECK(ytree_text(v, p->path, &p->description, err));
         else if (strcmp(v->key, "text") == 0)
-            CHECK(yaml_text(v, p->path, &p->text, err));
+            CHECK(ytree_text(v, p->path, &p->text, err));
         else if (strcmp(v->key, "variables") == 0)
             CHECK(read_vars(p, v, err));
         else if (strcmp(v->key, "settings") == 0)
             CHECK(read_settings(p, v, err));
         else
-            return yaml_unknown(v, p->path, keys, 5, err);
+            return ytree_unknown(v, p->path, keys, 5, err);
     }
     if (!p->name || !word_ok(p->name))
         return err_set(err, ST_FORMAT, "%s:%d: name: a word of letters, digits, _ and - wanted",
@@ -154,11 +154,11 @@ enum status prompt_parse(const char *yaml, size_t len, const char *path, struct 
                          struct err *err) {
     struct ynode *root = NULL;
     memset(out, 0, sizeof *out);
-    CHECK(yaml_parse(yaml, len, path, &root, err));
+    CHECK(ytree_parse(yaml, len, path, &root, err));
     out->path = xstrdup(path);
     out->settings_json = xstrdup("");
     enum status st = read_prompt(out, root, err);
-    yaml_free(root);
+    ytree_free(root);
     if (st != ST_OK)
         prompt_release(out);
     return st;

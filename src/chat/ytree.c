@@ -35,7 +35,7 @@ static void node_release(struct ynode *n) {
     free(n->key);
 }
 
-void yaml_free(struct ynode *root) {
+void ytree_free(struct ynode *root) {
     if (root)
         node_release(root);
     free(root);
@@ -187,8 +187,8 @@ static enum status read_stream(struct reader *r, struct ynode *root) {
     }
 }
 
-enum status yaml_parse(const char *text, size_t len, const char *path, struct ynode **out,
-                       struct err *err) {
+enum status ytree_parse(const char *text, size_t len, const char *path, struct ynode **out,
+                        struct err *err) {
     struct reader r = {.path = path, .err = err};
     *out = NULL;
     if (len > MAX_BYTES)
@@ -207,7 +207,7 @@ enum status yaml_parse(const char *text, size_t len, const char *path, struct yn
     if (st == ST_OK)
         *out = root;
     else
-        yaml_free(root);
+        ytree_free(root);
     return st;
 }
 
@@ -223,7 +223,7 @@ static enum status wrong(const struct ynode *v, const char *path, const char *wa
                    v->key ? v->key : "the file", *found(v) ? found(v) : "nothing", wanted);
 }
 
-enum status yaml_text(const struct ynode *v, const char *path, char **out, struct err *err) {
+enum status ytree_text(const struct ynode *v, const char *path, char **out, struct err *err) {
     if (v->type != Y_SCALAR)
         return wrong(v, path, "a text", err);
     free(*out);
@@ -231,7 +231,7 @@ enum status yaml_text(const struct ynode *v, const char *path, char **out, struc
     return ST_OK;
 }
 
-enum status yaml_bool(const struct ynode *v, const char *path, bool *out, struct err *err) {
+enum status ytree_bool(const struct ynode *v, const char *path, bool *out, struct err *err) {
     static const char *const words[] = {"false", "true", "no", "yes", "off", "on"};
     for (int i = 0; v->type == Y_SCALAR && i < 6; i++)
         if (strcasecmp(v->text, words[i]) == 0) {
@@ -241,8 +241,8 @@ enum status yaml_bool(const struct ynode *v, const char *path, bool *out, struct
     return wrong(v, path, "true or false", err);
 }
 
-enum status yaml_int(const struct ynode *v, const char *path, int min, int max, int *out,
-                     struct err *err) {
+enum status ytree_int(const struct ynode *v, const char *path, int min, int max, int *out,
+                      struct err *err) {
     char wanted[80], *end = NULL;
     snprintf(wanted, sizeof wanted, "a whole number from %d to %d", min, max);
     errno = 0;
@@ -253,8 +253,8 @@ enum status yaml_int(const struct ynode *v, const char *path, int min, int max, 
     return ST_OK;
 }
 
-enum status yaml_word(const struct ynode *v, const char *path, const char *const *words, int n,
-                      int *out, struct err *err) {
+enum status ytree_word(const struct ynode *v, const char *path, const char *const *words, int n,
+                       int *out, struct err *err) {
     struct buf wanted = {0};
     for (int i = 0; i < n; i++) {
         if (v->type == Y_SCALAR && strcmp(v->text, words[i]) == 0) {
@@ -292,8 +292,8 @@ static size_t distance(const char *a, const char *b) {
     return row[lb];
 }
 
-enum status yaml_unknown(const struct ynode *v, const char *path, const char *const *known,
-                         int n, struct err *err) {
+enum status ytree_unknown(const struct ynode *v, const char *path, const char *const *known,
+                          int n, struct err *err) {
     const char *nearest = NULL;
     size_t best = strlen(v->key) / 3 + 2;
     for (int i = 0; i < n; i++) {
@@ -324,7 +324,7 @@ static enum status one_setting(const struct ynode *v, const char *path, struct s
         const char *names[32];
         for (size_t i = 0; i < n_setting_defs; i++)
             names[i] = setting_defs[i].name;
-        return yaml_unknown(v, path, names, (int)n_setting_defs, err);
+        return ytree_unknown(v, path, names, (int)n_setting_defs, err);
     }
     if (d->type == SETTING_LIST)
         st = setting_set(s, d, "", &why);
@@ -344,8 +344,8 @@ static enum status one_setting(const struct ynode *v, const char *path, struct s
     return ST_OK;
 }
 
-enum status yaml_settings(const struct ynode *map, const char *path, struct settings *s,
-                          struct err *err) {
+enum status ytree_settings(const struct ynode *map, const char *path, struct settings *s,
+                           struct err *err) {
     if (map->type == Y_SCALAR && !*map->text)
         return ST_OK;
     if (map->type != Y_MAP)

@@ -24,24 +24,24 @@ struct ynode {
     size_t n, cap;
 };
 /* path is only named in messages ("FILE:LINE: …"). An empty document is an empty map. */
-enum status yaml_parse(const char *text, size_t len, const char *path, struct ynode **out,
-                       struct err *err);
-void yaml_free(struct ynode *root);
+enum status ytree_parse(const char *text, size_t len, const char *path, struct ynode **out,
+                        struct err *err);
+void ytree_free(struct ynode *root);
 
 /* Readers that name file, line, key and what was wanted. */
-enum status yaml_text(const struct ynode *v, const char *path, char **out, struct err *err);
-enum status yaml_bool(const struct ynode *v, const char *path, bool *out, struct err *err);
-enum status yaml_int(const struct ynode *v, const char *path, int min, int max, int *out,
-                     struct err *err);
+enum status ytree_text(const struct ynode *v, const char *path, char **out, struct err *err);
+enum status ytree_bool(const struct ynode *v, const char *path, bool *out, struct err *err);
+enum status ytree_int(const struct ynode *v, const char *path, int min, int max, int *out,
+                      struct err *err);
 /* One of n words; *out its index. */
-enum status yaml_word(const struct ynode *v, const char *path, const char *const *words, int n,
-                      int *out, struct err *err);
+enum status ytree_word(const struct ynode *v, const char *path, const char *const *words, int n,
+                       int *out, struct err *err);
 /* "FILE:LINE: unknown key …; did you mean …?" with the nearest of n known ones. */
-enum status yaml_unknown(const struct ynode *v, const char *path, const char *const *known,
-                         int n, struct err *err);
+enum status ytree_unknown(const struct ynode *v, const char *path, const char *const *known,
+                          int n, struct err *err);
 struct settings;
 /* A map of sampling settings. */
-enum status yaml_settings(const struct ynode *map, const char *path, struct settings *s,
-                          struct err *err);
+enum status ytree_settings(const struct ynode *map, const char *path, struct settings *s,
+                           struct err *err);
 
 #endif
