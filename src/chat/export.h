@@ -17,6 +17,9 @@ const char *export_format_name(enum export_format f);
 bool export_format_parse(const char *s, enum export_format *out);
 /* By the ending of a file name (.md .markdown .json .jsonl .html .htm .txt). */
 bool export_format_of_path(const char *path, enum export_format *out);
+/* A file name made of a title: no separators, no shell characters, no leading dot. The caller
+ * frees. */
+char *export_file_name(const char *title, enum export_format f);
 /* Appends the conversation; whole_tree: every branch (json always holds all), else the active
  * one. */
 enum status export_conversation(struct store *s, int64_t conv, enum export_format f,
