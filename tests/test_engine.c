@@ -496,7 +496,7 @@ static void engine_one_request_a_session(void **state) {
 static void engine_close_ends_what_runs_and_what_waits(void **state) {
     (void)state;
     fake.gated = true;
-    struct engine *e = open_engine(400, 27); /* room for one full context and a little more */
+    struct engine *e = open_engine(4000, 252); /* room for one full context and a little more */
     struct mailbox *m = mailbox_new(event_free), *gone = mailbox_new(event_free);
     struct err err;
     int32_t p[390];
@@ -511,12 +511,15 @@ static void engine_close_ends_what_runs_and_what_waits(void **state) {
     fake.gated = false; /* read by the engine only after the gate below */
     sem_post(&fake.go);
     engine_close(e);
-    int n_cancelled = 0;
+    int n_cancelled = 0, n_finished = 0;
     for (struct event *ev; (ev = mailbox_take(m));) {
+        n_finished += ev->type == EVENT_FINISHED;
         n_cancelled += ev->type == EVENT_FINISHED && ev->finish == FINISH_CANCEL;
         event_free(ev);
     }
-    assert_int_equal(n_cancelled, 3);
+    assert_int_equal(n_finished, 3);
+    assert_true(n_cancelled >=
+                1); /* all six together would take more than ten thousand steps */
     mailbox_unref(m);
 }
 

@@ -98,6 +98,27 @@ static void kv_equal_prefixes_share_blocks(void **state) {
     kv_pool_free(p);
 }
 
+/* What a block holds depends on all that came before it, so equal tokens alone are not enough.
+ */
+static void kv_same_tokens_after_another_history_are_not_shared(void **state) {
+    (void)state;
+    struct kv_pool *p = pool_new(16);
+    struct kv_seq a = {0}, b = {0}, c = {0};
+    int32_t t[33], u[33];
+    ramp(t, 33, 0);
+    memcpy(u, t, sizeof u);
+    u[3] = 999; /* the second blocks are equal */
+    prompt(p, &a, t, 33);
+    assert_int_equal(prompt(p, &b, u, 33), 0);
+    assert_int_not_equal(a.blocks[1], b.blocks[1]);
+    assert_int_equal(prompt(p, &c, t + 16, 17),
+                     0); /* and so is this one, at another position */
+    kv_seq_release(p, &a);
+    kv_seq_release(p, &b);
+    kv_seq_release(p, &c);
+    kv_pool_free(p);
+}
+
 static void kv_twins_computed_at_once_become_one(void **state) {
     (void)state;
     struct kv_pool *p = pool_new(16);
@@ -336,6 +357,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(kv_second_turn_keeps_what_was_computed),
         cmocka_unit_test(kv_equal_prefixes_share_blocks),
+        cmocka_unit_test(kv_same_tokens_after_another_history_are_not_shared),
         cmocka_unit_test(kv_twins_computed_at_once_become_one),
         cmocka_unit_test(kv_released_blocks_are_found_again),
         cmocka_unit_test(kv_shared_prefix_survives_eviction),
