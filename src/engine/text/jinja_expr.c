@@ -310,6 +310,10 @@ static struct jn *subscribed(struct jparser *p) {
     return s;
 }
 
+static bool is_open_slice(const struct jn *n) {
+    return n->op == JN_SLICE && !n->kids.v[0];
+}
+
 static struct jn *parse_item(struct jparser *p, struct jn *of) {
     struct jn *n = jp_node(p, JN_ITEM), *args = jp_node(p, JN_TUPLE);
     n->a = of;
@@ -322,9 +326,9 @@ static struct jn *parse_item(struct jparser *p, struct jn *of) {
     p->t++;
     n->b = args->kids.n == 1 ? args->kids.v[0] : args;
     for (size_t i = 0; n->b == args && i < args->kids.n; i++)
-        if (args->kids.v[i]->op == JN_SLICE)
+        if (is_open_slice(args->kids.v[i]))
             jx_fail(p->x, "a slice can't be one of several subscripts");
-    if (n->b->op == JN_SLICE) {
+    if (is_open_slice(n->b)) {
         n->b->kids.v[0] = of;
         return n->b;
     }

@@ -141,7 +141,6 @@ FILTER(f_indent) {
 }
 
 FILTER(f_truncate) {
-    struct jstr *s = ja_str(x, self, "truncate(): the value");
     int64_t len = arg[0].kind == JV_MISSING ? 255 : ja_int(x, arg[0], "truncate(): length");
     struct jstr *end =
         arg[2].kind == JV_MISSING ? jv_cstr(x, "...").s : ja_str(x, arg[2], "truncate(): end");
@@ -149,8 +148,10 @@ FILTER(f_truncate) {
     int64_t n_end = (int64_t)js_cps(x, end);
     if (len < n_end || leeway < 0)
         jx_fail(x, "truncate(): expected length >= %lld and leeway >= 0", (long long)n_end);
-    if ((int64_t)js_cps(x, s) <= leeway || (int64_t)js_cps(x, s) - leeway <= len)
+    int64_t have = (int64_t)jv_len(x, self);
+    if (have <= leeway || have - leeway <= len)
         return self;
+    struct jstr *s = ja_str(x, self, "truncate(): the value");
     struct jstr *cut = jv_sub(x, s, 0, js_offset(x, s, (size_t)(len - n_end))).s;
     const char *sp = cut->n ? memrchr(cut->p, ' ', cut->n) : NULL;
     if (!flag(x, arg[1]) && sp)

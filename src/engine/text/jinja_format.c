@@ -268,9 +268,9 @@ struct jv js_percent(struct jx *x, struct jstr *fmt, struct jv args) {
             conversion(&p);
         jx_step(x, 1);
     }
-    bool left_over = args.kind == JV_TUPLE ? p.next < args.l->n
-                                           : p.next == 0 && args.kind != JV_DICT &&
-                                                 args.kind != JV_LIST && args.kind != JV_NS;
+    bool subscripted = args.kind == JV_DICT || args.kind == JV_LIST || args.kind == JV_RANGE ||
+                       args.kind == JV_UNDEF; /* Python lets these be ignored */
+    bool left_over = args.kind == JV_TUPLE ? p.next < args.l->n : p.next == 0 && !subscripted;
     if (left_over)
         jx_fail(x, "not all arguments converted during string formatting");
     struct jv v = jb_value(x, &p.out);

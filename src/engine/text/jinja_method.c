@@ -26,6 +26,12 @@ METHOD(m_lower) {
     return js_lower(x, self.s);
 }
 
+METHOD(m_casefold) {
+    (void)arg;
+    return js_replace(x, js_lower(x, self.s).s, jv_cstr(x, "\xC3\x9F").s, jv_cstr(x, "ss").s,
+                      -1);
+}
+
 METHOD(m_capitalize) {
     (void)arg;
     return js_capital(x, self.s);
@@ -503,7 +509,7 @@ METHOD(m_format_map) {
 }
 
 const struct jfn jb_str_methods[] = {{"capitalize", "/", 0, m_capitalize},
-                                     {"casefold", "/", 0, m_lower},
+                                     {"casefold", "/", 0, m_casefold},
                                      {"center", "/width fillchar", 1, m_center},
                                      {"count", "/sub start end", 1, m_count},
                                      {"endswith", "/suffix start end", 1, m_endswith},

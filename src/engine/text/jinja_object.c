@@ -89,7 +89,8 @@ METHOD(m_is_integer) {
 METHOD(m_bit_length) {
     if (self.kind == JV_FLOAT)
         jx_fail(x, "'float' object has no attribute 'bit_length'");
-    uint64_t u = self.i < 0 ? -(uint64_t)self.i : (uint64_t)self.i;
+    int64_t i = jv_i(self);
+    uint64_t u = i < 0 ? -(uint64_t)i : (uint64_t)i;
     return jv_int(u ? 64 - __builtin_clzll(u) : 0);
 }
 
@@ -174,7 +175,7 @@ METHOD(g_range) {
     if (n > MAX_RANGE)
         jx_limit(x, "range() of more than %d items", MAX_RANGE);
     struct jrange *r = jx_alloc(x, 1, sizeof *r);
-    *r = (struct jrange){a, step, (size_t)n};
+    *r = (struct jrange){a, b, step, (size_t)n};
     return (struct jv){.kind = JV_RANGE, .r = r};
 }
 

@@ -310,10 +310,11 @@ static struct jv property(struct jx *x, struct jv of, const char *name) {
 
 struct jv jo_member(struct jx *x, struct jv of, const char *name, size_t len) {
     static const struct jfn *const methods[JV_JOINER + 1] = {
-        [JV_STR] = jb_str_methods,   [JV_DICT] = jb_dict_methods,
-        [JV_LIST] = jb_list_methods, [JV_INT] = jb_num_methods,
-        [JV_FLOAT] = jb_num_methods, [JV_TUPLE] = jb_tuple_methods,
-        [JV_LOOP] = jb_loop_methods, [JV_CYCLER] = jb_cycler_methods};
+        [JV_STR] = jb_str_methods,      [JV_DICT] = jb_dict_methods,
+        [JV_LIST] = jb_list_methods,    [JV_BOOL] = jb_num_methods,
+        [JV_INT] = jb_num_methods,      [JV_FLOAT] = jb_num_methods,
+        [JV_TUPLE] = jb_tuple_methods,  [JV_LOOP] = jb_loop_methods,
+        [JV_CYCLER] = jb_cycler_methods};
     char z[32];
     if (of.kind == JV_NS) {
         struct jstr key = {.p = name, .n = len, .cps = SIZE_MAX};
@@ -393,7 +394,11 @@ struct jv jo_slice(struct jx *x, struct jv of, struct jv from, struct jv to, str
         return count ? slice_str(x, of.s, lo, step, count) : jv_cstr(x, "");
     if (of.kind == JV_RANGE) {
         struct jrange *r = jx_alloc(x, 1, sizeof *r);
-        *r = (struct jrange){of.r->start + lo * of.r->step, of.r->step * step, (size_t)count};
+        int64_t by = count > 1 ? of.r->step * step : of.r->step; /* one item has no step */
+        int64_t at = of.r->start + lo * of.r->step, end;
+        if (__builtin_mul_overflow(by, count, &end) || __builtin_add_overflow(at, end, &end))
+            too_big(x);
+        *r = (struct jrange){at, end, by, (size_t)count};
         return (struct jv){.kind = JV_RANGE, .r = r};
     }
     struct jv r = jv_seq(x, of.kind, 0);

@@ -112,20 +112,22 @@ static struct jbody body_drop(struct jparser *p, const char *end) {
 }
 
 static struct jn *parse_if(struct jparser *p) {
-    struct jn *n = jp_node(p, JN_IF);
-    p->t++;
-    n->a = jp_tuple(p, false, NULL, false);
-    n->body = body(p, "elif else endif");
-    if (jp_at_name(p, "elif")) {
-        jx_enter(p->x);
-        jp_add(p, &n->orelse, parse_if(p));
-        jx_leave(p->x);
-    } else if (jp_skip_name(p, "else")) {
-        n->orelse = body_drop(p, "endif");
-    } else {
+    struct jn *first = jp_node(p, JN_IF), *n = first;
+    for (;;) {
         p->t++;
+        n->a = jp_tuple(p, false, NULL, false);
+        n->body = body(p, "elif else endif");
+        if (!jp_at_name(p, "elif"))
+            break;
+        struct jn *next = jp_node(p, JN_IF);
+        jp_add(p, &n->orelse, next);
+        n = next;
     }
-    return n;
+    if (jp_skip_name(p, "else"))
+        n->orelse = body_drop(p, "endif");
+    else
+        p->t++;
+    return first;
 }
 
 static struct jn *parse_for(struct jparser *p) {

@@ -142,7 +142,7 @@ static void repr_dict(struct jx *x, struct jb *b, const struct jdict *d) {
 
 static void repr_range(struct jx *x, struct jb *b, const struct jrange *r) {
     char t[96];
-    long long stop = (long long)(r->start + (int64_t)r->n * r->step);
+    long long stop = (long long)r->stop;
     int n = snprintf(t, sizeof t, "range(%lld, %lld", (long long)r->start, stop);
     if (r->step != 1)
         snprintf(t + n, sizeof t - (size_t)n, ", %lld)", (long long)r->step);
@@ -152,6 +152,7 @@ static void repr_range(struct jx *x, struct jb *b, const struct jrange *r) {
 }
 
 static void repr_object(struct jx *x, struct jb *b, struct jv v) {
+    char t[64];
     if (v.kind == JV_NS) {
         jb_adds(x, b, "<Namespace ");
         repr_dict(x, b, v.d);
@@ -159,6 +160,11 @@ static void repr_object(struct jx *x, struct jb *b, struct jv v) {
     } else if (v.kind == JV_VIEW) {
         jb_adds(x, b, v.l->what);
         repr_items(x, b, v.l, "([", "])");
+    } else if (v.kind == JV_LOOP) {
+        snprintf(t, sizeof t, "<LoopContext %lld/%lld>",
+                 (long long)jv_loop_at(x, v.loop, false),
+                 (long long)jv_loop_at(x, v.loop, true));
+        jb_adds(x, b, t);
     } else { /* Python prints an address here: no template can rely on it */
         jb_adds(x, b, "<");
         jb_adds(x, b, v.kind == JV_GEN ? v.l->what : jv_type(v));

@@ -140,6 +140,10 @@ bool jr_loop_next(struct jx *x, struct jloop *l, struct jv *out) {
     return true;
 }
 
+int64_t jv_loop_at(struct jx *x, struct jloop *l, bool length) {
+    return length ? loop_length(x, l) : l->index0 + 1;
+}
+
 struct jv jr_loop_attr(struct jx *x, struct jloop *l, const char *name) {
     if (!strcmp(name, "index"))
         return jv_int(l->index0 + 1);
@@ -186,16 +190,17 @@ static void loop_run(struct jx *x, struct jscope *sc, struct jb *out, const stru
     const struct jstr *name = jx_intern(x, word, sizeof word - 1);
     struct jscope *in = jr_scope(x, sc);
     struct jv v;
-    bool empty = true;
+    bool completed = false; /* jinja2 runs the else part unless a pass came to its end */
     while (jr_loop_next(x, l, &v)) {
-        empty = false;
         in = renew(x, in);
         jr_set(x, in, name, (struct jv){.kind = JV_LOOP, .loop = l});
         jr_assign(x, in, n->a, v);
-        if (jr_body(x, in, out, &n->body) == JF_BREAK)
+        enum jflow f = jr_body(x, in, out, &n->body);
+        completed |= f == JF_NEXT;
+        if (f == JF_BREAK)
             break;
     }
-    if (empty)
+    if (!completed)
         jr_body(x, jr_scope(x, sc), out, &n->orelse);
 }
 
@@ -318,6 +323,13 @@ static struct jv captured(struct jx *x, struct jscope *sc, const struct jbody *b
     return jb_value(x, &b);
 }
 
+/* What a block of its own gives must be a string; nothing is converted here. */
+static void print_str(struct jx *x, struct jb *out, struct jv v) {
+    if (v.kind != JV_STR)
+        jx_fail(x, "a filter or call block gives %s, not a string", jv_type(v));
+    jb_addstr(x, out, v.s);
+}
+
 static void run_call(struct jx *x, struct jscope *sc, struct jb *out, const struct jn *n) {
     struct jv caller = new_macro(x, sc, n), f = jr_eval(x, sc, n->a->a);
     struct jargs a;
@@ -328,7 +340,7 @@ static void run_call(struct jx *x, struct jscope *sc, struct jb *out, const stru
     kw[a.n_kw] = (struct jkw){jx_intern(x, "caller", 6), caller};
     a.kw = kw;
     a.n_kw++;
-    jv_print(x, out, jr_call(x, f, &a));
+    print_str(x, out, jr_call(x, f, &a));
 }
 
 static void run_with(struct jx *x, struct jscope *sc, struct jb *out, const struct jn *n) {
@@ -372,7 +384,7 @@ static enum jflow statement(struct jx *x, struct jscope *sc, struct jb *out,
     case JN_FILTER_BLOCK: {
         struct jscope *in = jr_scope(x, sc);
         v = captured(x, in, &n->body);
-        jv_print(x, out, jr_filters(x, in, n->b, v));
+        print_str(x, out, jr_filters(x, in, n->b, v));
         break;
     }
     case JN_WITH:

@@ -152,8 +152,10 @@ struct jv js_replace(struct jx *x, const struct jstr *s, const struct jstr *from
             js_decode(s->p + at, s->n - at, &used);
             jb_add(x, &b, s->p + at, s->m ? s->m + at : NULL, used);
         }
-        if (at == s->n && (max < 0 || done < max))
+        if (at == s->n && (max < 0 || done < max)) {
             jb_addstr(x, &b, to);
+            done++;
+        }
     }
     for (const char *hit; from->n && (max < 0 || done < max); done++) {
         hit = find_bytes(s->p + at, s->n - at, from);
@@ -211,6 +213,8 @@ struct jv js_center(struct jx *x, struct jstr *s, int64_t width, uint32_t fill, 
     int64_t n = (int64_t)js_cps(x, s);
     if (width <= n)
         return jv_sub(x, s, 0, s->n);
+    if (width > (int64_t)x->mem_max)
+        jx_limit(x, "a width of %lld", (long long)width);
     int64_t pad = width - n, left = pad / 2 + (pad & width & 1);
     left = side == 'l' ? 0 : side == 'r' ? pad : left;
     struct jb b = {0};

@@ -14,6 +14,12 @@
         return jv_bool(condition);                                                             \
     }
 
+static bool all_cased(struct jx *x, struct jv v, bool upper) {
+    const struct jstr *s = jv_text(x, v);
+    jx_step(x, s->n / 8);
+    return js_is_cased(s, upper);
+}
+
 KIND_TEST(t_boolean, self.kind == JV_BOOL)
 KIND_TEST(t_callable, self.kind == JV_FUNC || self.kind == JV_METHOD || self.kind == JV_MACRO ||
                           self.kind == JV_LOOP || self.kind == JV_JOINER ||
@@ -40,8 +46,8 @@ KIND_TEST(t_le, jo_compare(x, JT_LE, self, arg[0]))
 KIND_TEST(t_gt, jo_compare(x, JT_GT, self, arg[0]))
 KIND_TEST(t_ge, jo_compare(x, JT_GE, self, arg[0]))
 KIND_TEST(t_in, jv_contains(x, self, arg[0]))
-KIND_TEST(t_lower, js_is_cased(jv_text(x, self), false))
-KIND_TEST(t_upper, js_is_cased(jv_text(x, self), true))
+KIND_TEST(t_lower, all_cased(x, self, false))
+KIND_TEST(t_upper, all_cased(x, self, true))
 
 TEST(t_divisibleby) {
     return jv_bool(jv_eq(x, jo_binary(x, JT_MOD, self, arg[0]), jv_int(0)));
@@ -64,14 +70,19 @@ TEST(t_sameas) {
     return jv_bool(by_value ? jv_eq(x, self, arg[0]) : self.l == arg[0].l);
 }
 
+static bool named(struct jx *x, struct jv v) {
+    if (v.kind == JV_LIST || v.kind == JV_DICT)
+        jx_fail(x, "unhashable type: '%s'", jv_type(v));
+    return v.kind == JV_STR;
+}
+
 TEST(t_filter) {
-    const struct jstr *s = ja_str(x, self, "the name of a filter");
-    return jv_bool(jb_find(jb_filters_text, s->p, s->n) || jb_find(jb_filters_seq, s->p, s->n));
+    return jv_bool(named(x, self) && (jb_find(jb_filters_text, self.s->p, self.s->n) ||
+                                      jb_find(jb_filters_seq, self.s->p, self.s->n)));
 }
 
 TEST(t_test) {
-    const struct jstr *s = ja_str(x, self, "the name of a test");
-    return jv_bool(jb_find(jb_tests, s->p, s->n) != NULL);
+    return jv_bool(named(x, self) && (jb_find(jb_tests, self.s->p, self.s->n) != NULL));
 }
 
 const struct jfn jb_tests[] = {{"!=", "/other", 1, t_ne},

@@ -95,7 +95,7 @@ static uint32_t hash_value(struct jx *x, struct jv v) {
         uint64_t bits;
         f = f == 0 ? 0 : f;
         memcpy(&bits, &f, sizeof bits);
-        return (uint32_t)(bits ^ bits >> 32) * 2654435761u;
+        return (uint32_t)((bits * 0x9E3779B97F4A7C15u) >> 32);
     }
     case JV_TUPLE:
         jx_enter(x);
@@ -328,6 +328,8 @@ size_t jv_len(struct jx *x, struct jv v) {
         return v.d->n;
     case JV_RANGE:
         return v.r->n;
+    case JV_LOOP:
+        return (size_t)jv_loop_at(x, v.loop, true);
     default:
         jx_fail(x, "object of type '%s' has no len()", jv_type(v));
     }

@@ -92,7 +92,7 @@ struct jdict {
 };
 
 struct jrange {
-    int64_t start, step;
+    int64_t start, stop, step; /* stop: as it was given, for printing */
     size_t n;
 };
 
@@ -250,7 +250,8 @@ struct jv jv_undef_hint(struct jx *x, const char *hint);
 /* Fails with the message of an undefined value. */
 void jv_fail_undef(struct jx *x, struct jv v) __attribute__((noreturn));
 
-const char *jv_type(struct jv v); /* Python's name of the type */
+int64_t jv_loop_at(struct jx *x, struct jloop *l, bool length); /* its index, or its length */
+const char *jv_type(struct jv v);                               /* Python's name of the type */
 bool jv_truth(struct jx *x, struct jv v);
 bool jv_eq(struct jx *x, struct jv a, struct jv b);
 int jv_cmp(struct jx *x, struct jv a, struct jv b,
