@@ -1,0 +1,128 @@
+/*
+ * test_config.c - the configuration file: what it sets, and that every mistake is named with
+ * its line.
+ */
+#include "chat/config.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static struct err e;
+
+static enum status parse(const char *yaml, struct config *c) {
+    return config_parse(yaml, strlen(yaml), "c.yaml", c, &e);
+}
+
+static void everything_is_read(void **state) {
+    (void)state;
+    struct config c;
+    if (parse("# mine\nmodel: smol\ndevice: cpu\nthreads: 3\ntheme: light\nmouse: no\n"
+              "markdown: off\ncontext_full: drop\nsystem: |\n  Be kind.\n  Always.\n"
+              "sampling: { temperature: 0.2, stop: [a, \"b\"], seed: 9007199254740993 }\n"
+              "keys:\n  send: enter\n  new-chat: [ctrl-n, f2]\n",
+              &c) != ST_OK)
+        fail_msg("%s", e.msg);
+    assert_string_equal(c.model, "smol");
+    assert_int_equal(c.device, DEVICE_CPU);
+    assert_int_equal(c.threads, 3);
+    assert_int_equal(c.theme, THEME_LIGHT);
+    assert_false(c.mouse);
+    assert_false(c.markdown);
+    assert_int_equal(c.context_full, OVERFLOW_DROP);
+    assert_string_equal(c.system, "Be kind.\nAlways.\n");
+    assert_true(c.settings.sampling.temperature == 0.2);
+    assert_true(c.settings.sampling.seed == 9007199254740993LL);
+    assert_int_equal(c.settings.stop.n, 2);
+    assert_int_equal(c.n_keys, 3);
+    assert_string_equal(c.keys[2].command, "new-chat");
+    assert_string_equal(c.keys[2].key, "f2");
+    assert_int_equal(c.keys[2].line, 15);
+    config_release(&c);
+}
+
+static void missing_and_empty_files_are_no_errors(void **state) {
+    (void)state;
+    struct config c;
+    assert_int_equal(config_load("/nonexistent-folder/config.yaml", &c, &e), ST_OK);
+    assert_true(c.mouse && c.markdown);
+    assert_string_equal(c.path, "/nonexistent-folder/config.yaml");
+    assert_null(c.model);
+    assert_true(c.settings.sampling.temperature == 0.7);
+    config_release(&c);
+    static const char *const empty[] = {"", "# nothing\n", "\n\n", "---\n",
+                                        "sampling:\nkeys:\n"};
+    for (size_t i = 0; i < sizeof empty / sizeof *empty; i++) {
+        if (parse(empty[i], &c) != ST_OK)
+            fail_msg("%s: %s", empty[i], e.msg);
+        config_release(&c);
+    }
+}
+
+static void mistakes_are_named_with_their_line(void **state) {
+    (void)state;
+    static const struct {
+        const char *yaml, *want;
+    } bad[] = {
+        {"mdoel: x\n", "c.yaml:1: unknown key \"mdoel\"; did you mean \"model\"?"},
+        {"\n\nzzzzzzzz: x\n", "c.yaml:3: unknown key \"zzzzzzzz\"; known are model"},
+        {"model: a\nmodel: b\n", "c.yaml:2: the key \"model\" was given on line 1 already"},
+        {"threads: many\n",
+         "c.yaml:1: threads: many given, a whole number from 0 to 1024 wanted"},
+        {"threads: 99999999999999999999\n", "c.yaml:1: threads"},
+        {"mouse: perhaps\n", "c.yaml:1: mouse: perhaps given, true or false wanted"},
+        {"theme: pink\n", "c.yaml:1: theme: pink given, auto, dark, light or mono wanted"},
+        {"model: [a]\n", "c.yaml:1: model: a list given, a text wanted"},
+        {"a b c\n", "c.yaml:1: a map"},
+        {"- a\n", "c.yaml:1: a map"},
+        {"sampling:\n  temprature: 1\n",
+         "c.yaml:2: unknown key \"temprature\"; did you mean \"temperature\"?"},
+        {"sampling:\n  top_k: 5\n  top_p: 7\n", "c.yaml:3: top_p: 7 given"},
+        {"sampling: 5\n", "c.yaml:1: sampling"},
+        {"sampling: { top_k: [1] }\n", "c.yaml:1: top_k"},
+        {"keys: { send: { a: b } }\n", "c.yaml:1: keys: send"},
+        {"keys: [a]\n", "c.yaml:1: keys"},
+        {"model: &a x\nsystem: *a\n", "c.yaml:1: anchors"},
+        {"model: *a\n", "c.yaml:1: aliases"},
+        {"model: !!str x\n", "c.yaml:1: tags"},
+        {"model: a\n---\nmodel: b\n", "c.yaml:2: a second document"},
+        {"model: \"a\n", "c.yaml:2"},
+        {"model: \"a\\0b\"\n", "c.yaml:1: a text that is not valid UTF-8"},
+        {"? [a]\n: b\n", "c.yaml:1: a key"},
+        {"keys: [[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]\n", "c.yaml:1: nested too deeply"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct config c;
+        enum status st = parse(bad[i].yaml, &c);
+        if (st != ST_FORMAT || strncmp(e.msg, bad[i].want, strlen(bad[i].want)) != 0)
+            fail_msg("%s: \"%s\" wanted, \"%s\" found", bad[i].yaml, bad[i].want, e.msg);
+    }
+}
+
+static void size_is_bounded(void **state) {
+    (void)state;
+    struct config c;
+    size_t n = (2 << 20) + 1;
+    char *big = malloc(n);
+    memset(big, '#', n);
+    assert_int_equal(config_parse(big, n, "c.yaml", &c, &e), ST_LIMIT);
+    for (size_t i = 0; i + 2 < n; i += 2) /* many values */
+        memcpy(big + i, i ? "a," : "[ ", 2);
+    assert_int_equal(config_parse(big, 1 << 19, "c.yaml", &c, &e), ST_FORMAT);
+    assert_non_null(strstr(e.msg, "too many values"));
+    free(big);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(everything_is_read),
+        cmocka_unit_test(missing_and_empty_files_are_no_errors),
+        cmocka_unit_test(mistakes_are_named_with_their_line),
+        cmocka_unit_test(size_is_bounded),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
