@@ -1,0 +1,130 @@
+/*
+ * test_pool.c - the thread pool: every item once, on its own thread number, with any number of
+ * threads, over many short loops, with workers awake and asleep.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "engine/cpu/pool.h"
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MAX_ITEM = 1000 };
+
+struct counts {
+    _Atomic int seen[MAX_ITEM];
+    _Atomic int busy[64];
+    _Atomic int clashes;
+    int threads;
+};
+
+static void count(void *ctx, int item, int thread) {
+    struct counts *c = ctx;
+    if (thread < 0 || thread >= c->threads || atomic_fetch_add(&c->busy[thread], 1) != 0)
+        atomic_fetch_add(&c->clashes, 1);
+    atomic_fetch_add(&c->seen[item], 1);
+    atomic_fetch_sub(&c->busy[thread], 1);
+}
+
+static void run_loops(int threads, int loops, int pause_us) {
+    struct pool *p = pool_new(threads);
+    struct counts *c = calloc(1, sizeof *c);
+    assert_non_null(p);
+    assert_non_null(c);
+    c->threads = pool_threads(p);
+    for (int i = 0; i < loops; i++) {
+        int n = i * 37 % MAX_ITEM;
+        memset(c->seen, 0, sizeof c->seen);
+        pool_run(p, n, count, c);
+        for (int j = 0; j < MAX_ITEM; j++)
+            assert_int_equal(c->seen[j], j < n);
+        if (pause_us)
+            usleep((useconds_t)pause_us);
+    }
+    assert_int_equal(c->clashes, 0);
+    free(c);
+    pool_free(p);
+}
+
+static void pool_runs_every_item_once(void **state) {
+    (void)state;
+    run_loops(1, 50, 0);
+    run_loops(2, 500, 0);
+    run_loops(5, 500, 0);
+    run_loops(33, 100, 0);
+}
+
+static void pool_wakes_workers_that_sleep(void **state) {
+    (void)state;
+    run_loops(2, 100, 400);
+    run_loops(4, 100, 400);
+}
+
+static double cpu_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* CPU time, not elapsed time: nothing is claimed about speed. */
+static void pool_uses_no_cpu_while_it_waits(void **state) {
+    (void)state;
+    struct pool *p = pool_new(4);
+    struct counts *c = calloc(1, sizeof *c);
+    c->threads = 4;
+    pool_run(p, 100, count, c);
+    usleep(50000);
+    double before = cpu_seconds();
+    usleep(200000);
+    assert_true(cpu_seconds() - before < 0.02);
+    free(c);
+    pool_free(p);
+}
+
+static void pool_one_thread_runs_on_the_caller(void **state) {
+    (void)state;
+    struct pool *p = pool_new(1);
+    assert_int_equal(pool_threads(p), 1);
+    pool_free(p);
+    pool_free(NULL);
+}
+
+static void pool_cpus_follows_the_affinity_mask(void **state) {
+    (void)state;
+    cpu_set_t all, one;
+    int all_n = pool_cpus();
+    assert_true(all_n >= 1);
+    if (sched_getaffinity(0, sizeof all, &all) != 0)
+        skip();
+    CPU_ZERO(&one);
+    for (int i = 0; i < CPU_SETSIZE; i++)
+        if (CPU_ISSET(i, &all)) {
+            CPU_SET(i, &one);
+            break;
+        }
+    assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+    assert_int_equal(pool_cpus(), 1);
+    sched_setaffinity(0, sizeof all, &all);
+    assert_int_equal(pool_cpus(), all_n);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(pool_runs_every_item_once),
+        cmocka_unit_test(pool_wakes_workers_that_sleep),
+        cmocka_unit_test(pool_uses_no_cpu_while_it_waits),
+        cmocka_unit_test(pool_one_thread_runs_on_the_caller),
+        cmocka_unit_test(pool_cpus_follows_the_affinity_mask),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
