@@ -91,8 +91,13 @@ out:
     free(text);
 }
 
+/* A terminal that does not mark pastes types them: an Enter between characters that all came at
+ * once is a line of a paste, which must not be sent by itself. */
 void act_send(struct app *a) {
-    send_input(a);
+    if (!term_info()->pastes && a->burst >= 3 && input_waiting())
+        edit_insert(a->edit, "\n", 1);
+    else
+        send_input(a);
 }
 
 void act_new(struct app *a) {

@@ -67,6 +67,8 @@ void app_save_draft(struct app *a) {
     struct err err;
     enum status st = chat_set_draft(a->chat, text, &err);
     free(text);
+    if (st == ST_OK && transcript_n(a->tr) == 0)
+        list_load(a); /* the draft is all there is of it */
     if (st == ST_OK)
         a->draft_saved = a->draft_seen = edit_version(a->edit);
     else
@@ -417,8 +419,11 @@ static void step(struct app *a) {
         a->quit = true;
     struct overlay *top = a->top;
     struct input_event e;
-    while (!a->quit && a->top == top && !(top && top->done) && input_next(&e))
+    a->burst = 0;
+    while (!a->quit && a->top == top && !(top && top->done) && input_next(&e)) {
         handle_input(a, &e);
+        a->burst++;
+    }
     app_chat_events(a);
     run_timers(a, clock_us());
 }

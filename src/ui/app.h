@@ -54,6 +54,7 @@ struct app {
     enum theme theme;
 
     bool quit, dirty;
+    int burst; /* events that came at once, before this one */
     int64_t painted_us, store_checked_us;
     int64_t store_seen;   /* store_version() */
     unsigned draft_saved; /* edit_version() that is saved */

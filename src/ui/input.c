@@ -345,6 +345,11 @@ static bool paste_event(struct input_event *e) {
     return true;
 }
 
+bool input_waiting(void) {
+    struct pollfd p = {.fd = STDIN_FILENO, .events = POLLIN};
+    return in.n_back > 0 || poll(&p, 1, 0) > 0;
+}
+
 int input_timeout_ms(void) {
     return in.pasting ? PASTE_SILENCE_MS : -1;
 }

@@ -30,6 +30,8 @@ void input_release(void);
 /* The next event; false when nothing complete is there now. Never waits longer than the 25 ms
  * of a lone Esc. */
 bool input_next(struct input_event *e);
+/* True when more has come already. */
+bool input_waiting(void);
 /* Inside a paste: how long to wait before calling again at the latest, in ms; -1: no limit. */
 int input_timeout_ms(void);
 

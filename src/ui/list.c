@@ -45,6 +45,15 @@ static void add_row(struct conv_list *l, int64_t id, const char *text, size_t in
     l->row[l->n_row++] = (struct list_row){.id = id, .text = xstrdup(text), .index = index};
 }
 
+/* A conversation of a draft alone is called by it; one that holds nothing is not shown. */
+static char *title_of(const struct conversation *c) {
+    if (c->title && *c->title)
+        return xstrdup(c->title);
+    if (c->draft && *c->draft)
+        return xasprintf("draft: %.*s", (int)strcspn(c->draft, "\n"), c->draft);
+    return c->n_messages > 0 ? xstrdup("untitled") : NULL;
+}
+
 static void make_rows(struct conv_list *l) {
     int64_t keep = l->at < l->n_row ? l->row[l->at].id : 0;
     for (size_t i = 0; i < l->n_row; i++)
@@ -53,13 +62,15 @@ static void make_rows(struct conv_list *l) {
     const char *group = "";
     for (size_t i = 0; i < l->all.n; i++) {
         const struct conversation *c = &l->all.v[i];
-        const char *title = c->title && *c->title ? c->title : "untitled";
-        if (l->filter && *l->filter && fuzzy_match(l->filter, title, NULL, 0, NULL) < 0)
-            continue;
+        char *title = title_of(c);
+        bool shown = title && (!l->filter || !*l->filter ||
+                               fuzzy_match(l->filter, title, NULL, 0, NULL) >= 0);
         const char *g = group_of(c->updated_ms);
-        if (strcmp(g, group) != 0)
+        if (shown && strcmp(g, group) != 0)
             add_row(l, 0, group = g, 0);
-        add_row(l, c->id, title, i);
+        if (shown)
+            add_row(l, c->id, title, i);
+        free(title);
     }
     size_t first = 0;
     while (first < l->n_row && l->row[first].id == 0)

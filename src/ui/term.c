@@ -70,14 +70,22 @@ static void restore_now(void) {
     tcsetattr(STDIN_FILENO, TCSANOW, &term.before);
 }
 
-static void on_crash(int sig) {
+static void on_crash(int sig, siginfo_t *info, void *context) {
+    static const char said[] =
+        "llmchat ended by an error of its own; conversations are saved\n";
     int saved = errno;
-    restore_now();
+    (void)context;
+    if (term.on_screen) {
+        restore_now();
+        ssize_t n = write(STDERR_FILENO, said, sizeof said - 1);
+        (void)n;
+    }
     for (int i = 0; i < 5; i++)
         if (crash_signals[i] == sig)
             sigaction(sig, &term.old_crash[i], NULL);
-    errno = saved; /* the instruction runs again and meets the old handler; abort() does so by
-                      itself */
+    errno = saved;
+    if (info->si_code <= 0)
+        raise(sig); /* it was sent, nothing would repeat it; else the instruction runs again */
 }
 
 static void on_signal(int sig) {
@@ -102,7 +110,7 @@ static void install_signals(void) {
         sigaction(ours[i], &sa, NULL);
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     sigaction(SIGPIPE, &ignore, NULL);
-    struct sigaction crash = {.sa_handler = on_crash, .sa_flags = SA_NODEFER};
+    struct sigaction crash = {.sa_sigaction = on_crash, .sa_flags = SA_NODEFER | SA_SIGINFO};
     for (int i = 0; i < 5; i++)
         sigaction(crash_signals[i], &crash, &term.old_crash[i]);
 }
@@ -290,6 +298,8 @@ enum status term_open(bool ask_background, struct err *err) {
         use_default_colors();
         term.info.colors = COLORS;
     }
+    const char *paste = tigetstr("BE");
+    term.info.pastes = paste && paste != (char *)-1;
     prepare_leave();
     enter_modes();
     install_signals();

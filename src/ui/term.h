@@ -19,6 +19,7 @@ struct term_info {
     bool light;           /* the background is light, as far as is known */
     char type_ahead[256]; /* what was typed while the terminal was asked for its colours */
     size_t n_type_ahead;
+    bool pastes; /* it is known to mark pastes */
 };
 
 /* ask_background: find out whether the background is light (COLORFGBG, else the terminal is

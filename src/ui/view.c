@@ -192,10 +192,8 @@ static void release(struct app *a) {
         return;
     a->dragging = false;
     char *text = transcript_marked_text(a->tr);
-    if (*text)
-        app_say(a,
-                "%zu characters marked · y in the transcript or Edit > Copy selection copies",
-                utf8_cells(text, strlen(text)));
+    if (utf8_cells(text, strlen(text)) > 1)
+        copy_text(a, text, "the marked text");
     else
         transcript_mark_clear(a->tr);
     free(text);

@@ -307,9 +307,9 @@ static const char markdown[] =
     "- spring tide\n- neap tide\n\n| body | pull |\n|------|------|\n| Moon | 2.2 |\n| Sun | "
     "1.0 |\n\n"
     "> a quote\n\n```c\nint main(void) {\n    return 42;\n}\n```\n\ndone with markdown";
-static const char wide[] =
-    "汉字 kanji: 日本語テキスト|\n\nemoji: 👩‍💻|🎉|❤️|🇩🇪|\n\ncombining: "
-    "e\u0301a\u0308o\u0302|\n\nend of wide";
+static const char wide[] = "汉字 kanji: 日本語テキスト|\n\nemoji: "
+                           "👩‍💻|🎉|❤️|🇩🇪|\n\ncombining: "
+                           "e\u0301a\u0308o\u0302|\n\nend of wide";
 static const char escape[] =
     "\033]0;stolen title\007\033]52;c;c3RvbGVu\007\033[2J\033[Hbefore\xc2\x9b"
     "31mafter "

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,7 +86,8 @@ static void tiny_screens_say_what_is_needed_and_come_back(void **state) {
     const char *argv[] = {tt_ui(), NULL};
     struct tt *t = tt_start(*state, argv, NULL, 3, 10);
     tt_wait(t, "llmchat");
-    tt_resize(t, 1, 1);
+    tt_close(t);
+    t = tt_start(*state, argv, NULL, 1, 1);
     tt_settle(t, 100);
     tt_type(t, "typed in the dark");
     tt_resize(t, 9, 39);
@@ -95,6 +97,58 @@ static void tiny_screens_say_what_is_needed_and_come_back(void **state) {
     tt_wait(t, "Chat  Edit");
     tt_resize(t, 24, 80);
     tt_wait(t, "┌ conversations ─");
+    quit(t);
+}
+
+static void a_crash_restores_the_terminal(void **state) {
+    struct tt *t = start(state, NULL);
+    tt_signal(t, SIGSEGV);
+    assert_int_not_equal(tt_exit(t), 0);
+    assert_true(tt_modes_restored(t));
+    assert_false(tt_alt_screen(t));
+    assert_true(wrote(t, "ended by an error of its own"));
+    tt_close(t);
+}
+
+/* TERM=linux knows no bracketed paste: the lines come as keys, all at once. */
+static void a_paste_that_comes_as_keys_is_not_sent_line_by_line(void **state) {
+    const char *env[] = {"TERM=linux", NULL};
+    struct tt *t = start(state, env);
+    tt_type(t, "one pasted\rtwo pasted\rthree pasted");
+    tt_wait(t, "three pasted");
+    tt_wait(t, "> one pasted");
+    assert_false(tt_has(t, "you "));
+    tt_type(t, T_ENTER);
+    tt_wait(t, "echo 1: one pasted");
+    quit(t);
+}
+
+static void marking_with_the_mouse_copies_the_text_and_not_the_screen(void **state) {
+    struct tt *t = start(state, NULL);
+    tt_type(t, "count 3" T_ENTER);
+    tt_wait(t, "line 3 of 3");
+    tt_wait(t, "● saved");
+    char keys[120];
+    int row = tt_find_row(t, "line 1 of 3"), col = tt_find_col(t, "line 1 of 3");
+    int row2 = tt_find_row(t, "line 2 of 3");
+    snprintf(keys, sizeof keys, T_ESC "[<0;%d;%dM" T_ESC "[<32;%d;%dM" T_ESC "[<0;%d;%dm",
+             col + 1, row + 1, col + 6, row2 + 1, col + 6, row2 + 1);
+    tt_type(t, keys);
+    tt_wait(t, "Copied: the marked text");
+    assert_string_equal(tt_clipboard(t), "52;c;bGluZSAxIG9mIDMKCmxpbmUgMg==");
+    quit(t);
+}
+
+static void the_mouse_can_be_left_to_the_terminal(void **state) {
+    struct tt *t = start(state, NULL);
+    assert_true(wrote(t, "\033[?1006h"));
+    assert_false(wrote(t, "\033[?1006l"));
+    tt_type(t, "\033[15~"); /* F5 */
+    tt_wait(t, "The mouse is the terminal's");
+    assert_true(wrote(t, "\033[?1006l"));
+    tt_type(t, T_ESC "[<0;3;1M" T_ESC "[<0;3;1m");
+    tt_settle(t, 60);
+    assert_false(tt_has(t, "New chat"));
     quit(t);
 }
 
@@ -403,6 +457,10 @@ int main(void) {
         T(dumb_terminal_is_sent_to_run),
         T(no_terminal_is_a_clear_message),
         T(tiny_screens_say_what_is_needed_and_come_back),
+        T(a_crash_restores_the_terminal),
+        T(a_paste_that_comes_as_keys_is_not_sent_line_by_line),
+        T(marking_with_the_mouse_copies_the_text_and_not_the_screen),
+        T(the_mouse_can_be_left_to_the_terminal),
         T(no_color_shows_no_colors),
         T(light_terminals_get_dark_colors),
         T(eight_and_sixteen_colors_work),
