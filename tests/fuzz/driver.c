@@ -64,9 +64,9 @@ static void read_seeds(const char *dir) {
         closedir(d);
     qsort(names, n, sizeof *names, by_name);
     for (size_t i = 0; i < n; i++) {
-        char path[1024];
-        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
-        read_seed(path);
+        char path[2048];
+        if (snprintf(path, sizeof path, "%s/%s", dir, names[i]) < (int)sizeof path)
+            read_seed(path);
         free(names[i]);
     }
 }
