@@ -1,0 +1,129 @@
+/*
+ * test_ui_real.c - the program as it is installed: a tiny model with random weights, made by
+ * `llmchat create`, answers. What it says is babble; that it streams, is kept, and reuses its
+ * KV cache is not.
+ *
+ * LLMCHAT_BIN and MKMODEL name the two programs; without them the tests are skipped.
+ */
+#include "harness.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int setup(void **state) {
+    *state = tt_home();
+    return 0;
+}
+
+static int teardown(void **state) {
+    tt_home_remove(*state);
+    return 0;
+}
+
+static struct tt *start(const char *home, const char *arg) {
+    const char *argv[] = {getenv("LLMCHAT_BIN"), arg, NULL};
+    return tt_start(home, argv, NULL, 24, 110);
+}
+
+static void make_model(const char *home) {
+    char command[1200];
+    snprintf(command, sizeof command,
+             "'%s' '%s/tiny.gguf' && LLMCHAT_HOME='%s' '%s' create tiny --from '%s/tiny.gguf' "
+             ">/dev/null 2>&1",
+             getenv("MKMODEL"), home, home, getenv("LLMCHAT_BIN"), home);
+    assert_int_equal(system(command), 0);
+}
+
+static void quit(struct tt *t) {
+    tt_type(t, T_CTRL_Q);
+    assert_int_equal(tt_exit(t), 0);
+    assert_true(tt_modes_restored(t));
+    assert_false(tt_alt_screen(t));
+    tt_close(t);
+}
+
+static long resident_kb(pid_t pid) {
+    char path[64], line[200];
+    long kb = -1;
+    snprintf(path, sizeof path, "/proc/%ld/status", (long)pid);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    while (fgets(line, sizeof line, f))
+        sscanf(line, "VmRSS: %ld", &kb);
+    fclose(f);
+    return kb;
+}
+
+static void without_a_model_it_explains_and_stays_small(void **state) {
+    struct tt *t = start(*state, NULL);
+    tt_wait(t, "No model yet");
+    tt_wait(t, "llmchat create NAME --from FILE.gguf");
+#ifndef __SANITIZE_ADDRESS__
+    assert_in_range(resident_kb(tt_pid(t)), 1, 30 * 1024);
+#else
+    assert_true(resident_kb(tt_pid(t)) > 0);
+#endif
+    tt_type(t, T_ESC);
+    tt_wait_gone(t, "No model yet");
+    quit(t);
+}
+
+static void a_real_model_answers_and_reuses_its_cache(void **state) {
+    make_model(*state);
+    struct tt *t = start(*state, NULL);
+    tt_wait(t, "tiny·nf4·cpu");
+    tt_type(t, "/set max_tokens 20" T_ENTER);
+    tt_wait(t, "max_tokens is 20 now");
+    tt_type(t, "/set temperature 0" T_ENTER);
+    tt_wait(t, "temperature is 0 now");
+    tt_type(t, "first" T_ENTER);
+    tt_wait(t, "tok/s");
+    tt_wait(t, "● saved");
+    tt_type(t, "second" T_ENTER);
+    tt_wait(t, "you     second");
+    tt_wait(t, "kv reused ");
+    tt_wait(t, "● saved");
+    quit(t);
+    t = start(*state, "-c");
+    tt_wait(t, "you     first");
+    tt_wait(t, "you     second");
+    quit(t);
+}
+
+static void killed_while_answering_loses_nothing_that_was_said(void **state) {
+    make_model(*state);
+    struct tt *t = start(*state, NULL);
+    tt_wait(t, "tiny·nf4·cpu");
+    tt_type(t, "remember me" T_ENTER);
+    tt_wait(t, "you     remember me");
+    tt_signal(t, SIGKILL);
+    assert_int_equal(tt_exit(t), 1000 + SIGKILL);
+    tt_close(t);
+    t = start(*state, "-c");
+    tt_wait(t, "you     remember me");
+    quit(t);
+}
+
+int main(void) {
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(without_a_model_it_explains_and_stays_small),
+        T(a_real_model_answers_and_reuses_its_cache),
+        T(killed_while_answering_loses_nothing_that_was_said),
+    };
+    if (!getenv("LLMCHAT_BIN") || access(getenv("LLMCHAT_BIN"), X_OK) != 0 ||
+        !getenv("MKMODEL") || access(getenv("MKMODEL"), X_OK) != 0) {
+        fprintf(stderr, "LLMCHAT_BIN or MKMODEL names no program\n");
+        return 77;
+    }
+    if (getenv("TT_ONLY"))
+        cmocka_set_test_filter(getenv("TT_ONLY"));
+    return cmocka_run_group_tests_name("ui_real", tests, NULL, NULL);
+}
