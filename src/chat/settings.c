@@ -49,7 +49,7 @@ const struct setting_def setting_defs[] = {
     {"seed", SETTING_INT, SAMPLING(seed), true, -1, 9223372036854775807.0, -1, 1,
      "-1 = a new one each time",
      "The same seed with the same settings and model gives the same answer again."},
-    {"max_tokens", SETTING_INT, offsetof(struct settings, max_tokens), false, -1, 10000000, -1,
+    {"max_tokens", SETTING_INT, offsetof(struct settings, max_tokens), false, -1, 10000000, 2048,
      64, "-1 or 0 = no limit",
      "The longest answer in tokens; a token is about three quarters of a word."},
     {"stop", SETTING_LIST, offsetof(struct settings, stop), false, 0, 0, 0, 0, "empty = off",
@@ -69,7 +69,7 @@ const struct preset presets[] = {
 const size_t n_presets = sizeof presets / sizeof *presets;
 
 void settings_init(struct settings *s) {
-    *s = (struct settings){.sampling = SAMPLING_DEFAULTS, .max_tokens = -1};
+    *s = (struct settings){.sampling = SAMPLING_DEFAULTS, .max_tokens = 2048};
 }
 
 void settings_release(struct settings *s) {

@@ -14,7 +14,8 @@
 
 struct settings {
     struct sampling sampling;
-    int max_tokens; /* -1: until the context is full */
+    int max_tokens; /* -1: until the context is full; 2048 ends a small model that goes in
+                       circles */
     int ctx;        /* context in tokens; 0: the model's, at most 8192 */
     struct strlist stop;
 };
