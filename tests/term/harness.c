@@ -63,14 +63,21 @@ static int on_prop(VTermProp prop, VTermValue *val, void *user) {
     return 1;
 }
 
+const char *tt_background;
+
+static void write_all(struct tt *t, const char *p, size_t len);
+
 static int on_osc(const char *command, size_t len, void *user) {
     struct tt *t = user;
     if (len >= 3 && memcmp(command, "52;", 3) == 0)
         snprintf(t->clip, sizeof t->clip, "%.*s", (int)len, command);
+    if (tt_background && len >= 4 && memcmp(command, "11;?", 4) == 0) {
+        char answer[80];
+        int n = snprintf(answer, sizeof answer, "\033]11;rgb:%s\033\\", tt_background);
+        write_all(t, answer, (size_t)n);
+    }
     return 1;
 }
-
-static void write_all(struct tt *t, const char *p, size_t len);
 
 static void on_output(const char *s, size_t len, void *user) {
     write_all(user, s, len);

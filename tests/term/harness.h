@@ -58,6 +58,10 @@ const char *tt_ui(void);
 struct tt *tt_ui_start(const char *home, const char *arg1, const char *arg2,
                        const char *const *env);
 
+/* What the terminal answers when it is asked for its background ("ffff/ffff/ffff"); NULL:
+ * nothing. */
+extern const char *tt_background;
+
 /* argv ends with NULL; env: "NAME=VALUE" or "NAME" (unset), ends with NULL, may be NULL. TERM
  * is xterm-256color and the locale C.UTF-8 unless env says otherwise. home: LLMCHAT_HOME. */
 struct tt *tt_start(const char *home, const char *const *argv, const char *const *env, int rows,

@@ -188,6 +188,19 @@ static void light_terminals_get_dark_colors(void **state) {
     quit(t);
 }
 
+static void the_terminal_is_asked_for_its_background(void **state) {
+    static const char *const backgrounds[] = {"ffff/ffff/ee00", "00/00/20"};
+    for (int light = 1; light >= 0; light--) {
+        tt_background = backgrounds[!light];
+        struct tt *t = start(state, NULL);
+        tt_background = NULL;
+        tt_type(t, "hello" T_ENTER);
+        tt_wait(t, "you     hello");
+        assert_int_equal(luma(label_color(t)) < 130, light);
+        quit(t);
+    }
+}
+
 static void eight_and_sixteen_colors_work(void **state) {
     static const char *const terms[] = {"TERM=xterm", "TERM=xterm-16color", "TERM=linux",
                                         "TERM=screen", "TERM=vt100"};
@@ -463,6 +476,7 @@ int main(void) {
         T(the_mouse_can_be_left_to_the_terminal),
         T(no_color_shows_no_colors),
         T(light_terminals_get_dark_colors),
+        T(the_terminal_is_asked_for_its_background),
         T(eight_and_sixteen_colors_work),
         T(markdown_is_drawn),
         T(wide_text_keeps_the_columns),
