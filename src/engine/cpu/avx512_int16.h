@@ -23,7 +23,12 @@
 #include "engine/cpu/simd.h"
 #include <string.h>
 
-enum { FEW = 8, BLOCK = 6, PANEL_FROM = 12 /* tokens */ };
+enum {
+    FEW = 8,
+    BLOCK = 6,
+    PANEL_FROM = 12, /* tokens */
+    AHEAD = 3072, /* bytes; the hardware stops at the borders of pages, +15 % for one token */
+};
 
 struct q4_decoder {
     __m512i table; /* [32] int16: the 16 values twice */
@@ -139,10 +144,12 @@ few_block(const struct cpu_input *in, const struct weight *w, const struct q4_de
 #pragma GCC unroll 8
         for (int b = 0; b < 8; b++, q += 8) {
             __m512i v[4];
+            _mm_prefetch((const char *)p + AHEAD, _MM_HINT_T0);
             if (q4) {
                 q4_expand(d, p, v);
                 p += 64;
             } else {
+                _mm_prefetch((const char *)p + AHEAD + 64, _MM_HINT_T0);
                 i8_expand(p, v);
                 i8_expand(p + 64, v + 2);
                 p += 128;
