@@ -291,8 +291,8 @@ struct mm_loop {
     struct cpu *c;
     struct cpu_input f32, i16; /* the input, without and with q */
     const struct matmul_out *out;
-    int n_out, tiles; /* row tiles of an item */
-    bool add, gated;  /* gated: y = act(gate) * out[1], see cpu_ffn() */
+    int tiles; /* row tiles of an item */
+    bool add;
 };
 
 static bool wants_int(const struct cpu *c, const struct weight *w) {
@@ -347,7 +347,7 @@ static void ffn_item(void *ctx, int item, int thread) {
 
 static void run_matmul(struct cpu *c, const float *x, int T, int K,
                        const struct matmul_out *out, int n_out, bool add, bool gated) {
-    struct mm_loop l = {.c = c, .out = out, .n_out = n_out, .add = add, .gated = gated};
+    struct mm_loop l = {.c = c, .out = out, .add = add};
     l.f32 = (struct cpu_input){.x = x, .ldx = (size_t)weight_pad_k(K), .T = T, .K = K};
     l.i16 = l.f32;
     l.i16.q = c->q;
