@@ -245,7 +245,7 @@ void ask_context_full(struct app *a) {
         "Nothing is deleted.\n"
         "Stop: nothing is sent.",
         used, ctx);
-    int at = dialog_ask(a, "The context is full", text, answers, 3);
+    int at = dialog_interrupt(a, "The context is full", text, answers, 3);
     free(text);
     if (a->quit)
         return;

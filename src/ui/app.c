@@ -445,7 +445,7 @@ int app_modal(struct app *a, struct overlay *o) {
 static void ask_what_waits(struct app *a) {
     if (a->model_failed) {
         a->model_failed = false;
-        dialog_message(a, "The model could not be loaded", a->model_error);
+        dialog_interrupt(a, "The model could not be loaded", a->model_error, NULL, 0);
     }
     if (a->context_full && !chat_busy(a->chat)) {
         a->context_full = false;

@@ -5,6 +5,7 @@
  * of its own. The structs begin with their struct overlay.
  */
 #include "ui/overlay.h"
+#include "base/clock.h"
 #include "base/utf8.h"
 #include "ui/app.h"
 #include <stdio.h>
@@ -85,11 +86,15 @@ static int text_width(void) {
 
 /* -- a text to read, and a question -- */
 
+#define QUIET_US 600000
+
 struct text_dialog {
     struct overlay base;
     const char *title, *text;
     const char *const *answers;
     int n, at, top, room, total;
+    bool unasked;
+    int64_t quiet_us; /* until then Enter is taken for typing */
 };
 
 static void text_draw(struct app *a, struct overlay *o) {
@@ -130,10 +135,23 @@ static void text_finish(struct text_dialog *t, int result) {
     t->base.done = true;
 }
 
+/* A dialog that nobody asked for comes in the middle of typing: characters go on to the draft,
+ * and Enter counts only when the typing has paused. */
+static bool interrupted_typing(struct app *a, struct text_dialog *t, key_code key) {
+    int64_t now = clock_us();
+    if (key < 0x110000 || key == K_BACKSPACE) {
+        bindings_edit(&a->keys, a->edit, key);
+        t->quiet_us = now + QUIET_US;
+        return true;
+    }
+    return key == K_ENTER && now < t->quiet_us;
+}
+
 static void text_key(struct app *a, struct overlay *o, key_code key) {
-    (void)a;
     struct text_dialog *t = (struct text_dialog *)o;
     int page = t->room > 1 ? t->room - 1 : 1;
+    if (t->unasked && interrupted_typing(a, t, key))
+        return;
     switch (key) {
     case K_UP:
     case 'k':
@@ -198,14 +216,26 @@ static void text_mouse(struct app *a, struct overlay *o, const struct input_even
     }
 }
 
-int dialog_ask(struct app *a, const char *title, const char *text, const char *const *answers,
-               int n) {
+static int run_text(struct app *a, const char *title, const char *text,
+                    const char *const *answers, int n, bool unasked) {
     struct text_dialog t = {.base = {.draw = text_draw, .key = text_key, .mouse = text_mouse},
                             .title = title,
                             .text = text,
                             .answers = answers,
-                            .n = n};
+                            .n = n,
+                            .unasked = unasked,
+                            .quiet_us = clock_us() + QUIET_US};
     return app_modal(a, &t.base);
+}
+
+int dialog_ask(struct app *a, const char *title, const char *text, const char *const *answers,
+               int n) {
+    return run_text(a, title, text, answers, n, false);
+}
+
+int dialog_interrupt(struct app *a, const char *title, const char *text,
+                     const char *const *answers, int n) {
+    return run_text(a, title, text, answers, n, true);
 }
 
 void dialog_message(struct app *a, const char *title, const char *text) {

@@ -36,6 +36,10 @@ void dialog_message(struct app *a, const char *title, const char *text);
  * is the default. */
 int dialog_ask(struct app *a, const char *title, const char *text, const char *const *answers,
                int n);
+/* The same for a dialog that an event opens while the person may be typing: what is typed goes
+ * to the draft, answers are taken with the arrows and Enter. n may be 0: a text to read. */
+int dialog_interrupt(struct app *a, const char *title, const char *text,
+                     const char *const *answers, int n);
 /* Asks for a text; several rows when rows > 1. The caller frees; NULL for Esc. */
 char *dialog_input(struct app *a, const char *title, const char *label, const char *text,
                    int rows);

@@ -390,6 +390,14 @@ static bool asked_or_answered(struct tt *t, void *user) {
            (strstr(screen, user) && strstr(screen, "● saved"));
 }
 
+/* Enter is taken only when typing has paused: presses it until the dialog is gone. */
+static bool entered(struct tt *t, void *user) {
+    if (!strstr(tt_screen(t), user))
+        return true;
+    tt_type(t, T_ENTER);
+    return false;
+}
+
 static void a_full_context_asks_and_goes_on(void **state) {
     const char *env[] = {"SCRIPT_CTX=700", NULL};
     struct tt *t = tt_ui_start(*state, NULL, NULL, env);
@@ -405,10 +413,14 @@ static void a_full_context_asks_and_goes_on(void **state) {
     }
     tt_wait(t, "The context is full");
     tt_wait(t, "[ Summarise older turns ]");
-    tt_type(t, "d");
-    tt_wait_gone(t, "The context is full");
+    tt_type(t, "typed on"); /* in the middle of typing: not an answer */
+    tt_type(t, T_RIGHT);
+    tt_wait(t, "> typed on");
+    char title[] = "The context is full";
+    tt_wait_for(t, entered, title);
     tt_wait(t, "the model no longer sees");
     tt_wait(t, "● saved");
+    tt_wait(t, "> typed on");
     quit(t);
 }
 
