@@ -45,9 +45,31 @@ char *path_expand(const char *path) {
     return xstrdup(path);
 }
 
+/* name below dir/between, if it is there; NULL otherwise. */
+static char *share_below(const char *dir, const char *between, const char *name) {
+    char *p = xasprintf("%s%s%s", dir, between, name);
+    if (access(p, F_OK) == 0)
+        return p;
+    free(p);
+    return NULL;
+}
+
 char *path_share(const char *name) {
     const char *dir = getenv("LLMCHAT_SHARE");
-    return path_join(dir && *dir ? dir : PKGDATADIR, name);
+    if (dir && *dir)
+        return path_join(dir, name);
+    char *p = share_below(PKGDATADIR, "/", name), exe[4096];
+    ssize_t n = p ? -1 : readlink("/proc/self/exe", exe, sizeof exe - 1);
+    if (n > 0) {
+        exe[n] = 0;
+        char *slash = strrchr(exe, '/');
+        if (slash)
+            *slash = 0;
+        p = share_below(exe, "/../share/llmchat/", name);
+        if (!p)
+            p = share_below(exe, "/../share/", name);
+    }
+    return p ? p : path_join(PKGDATADIR, name);
 }
 
 enum status path_make_dirs(const char *dir, struct err *err) {
