@@ -26,7 +26,9 @@ char *path_join(const char *dir, const char *name); /* the caller frees */
 const char *path_base(const char *path);            /* inside path */
 
 /* A file of ours that is installed beside the program ("prompts"): $LLMCHAT_SHARE/name, else
- * the configured data folder. The caller frees; it need not exist. */
+ * in the configured data folder, else in ../share/llmchat or ../share of the program's own
+ * folder (an installation that was moved, a build folder beside the sources). The caller frees;
+ * it need not exist. */
 char *path_share(const char *name);
 
 /* A whole file into out; at most max_bytes, else ST_LIMIT. */
