@@ -10,6 +10,7 @@
  * second) / bandwidth for a batch of one.
  */
 #include "base/clock.h"
+#include "base/path.h"
 #include "cmd/cmd.h"
 #include "engine/engine.h"
 #include "engine/models.h"
@@ -241,15 +242,15 @@ int cmd_bench(struct args *a) {
     if (arg_flag(a, "json")) {
         put_json(json_pack(
             "[{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:I, s:f, s:f}]", "model",
-            info->name, "quant", info->quant, "device", info->device, "kernels", info->kernels,
-            "threads", info->threads, "batch", p.batch, "prompt_tokens", p.prompt,
-            "output_tokens", p.output, "prefill_tok_s", s.prefill_tok_s, "decode_tok_s",
-            s.decode_tok_s, "ttft_us", s.ttft_us, "bytes_per_token",
+            path_base(a->pos[0]), "quant", info->quant, "device", info->device, "kernels",
+            info->kernels, "threads", info->threads, "batch", p.batch, "prompt_tokens",
+            p.prompt, "output_tokens", p.output, "prefill_tok_s", s.prefill_tok_s,
+            "decode_tok_s", s.decode_tok_s, "ttft_us", s.ttft_us, "bytes_per_token",
             (json_int_t)info->bytes_per_token, "bandwidth_share", share, "bandwidth_bytes_s",
             bandwidth));
     } else {
-        printf("%s, %s, %s (%s), %d threads, batch %d, median of %d\n", info->name, info->quant,
-               info->device, info->kernels, info->threads, p.batch, p.repeat);
+        printf("%s, %s, %s (%s), %d threads, batch %d, median of %d\n", path_base(a->pos[0]),
+               info->quant, info->device, info->kernels, info->threads, p.batch, p.repeat);
         printf("prefill  %9.1f tok/s  (%d tokens)\n", s.prefill_tok_s, p.prompt);
         printf("decode   %9.1f tok/s  (%d tokens)\n", s.decode_tok_s, p.output);
         printf("first token after %.1f ms\n", s.ttft_us / 1000);

@@ -13,7 +13,8 @@
 
 const struct opt eval_opts[] = {
     {"text", 0, OPT_TEXT, "FILE", 0, "The text to measure on; - is standard input"},
-    {"ctx", 0, OPT_COUNT, "N", 4, "Tokens of a window (default 512)"},
+    {"ctx", 0, OPT_COUNT, "N", 4,
+     "Tokens of a window (default 512, or the model's context when that is less)"},
     {"save-logits", 0, OPT_TEXT, "FILE", 0, "Keep the log probabilities, for --kl-base"},
     {"kl-base", 0, OPT_TEXT, "FILE", 0,
      "Compare with kept ones: mean KL divergence, agreement on the best token"},
@@ -62,7 +63,7 @@ int cmd_eval(struct args *a) {
     if (good < in.len)
         TRY(err_set(&err, ST_FORMAT, "%s: invalid UTF-8 at byte %zu", text, good));
     TRY(models_resolve(a->pos[0], progress_show, NULL, &path, &err));
-    struct eval_params p = {.ctx = (int)arg_count(a, "ctx", 512),
+    struct eval_params p = {.ctx = (int)arg_count(a, "ctx", 0),
                             .save_logits = arg_text(a, "save-logits"),
                             .kl_base = arg_text(a, "kl-base"),
                             .progress = windows};
