@@ -112,6 +112,12 @@ run run tiny --seed 7 --max-tokens 8 hi; cp out first; run run tiny --seed 7 --m
 if cmp -s out first; then pass "same seed, same answer"; else fail "same seed, same answer"; fi
 rc=0; printf 'hello' | "$LLMCHAT_BIN" run tiny --temperature 0 --max-tokens 8 --json >out 2>err || rc=$?
 is_json "run --json: tokens, then done" 0 out 'all(l["type"]=="token" for l in lines[:-1]) and lines[-1]["type"]=="done" and lines[-1]["completion_tokens"]==len(lines)-1 and lines[-1]["finish_reason"] in ("stop","length") and all(k in lines[-1] for k in "prompt_tokens cached_tokens prompt_us decode_us ttft_us seed".split())'
+rm -f lines
+for seed in 1 2 3 4 5 6; do
+    run run tiny --temperature 2 --seed $seed --max-tokens 3 --json hi; cat out >>lines
+    run run tiny --temperature 2 --seed $seed --max-tokens 3 --json --raw hi; cat out >>lines
+done
+is_json "half a character at the end has no line of its own" 0 lines 'all(l["id"]>=0 for l in lines if l["type"]=="token") and sum(l["type"]=="token" for l in lines)==sum(l.get("completion_tokens",0) for l in lines) and any("\ufffd" in l.get("text","") for l in lines)'
 rc=0; printf '\377\376' | "$LLMCHAT_BIN" run tiny >out 2>err || rc=$?
 is "invalid UTF-8 on standard input" 1 - 'invalid UTF-8 at byte 0'
 run run tiny; is "an empty prompt is refused" 2 - 'empty'
@@ -177,6 +183,7 @@ run eval tiny-f32 --text page.txt --ctx 64 --save-logits base.kl; is "eval --sav
 run eval tiny-f32 --text page.txt --ctx 64 --kl-base base.kl --json; is_json "a model against itself: KL 0, top-1 1" 0 out 'abs(d["kl"])<1e-6 and d["top1"]==1'
 run eval tiny --text missing.txt; is "eval of a missing text" 1 - 'missing.txt'
 run bench tiny -p 16 -n 8 -r 1 --json; is_json "bench --json" 0 out 'd[0]["prefill_tok_s"]>0 and d[0]["decode_tok_s"]>0 and d[0]["prompt_tokens"]==16 and all(k in d[0] for k in "model quant device threads batch output_tokens ttft_us bytes_per_token bandwidth_share".split())'
+run bench tiny-f32 -p 61 -n 13 -r 1; is "bench of a model with wide KV" 0 'prefill'
 run bench tiny -p 16 -n 8 -r 1 -b 3; is "bench of a batch" 0 'batch 3'
 run doctor; is "doctor" 0 'sound'
 run doctor --json; is_json "doctor --json" 0 out 'd["machine"]["processor"]["ok"]'

@@ -64,8 +64,10 @@ static void incomplete_character_is_held_back(void **state) {
     assert_string_equal(buf_str(&out), "x");
     stream_push(&s, "\x99", 1, &out);
     assert_string_equal(buf_str(&out), "x");
+    assert_true(stream_holds(&s));
     stream_push(&s, "\x82", 1, &out);
     assert_string_equal(buf_str(&out), "x\xf0\x9f\x99\x82");
+    assert_false(stream_holds(&s));
     stream_release(&s);
     buf_release(&out);
 }
@@ -121,8 +123,10 @@ static void possible_stop_string_is_held_back_and_released(void **state) {
     stream_init(&s, stops, 1);
     stream_push(&s, "a</", 3, &out);
     assert_string_equal(buf_str(&out), "a");
+    assert_true(stream_holds(&s));
     stream_push(&s, "b", 1, &out);
     assert_string_equal(buf_str(&out), "a</b");
+    assert_false(stream_holds(&s));
     stream_release(&s);
     buf_release(&out);
 }

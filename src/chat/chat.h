@@ -103,7 +103,8 @@ enum chat_event_type {
 struct chat_event {
     enum chat_event_type type;
     char *text;
-    int32_t token;
+    int32_t token; /* EV_TOKEN: -1 when text only was held back before */
+    bool held;     /* EV_TOKEN: text up to here is held back and comes later */
     uint64_t done, total;
     const struct event
         *result; /* EV_DONE: counts, timings, seed; valid until the next chat_poll */

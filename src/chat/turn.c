@@ -283,13 +283,10 @@ static void token(struct chat *c, const struct event *e) {
     chat_attach_tail(c); /* the buffer may have moved */
     if (*e->text)
         chat_queue(c, EV_TEXT, e->text, 0, 0, NULL, NULL);
-    if (c->want_tokens && e->token >= 0) {
+    if (c->want_tokens) {
         chat_queue(c, EV_TOKEN, e->text, 0, 0, NULL, NULL);
         c->queue_last->ev.token = e->token;
-    } else if (c->want_tokens &&
-               *e->text) { /* text that was held back, without a token of its own */
-        chat_queue(c, EV_TOKEN, e->text, 0, 0, NULL, NULL);
-        c->queue_last->ev.token = -1;
+        c->queue_last->ev.held = e->held;
     }
     turn_save(c, false);
 }

@@ -222,9 +222,9 @@ int cmd_bench(struct args *a) {
     TRY(models_resolve(a->pos[0], progress_show, NULL, &path, &err));
     struct model_info m = {0};
     TRY(models_info(path, &m, &err));
-    /* One block of 16 tokens to spare for each sequence, at the widest KV type. */
+    /* The last block of each sequence may be partly filled, and one is to spare. */
     ep.ctx_tok = p.prompt + p.output + 1;
-    ep.kv_bytes = (size_t)p.batch * (size_t)(ep.ctx_tok + 16) * (size_t)m.n_layer *
+    ep.kv_bytes = (size_t)p.batch * (size_t)(ep.ctx_tok + 32) * (size_t)m.n_layer *
                   (size_t)m.n_head_kv * (size_t)m.head_dim * 2 * sizeof(float);
     bool fits = ep.ctx_tok <= m.ctx_train;
     model_info_release(&m);

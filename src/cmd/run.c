@@ -36,12 +36,30 @@ enum { PROMPT_MAX_BYTES = 64 << 20 };
 
 struct run {
     bool json, verbose;
-    char last; /* last byte of the answer that was printed */
+    char last;    /* last byte of the answer that was printed */
+    json_t *kept; /* line of a token whose text may still grow, NULL: none */
 };
 
-static void print_token(const struct run *r, int32_t token, const char *text) {
-    (void)r;
-    put_json(json_pack("{s:s, s:i, s:s}", "type", "token", "id", (int)token, "text", text));
+static void print_kept(struct run *r) {
+    if (r->kept)
+        put_json(r->kept);
+    r->kept = NULL;
+}
+
+/* A line a token, no more and no less: what was held back to the end (half a character, the
+ * beginning of a stop string) belongs to the last one, which therefore waits while it is. */
+static void print_token(struct run *r, int32_t token, const char *text, bool held) {
+    if (token < 0 && r->kept) {
+        const char *before = json_string_value(json_object_get(r->kept, "text"));
+        char *whole = xasprintf("%s%s", before, text);
+        json_object_set_new(r->kept, "text", json_string(whole));
+        free(whole);
+        return;
+    }
+    print_kept(r);
+    r->kept = json_pack("{s:s, s:i, s:s}", "type", "token", "id", (int)token, "text", text);
+    if (!held)
+        print_kept(r);
 }
 
 static void print_text(struct run *r, const char *text) {
@@ -52,8 +70,9 @@ static void print_text(struct run *r, const char *text) {
     r->last = text[strlen(text) - 1];
 }
 
-static void print_done(const struct run *r, const struct event *e) {
+static void print_done(struct run *r, const struct event *e) {
     double prefill_s = (double)e->prompt_us / 1e6, decode_s = (double)e->decode_us / 1e6;
+    print_kept(r);
     if (r->json)
         put_json(json_pack("{s:s, s:s, s:i, s:i, s:i, s:I, s:I, s:I, s:I}", "type", "done",
                            "finish_reason", finish_name(e->finish), "prompt_tokens",
@@ -112,7 +131,7 @@ static enum status raw_events(struct run *r, struct session *s, struct mailbox *
         for (struct event *e; (e = mailbox_take(box));) {
             enum event_type type = e->type;
             if (type == EVENT_TOKEN && r->json)
-                print_token(r, e->token, e->text);
+                print_token(r, e->token, e->text, e->held);
             else if (type == EVENT_TOKEN)
                 print_text(r, e->text);
             else if (type == EVENT_FINISHED)
@@ -201,7 +220,7 @@ static enum status turn_events(struct run *r, struct chat *c, bool *cancelled,
         while (chat_poll(c, &e)) {
             enum chat_event_type type = e.type;
             if (type == EV_TOKEN && r->json)
-                print_token(r, e.token, e.text ? e.text : "");
+                print_token(r, e.token, e.text ? e.text : "", e.held);
             else if (type == EV_TEXT && !r->json)
                 print_text(r, e.text);
             else if (type == EV_DONE)
@@ -293,6 +312,7 @@ int cmd_run(struct args *a) {
         st = arg_flag(a, "raw") ? run_raw(a, &r, prompt.p, &cancelled, &err)
                                 : run_turn(a, &r, prompt.p, &cancelled, &err);
     buf_release(&prompt);
+    print_kept(&r);
     if (st != ST_OK)
         return fail(&err);
     return cancelled ? 130 : 0;

@@ -127,6 +127,7 @@ struct event {
     int n_done, n_total; /* PREFILL */
     int32_t token;       /* TOKEN; -1 when the event only releases held-back text */
     char *text;          /* TOKEN: valid UTF-8, never NULL; owned by the event */
+    bool held;           /* TOKEN: text up to here is held back and comes later */
     float logprob;       /* TOKEN, when asked: natural log of the softmax of the raw logits */
     struct {
         int32_t token;

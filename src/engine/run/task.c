@@ -121,6 +121,7 @@ static void send_token(struct task *t, const struct sampled *s, struct buf *text
         free(e->text);
         e->text = buf_take(text);
     }
+    e->held = stream_holds(&t->stream);
     if (s) {
         e->token = s->token;
         e->logprob = s->logprob;

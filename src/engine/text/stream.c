@@ -124,6 +124,10 @@ bool stream_push(struct stream *s, const char *bytes, size_t len, struct buf *ou
     return s->stopped;
 }
 
+bool stream_holds(const struct stream *s) {
+    return !s->stopped && (s->tail_len > 0 || s->held.len > s->out_len);
+}
+
 void stream_flush(struct stream *s, struct buf *out) {
     if (s->stopped)
         return;

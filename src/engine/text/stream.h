@@ -39,6 +39,8 @@ void stream_release(struct stream *s);
  * when a stop string is complete: the text before it has been released, it and what follows are
  * dropped, and every later call gives nothing and true. */
 bool stream_push(struct stream *s, const char *bytes, size_t len, struct buf *out);
+/* Whether text is held back that a later push or flush may give. */
+bool stream_holds(const struct stream *s);
 /* The answer ended without a stop string: appends what was held back; an unfinished character
  * becomes U+FFFD. After it the stream is as after stream_init. Does nothing when a stop string
  * was found. */
