@@ -519,6 +519,41 @@ static void search_finds_any_run_of_cjk(void **state) {
     store_close(s);
 }
 
+static void search_finds_titles_once(void **state) {
+    (void)state;
+    struct store *s = open_store();
+    int64_t titled = new_conv(s, "Purple élephants → zoo");
+    int64_t leaf = add(s, titled, 0, ROLE_USER, "something else");
+    int64_t empty = new_conv(s, "Elephant draft");
+    int64_t both = new_conv(s, "Elephants by the sea →");
+    add(s, both, 0, ROLE_USER, "Elephants by the sea → and the tides");
+    int64_t deleted = new_conv(s, "Elephants gone");
+    OK(store_conv_delete(s, deleted, &e));
+    struct search_list l;
+    OK(store_search(s, "elephant", 0, &l, &e));
+    assert_int_equal(l.n, 3);
+    for (size_t i = 0; i < l.n; i++) {
+        const struct search_hit *h = &l.v[i];
+        assert_true(h->in_title == (h->conv != both)); /* a message says more than a title */
+        assert_true((h->conv == titled && h->message == leaf) ||
+                    (h->conv == empty && h->message == 0) || h->conv == both);
+        if (h->conv == titled)
+            assert_string_equal(h->snippet, "Purple \1élephants\2 → zoo");
+    }
+    assert_int_equal(l.v[2].conv, both); /* titles first */
+    search_list_release(&l);
+    assert_int_equal(hits(s, "elephants purple"), 1); /* every word, in any order */
+    assert_int_equal(hits(s, "purple tides"), 0);
+    assert_int_equal(hits(s, "→"), 2); /* no word at all: one title, one message */
+    OK(store_conv_set_title(s, titled, "Renamed", &e));
+    assert_int_equal(hits(s, "purple"), 0);
+    assert_int_equal(hits(s, "rename"), 1);
+    OK(store_search(s, "elephant", 1, &l, &e));
+    assert_int_equal(l.n, 1);
+    search_list_release(&l);
+    store_close(s);
+}
+
 static void search_takes_any_input(void **state) {
     (void)state;
     struct store *s = open_store();
@@ -741,6 +776,35 @@ static void expect_cannot_be_written(void) {
     }
 }
 
+static void damaged_word_index_is_found_by_the_check(void **state) {
+    (void)state;
+    struct store *s = open_store();
+    add(s, new_conv(s, "x"), 0, ROLE_USER, "tides and moons");
+    assert_sound(s);
+    store_close(s);
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(
+        sqlite3_exec(db, "UPDATE message_fts_data SET block = zeroblob(9) WHERE id > 10", NULL,
+                     NULL, NULL),
+        SQLITE_OK);
+    sqlite3_close(db);
+    s = open_store();
+    struct buf b = {0};
+    OK(store_check(s, &b, &e));
+    assert_non_null(strstr(buf_str(&b), "the index of words"));
+    buf_release(&b);
+    store_close(s);
+}
+
+static void folder_in_place_of_the_file_is_named(void **state) {
+    (void)state;
+    struct store *s;
+    assert_int_equal(mkdir(path, 0700), 0);
+    assert_int_equal(store_open(path, &s, &e), ST_DB);
+    assert_non_null(strstr(e.msg, "is a folder"));
+}
+
 static void read_only_file_and_folder_are_named(void **state) {
     (void)state;
     struct store *s = open_store();
@@ -940,6 +1004,7 @@ int main(void) {
         T(own_writes_leave_the_version_alone),
         T(search_finds_words_prefixes_and_phrases),
         T(search_finds_any_run_of_cjk),
+        T(search_finds_titles_once),
         T(search_takes_any_input),
         T(snippet_is_one_line_with_the_hit_marked),
         T(best_hit_comes_first_and_limit_holds),
@@ -949,6 +1014,8 @@ int main(void) {
         T(newer_database_is_refused_untouched),
         T(empty_database_file_is_taken),
         T(damaged_database_is_named_as_such),
+        T(damaged_word_index_is_found_by_the_check),
+        T(folder_in_place_of_the_file_is_named),
         T(read_only_file_and_folder_are_named),
         T(full_disk_keeps_what_was_saved),
         T(file_size_limit_is_reported_and_survived),

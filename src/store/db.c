@@ -35,9 +35,9 @@ enum status db_error_code(const char *path, int rc, int sys_errno, const char *d
                        path, doing);
     case SQLITE_CANTOPEN:
         return err_set(err, ST_DB,
-                       "%s: cannot be opened while %s (%s); check that the folder exists and "
-                       "can be written",
-                       path, doing, sys_errno ? strerror(sys_errno) : detail);
+                       "%s: cannot be opened (%s); check the permissions of the file and its "
+                       "folder",
+                       path, sys_errno ? strerror(sys_errno) : detail);
     case SQLITE_PERM:
     case SQLITE_AUTH:
         return err_set(err, ST_DB, "%s: access denied while %s; check the permissions", path,

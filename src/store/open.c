@@ -111,6 +111,15 @@ static enum status check_header(const char *path, int version, struct err *err) 
     return st;
 }
 
+/* A folder or a device in the place of the file. */
+static enum status check_kind(const char *path, struct err *err) {
+    struct stat info;
+    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode))
+        return err_set(err, ST_DB, "%s: is %s, a database file wanted; move it away", path,
+                       S_ISDIR(info.st_mode) ? "a folder" : "no regular file");
+    return ST_OK;
+}
+
 static enum status check_folder(const char *path, struct err *err) {
     char *dir = xstrdup(path);
     char *slash = strrchr(dir, '/');
@@ -158,6 +167,7 @@ enum status store_open_steps(const char *path, const struct schema_step *steps, 
     *out = NULL;
     bool memory = is_memory(path);
     if (!memory) {
+        CHECK(check_kind(path, err));
         CHECK(make_file(path, err));
         CHECK(check_header(path, n, err));
         CHECK(check_folder(path, err));
@@ -241,6 +251,11 @@ enum status store_check(struct store *s, struct buf *out, struct err *err) {
                  (const char *)sqlite3_column_text(q, 2));
     db_done(q);
     CHECK(st);
+    /* quick_check does not look into the word index: a damaged one makes every save fail. */
+    struct err why;
+    if (db_exec(s, NULL, &why, "INSERT INTO message_fts(message_fts) VALUES('integrity-check')",
+                "") != ST_OK)
+        buf_addf(out, "%sthe index of words: %s", out->len > start ? "\n" : "", why.msg);
     if (out->len == start)
         buf_adds(out, "ok");
     return ST_OK;

@@ -9,6 +9,11 @@
  *
  * Hits come as ids in the order of bm25, newest first among equals; text and snippet are read
  * only for those returned.
+ *
+ * A title is found as well, and such a conversation comes first, unless a message of it is a
+ * hit already (most titles are the beginning of the first question). Titles are few and short:
+ * they are read and compared one by one, which needs no second index that renaming could
+ * forget.
  */
 #include "base/utf8.h"
 #include "store/db.h"
@@ -108,10 +113,9 @@ static bool literals_occur(const struct terms *t, const char *s) {
     return true;
 }
 
-static enum status start_query(struct store *s, const struct terms *t, struct buf *match,
+static enum status start_query(struct store *s, const struct terms *t, const struct buf *match,
                                sqlite3_stmt **q, struct err *err) {
 #define HIT "SELECT m.id, m.conv, c.title, m.role, m.created "
-    terms_match(t, match);
     if (match->len > 0)
         return db_query(s, q, err,
                         HIT "FROM message_fts f JOIN message m ON m.id = f.rowid "
@@ -130,7 +134,7 @@ static enum status read_text(struct store *s, int64_t id, char **out, struct err
     sqlite3_stmt *q;
     bool row;
     *out = NULL;
-    CHECK(db_query(s, &q, err, "SELECT text FROM message WHERE id = ?1 AND ?1 > 0", "i", id));
+    CHECK(db_query(s, &q, err, "SELECT text FROM message WHERE id = ?", "i", id));
     enum status st = db_step(s, q, &row, err);
     if (st == ST_OK)
         *out = row ? db_text(q, 0) : xstrdup("");
@@ -138,10 +142,14 @@ static enum status read_text(struct store *s, int64_t id, char **out, struct err
     return st;
 }
 
-static void add_hit(struct search_list *out, sqlite3_stmt *q, char *takes_snippet) {
+static struct search_hit *new_hit(struct search_list *out) {
     if ((out->n & (out->n - 1)) == 0)
         out->v = xreallocarray(out->v, out->n ? out->n * 2 : 1, sizeof *out->v);
-    struct search_hit *h = &out->v[out->n++];
+    return &out->v[out->n++];
+}
+
+static void add_hit(struct search_list *out, sqlite3_stmt *q, char *takes_snippet) {
+    struct search_hit *h = new_hit(out);
     const char *role = (const char *)sqlite3_column_text(q, 3);
     *h = (struct search_hit){
         .message = sqlite3_column_int64(q, 0),
@@ -152,6 +160,89 @@ static void add_hit(struct search_list *out, sqlite3_stmt *q, char *takes_snippe
         .snippet = takes_snippet,
     };
     role_parse(role ? role : "", &h->role);
+}
+
+/* -- titles -- */
+
+struct id_set {
+    int64_t *v; /* rising */
+    size_t n, cap;
+};
+
+static int compare_ids(const void *a, const void *b) {
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Conversations with a message that has the words of the query. */
+static enum status found_convs(struct store *s, const struct terms *t, const struct buf *match,
+                               struct id_set *out, struct err *err) {
+    sqlite3_stmt *q;
+    bool row;
+    enum status st;
+    if (match->len > 0)
+        CHECK(db_query(s, &q, err,
+                       "SELECT DISTINCT m.conv FROM message_fts f JOIN message m "
+                       "ON m.id = f.rowid WHERE message_fts MATCH ? ORDER BY m.conv",
+                       "s", match->p));
+    else
+        CHECK(
+            db_query(s, &q, err,
+                     "SELECT DISTINCT conv FROM message WHERE instr(text, ?) > 0 ORDER BY conv",
+                     "s", t->v[0].literal));
+    while ((st = db_step(s, q, &row, err)) == ST_OK && row) {
+        if (out->n == out->cap) {
+            out->cap = out->cap ? out->cap * 2 : 32;
+            out->v = xreallocarray(out->v, out->cap, sizeof *out->v);
+        }
+        out->v[out->n++] = sqlite3_column_int64(q, 0);
+    }
+    db_done(q);
+    return st;
+}
+
+/* A row of search_titles. The message to show is where the conversation stands. */
+static void add_title(struct search_list *out, sqlite3_stmt *q, const struct terms *t,
+                      const char *title) {
+    struct search_hit *h = new_hit(out);
+    const char *role = (const char *)sqlite3_column_text(q, 3);
+    *h = (struct search_hit){.conv = sqlite3_column_int64(q, 0),
+                             .message = sqlite3_column_int64(q, 2),
+                             .title = xstrdup(title),
+                             .role = ROLE_USER,
+                             .in_title = true,
+                             .created_ms = sqlite3_column_int64(q, 4),
+                             .snippet = snippet(t, title)};
+    role_parse(role ? role : "", &h->role);
+}
+
+static enum status search_titles(struct store *s, const struct terms *t, size_t limit,
+                                 const struct buf *match, struct search_list *out,
+                                 struct err *err) {
+    sqlite3_stmt *q;
+    struct id_set known = {0};
+    bool row, asked = false;
+    enum status st = ST_OK;
+    CHECK(db_query(s, &q, err,
+                   "SELECT c.id, c.title, coalesce(c.leaf, 0), m.role, c.updated "
+                   "FROM conversation c LEFT JOIN message m ON m.id = c.leaf "
+                   "WHERE c.deleted = 0 ORDER BY c.updated DESC, c.id DESC",
+                   ""));
+    while (out->n < limit && (st = db_step(s, q, &row, err)) == ST_OK && row) {
+        int64_t conv = sqlite3_column_int64(q, 0);
+        const char *title = (const char *)sqlite3_column_text(q, 1);
+        if (!title || !terms_all_in(t, title, strlen(title)))
+            continue;
+        if (!asked)
+            TRY(found_convs(s, t, match, &known, err));
+        asked = true;
+        if (!known.n || !bsearch(&conv, known.v, known.n, sizeof conv, compare_ids))
+            add_title(out, q, t, title);
+    }
+out:
+    db_done(q);
+    free(known.v);
+    return st;
 }
 
 enum status store_search(struct store *s, const char *words, int limit, struct search_list *out,
@@ -165,6 +256,8 @@ enum status store_search(struct store *s, const char *words, int limit, struct s
     terms_parse(&t, words);
     if (t.n == 0)
         goto out;
+    terms_match(&t, &match);
+    TRY(search_titles(s, &t, limit > 0 ? (size_t)limit : SIZE_MAX, &match, out, err));
     TRY(start_query(s, &t, &match, &q, err));
     while ((limit <= 0 || out->n < (size_t)limit) && (st = db_step(s, q, &row, err)) == ST_OK &&
            row) {

@@ -143,10 +143,12 @@ enum status store_msg_sibling(struct store *s, int64_t id, int step, int64_t *ou
 enum status store_msg_newest_leaf(struct store *s, int64_t id, int64_t *out, struct err *err);
 
 struct search_hit {
-    int64_t conv, message;
+    int64_t conv,
+        message; /* message: for a title the active leaf, 0: the conversation is empty */
     char *title;
-    enum role role;
-    char *snippet; /* one line around the hit; the hit between U+0001 and U+0002 */
+    enum role role; /* of the message */
+    bool in_title;  /* the title was found, and no message of the conversation */
+    char *snippet;  /* one line around the hit; the hit between U+0001 and U+0002 */
     int64_t created_ms;
 };
 struct search_list { /* {0} is empty */
@@ -154,9 +156,9 @@ struct search_list { /* {0} is empty */
     size_t n;
 };
 void search_list_release(struct search_list *l);
-/* All words must occur; "a phrase" in quotes; a word also finds words that begin with it;
- * Chinese and Japanese text is found by any run of its characters. Any input is allowed,
- * nothing is query syntax but the quotes. Best first. */
+/* In messages and titles. All words must occur; "a phrase" in quotes; a word also finds words
+ * that begin with it; Chinese and Japanese text is found by any run of its characters. Any
+ * input is allowed, nothing is query syntax but the quotes. Best first. */
 enum status store_search(struct store *s, const char *words, int limit, struct search_list *out,
                          struct err *err);
 

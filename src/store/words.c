@@ -258,6 +258,24 @@ static bool term_at(const struct term *t, const char *s, size_t len, size_t pos,
     return true;
 }
 
+static bool term_in(const struct term *t, const char *s, size_t len) {
+    struct word w;
+    size_t end;
+    if (t->words.n == 0)
+        return t->literal && memmem(s, len, t->literal, strlen(t->literal));
+    for (size_t pos = 0; words_next(s, len, &pos, &w);)
+        if (term_at(t, s, len, w.start, &end))
+            return true;
+    return false;
+}
+
+bool terms_all_in(const struct terms *t, const char *s, size_t len) {
+    for (size_t i = 0; i < t->n; i++)
+        if (!term_in(&t->v[i], s, len))
+            return false;
+    return true;
+}
+
 bool terms_find(const struct terms *t, const char *s, size_t len, size_t *start, size_t *end) {
     struct word w;
     for (size_t pos = 0; words_next(s, len, &pos, &w);)

@@ -43,5 +43,7 @@ void terms_release(struct terms *t);
 void terms_match(const struct terms *t, struct buf *out);
 /* The first place where a term occurs in a text. */
 bool terms_find(const struct terms *t, const char *s, size_t len, size_t *start, size_t *end);
+/* Whether every term occurs in a text. */
+bool terms_all_in(const struct terms *t, const char *s, size_t len);
 
 #endif
