@@ -2,17 +2,25 @@
  * test_config.c - the configuration file: what it sets, and that every mistake is named with
  * its line.
  */
+#include "base/path.h"
 #include "chat/config.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
 static struct err e;
+#define OK(call)                                                                               \
+    do {                                                                                       \
+        e = (struct err){0};                                                                   \
+        if ((call) != ST_OK)                                                                   \
+            fail_msg("%s: %s", #call, e.msg);                                                  \
+    } while (0)
 
 static enum status parse(const char *yaml, struct config *c) {
     return config_parse(yaml, strlen(yaml), "c.yaml", c, &e);
@@ -93,6 +101,7 @@ static void mistakes_are_named_with_their_line(void **state) {
         {"model: \"a\n", "c.yaml:2"},
         {"model: \"a\\0b\"\n", "c.yaml:1: a text that is not valid UTF-8"},
         {"? [a]\n: b\n", "c.yaml:1: a key"},
+        {"prompt: coder\nsystem: x\n", "c.yaml:1: prompt: system is given as well"},
         {"keys: [[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]\n", "c.yaml:1: nested too deeply"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -101,6 +110,33 @@ static void mistakes_are_named_with_their_line(void **state) {
         if (st != ST_FORMAT || strncmp(e.msg, bad[i].want, strlen(bad[i].want)) != 0)
             fail_msg("%s: \"%s\" wanted, \"%s\" found", bad[i].yaml, bad[i].want, e.msg);
     }
+}
+
+static void prompt_must_be_in_the_library(void **state) {
+    (void)state;
+    struct config c;
+    char dir[] = "/tmp/llmchat-config-XXXXXX", file[64], own[64];
+    assert_non_null(mkdtemp(dir));
+    setenv("LLMCHAT_HOME", dir, 1);
+    setenv("LLMCHAT_SHARE", dir, 1);
+    snprintf(file, sizeof file, "%s/c.yaml", dir);
+    OK(file_write_atomic(file, "\n\nprompt: mine\n", 15, &e));
+    assert_int_equal(config_load(file, &c, &e), ST_FORMAT);
+    assert_non_null(strstr(e.msg, "c.yaml:3: prompt: there is no prompt \"mine\""));
+    snprintf(own, sizeof own, "%s/config/prompts", dir);
+    OK(path_make_dirs(own, &e));
+    snprintf(own, sizeof own, "%s/config/prompts/mine.yaml", dir);
+    OK(file_write_atomic(own, "name: mine\ntxet: Hi\n", 20, &e));
+    assert_int_equal(config_load(file, &c, &e), ST_FORMAT);
+    assert_non_null(
+        strstr(e.msg, "mine.yaml:2: unknown key \"txet\"")); /* why it is not there */
+    OK(file_write_atomic(own, "name: mine\ntext: Hi\n", 20, &e));
+    OK(config_load(file, &c, &e));
+    assert_string_equal(c.prompt, "mine");
+    config_release(&c);
+    char cmd[64];
+    snprintf(cmd, sizeof cmd, "rm -rf '%s'", dir);
+    assert_int_equal(system(cmd), 0);
 }
 
 static void size_is_bounded(void **state) {
@@ -122,6 +158,7 @@ int main(void) {
         cmocka_unit_test(everything_is_read),
         cmocka_unit_test(missing_and_empty_files_are_no_errors),
         cmocka_unit_test(mistakes_are_named_with_their_line),
+        cmocka_unit_test(prompt_must_be_in_the_library),
         cmocka_unit_test(size_is_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

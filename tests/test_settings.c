@@ -169,6 +169,27 @@ static void values_are_shown_as_typed(void **state) {
     buf_release(&b);
 }
 
+static void one_setting_is_copied_and_a_list_replaced(void **state) {
+    (void)state;
+    struct settings d;
+    settings_init(&d);
+    assert_int_equal(setting_set(&d, setting_find("stop"), "old", &e), ST_OK);
+    set("stop", "a \"b\"");
+    set("stop", "c");
+    set("seed", "9007199254740993");
+    set("temperature", "1.5");
+    set("top_k", "3");
+    static const char *const names[] = {"stop", "seed", "temperature"};
+    for (int i = 0; i < 3; i++)
+        setting_copy(&d, &s, setting_find(names[i]));
+    assert_int_equal(d.stop.n, 2);
+    assert_string_equal(d.stop.v[0], "a \"b\"");
+    assert_true(d.sampling.seed == 9007199254740993LL);
+    assert_true(d.sampling.temperature == 1.5);
+    assert_int_equal(d.sampling.top_k, 40);
+    settings_release(&d);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void) {
@@ -181,6 +202,7 @@ int main(void) {
         T(json_is_taken_in_part_and_as_a_whole),
         T(presets_change_what_they_name),
         T(values_are_shown_as_typed),
+        T(one_setting_is_copied_and_a_list_replaced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

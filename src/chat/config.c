@@ -8,6 +8,7 @@
 #include "chat/config.h"
 
 #include "base/path.h"
+#include "chat/prompts.h"
 #include "chat/ytree.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -27,6 +28,7 @@ static enum status read_system(struct config *c, const struct ynode *v, struct e
 }
 
 static enum status read_prompt(struct config *c, const struct ynode *v, struct err *err) {
+    c->prompt_line = v->line;
     return ytree_text(v, c->path, &c->prompt, err);
 }
 
@@ -124,7 +126,34 @@ static enum status apply(struct config *c, const struct ynode *root, struct err 
             return ytree_unknown(v, c->path, key_names, N_KEYS, err);
         CHECK(key_readers[k](c, v, err));
     }
+    if (c->system && c->prompt)
+        return err_set(err, ST_FORMAT,
+                       "%s:%d: prompt: system is given as well; one of them wanted", c->path,
+                       c->prompt_line);
     return ST_OK;
+}
+
+/* The prompt that new conversations begin with must be in the library now: later there is
+ * nobody to tell. */
+static enum status check_prompt(const struct config *c, struct err *err) {
+    struct prompt_list l = {0};
+    struct buf known = {0};
+    enum status st = ST_OK;
+    if (!c->prompt)
+        return ST_OK;
+    TRY(prompts_load(&l, err));
+    if (prompt_find(&l, c->prompt))
+        goto out;
+    for (size_t i = 0; i < l.n; i++)
+        buf_addf(&known, "%s%s", i ? ", " : "; known are ", l.v[i].name);
+    for (size_t i = 0; i < l.broken.n; i++)
+        buf_addf(&known, "; %s", l.broken.v[i]);
+    st = err_set(err, ST_FORMAT, "%s:%d: prompt: there is no prompt \"%s\" in the library%s",
+                 c->path, c->prompt_line, c->prompt, buf_str(&known));
+out:
+    buf_release(&known);
+    prompt_list_release(&l);
+    return st;
 }
 
 void config_init(struct config *c) {
@@ -171,7 +200,10 @@ enum status config_load(const char *path, struct config *out, struct err *err) {
         TRY(path_in(PATH_CONFIG, "config.yaml", &where, err));
     if (access(where, F_OK) == 0 || errno != ENOENT)
         TRY(file_read(where, MAX_CONFIG_BYTES, &text, err));
-    st = config_parse(buf_str(&text), text.len, where, out, err);
+    TRY(config_parse(buf_str(&text), text.len, where, out, err));
+    st = check_prompt(out, err);
+    if (st != ST_OK)
+        config_release(out);
 out:
     buf_release(&text);
     free(where);

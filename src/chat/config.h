@@ -31,6 +31,7 @@ struct key_binding {
 struct config {
     char *path;                    /* the file that was read, or would have been */
     char *model, *system, *prompt; /* NULL when not given */
+    int prompt_line;               /* in the file, for messages */
     enum device device;
     int threads;
     enum theme theme;
@@ -40,7 +41,7 @@ struct config {
     struct key_binding *keys;
     size_t n_keys;
 };
-/* path NULL: the default place. */
+/* path NULL: the default place. A prompt that the library lacks is an error as well. */
 enum status config_load(const char *path, struct config *out, struct err *err);
 /* Reads a text that is there already; path is named in messages. On failure out is released. */
 enum status config_parse(const char *yaml, size_t len, const char *path, struct config *out,

@@ -49,8 +49,8 @@ const struct setting_def setting_defs[] = {
     {"seed", SETTING_INT, SAMPLING(seed), true, -1, 9223372036854775807.0, -1, 1,
      "-1 = a new one each time",
      "The same seed with the same settings and model gives the same answer again."},
-    {"max_tokens", SETTING_INT, offsetof(struct settings, max_tokens), false, -1, 10000000, 2048,
-     64, "-1 or 0 = no limit",
+    {"max_tokens", SETTING_INT, offsetof(struct settings, max_tokens), false, -1, 10000000,
+     2048, 64, "-1 or 0 = no limit",
      "The longest answer in tokens; a token is about three quarters of a word."},
     {"stop", SETTING_LIST, offsetof(struct settings, stop), false, 0, 0, 0, 0, "empty = off",
      "Texts at which the answer ends; they are not part of it."},
@@ -187,6 +187,16 @@ enum status setting_set(struct settings *s, const struct setting_def *d, const c
     if (d->type == SETTING_LIST)
         return add_stop(s, d, value, err);
     return d->type == SETTING_INT ? set_int(s, d, value, err) : set_real(s, d, value, err);
+}
+
+void setting_copy(struct settings *dst, const struct settings *src,
+                  const struct setting_def *d) {
+    if (d->type == SETTING_LIST)
+        strlist_copy(field(dst, d), field(src, d));
+    else if (d->type == SETTING_REAL)
+        *(double *)field(dst, d) = setting_number(src, d);
+    else
+        put_int(dst, d, get_int(src, d));
 }
 
 void setting_show(const struct settings *s, const struct setting_def *d, struct buf *out) {

@@ -55,6 +55,9 @@ setting_find(const char *name); /* dashes count as underscores; NULL */
 enum status setting_set(struct settings *s, const struct setting_def *d, const char *value,
                         struct err *err);
 double setting_number(const struct settings *s, const struct setting_def *d);
+/* One setting from src to dst. */
+void setting_copy(struct settings *dst, const struct settings *src,
+                  const struct setting_def *d);
 void setting_show(const struct settings *s, const struct setting_def *d,
                   struct buf *out); /* its value as text */
 void settings_apply_preset(struct settings *s, const struct preset *p);
