@@ -4,6 +4,7 @@
 #include "chat/export.h"
 #include "fake_engine.h"
 
+#include <fcntl.h>
 #include <jansson.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -56,6 +57,7 @@ static int setup(void **state) {
     int64_t a = add(
         u, ROLE_ASSISTANT,
         "# Head\n\n**Moon** <script>alert(1)</script>\n\n[ok](https://a.example/?a=1&b=\"2) "
+        "[amp](https://c.example/?a=1&amp;b=2) "
         "[bad](javascript:alert(1)) ![pic](https://b.example/x.png)\n\n"
         "```c\nint a < b;\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n");
     second_question = add(a, ROLE_USER, "Thanks");
@@ -181,6 +183,7 @@ static void html_is_safe_and_whole(void **state) {
     assert_non_null(
         strstr(html, "<strong>Moon</strong> &lt;script&gt;alert(1)&lt;/script&gt;"));
     assert_non_null(strstr(html, "href=\"https://a.example/?a=1&amp;b=&quot;2\""));
+    assert_non_null(strstr(html, "href=\"https://c.example/?a=1&amp;b=2\""));
     assert_null(strstr(html, "javascript:"));
     assert_null(strstr(html, "<script"));
     assert_null(strstr(html, "<img"));
@@ -200,8 +203,9 @@ static void other_forms_are_imported(void **state) {
         "\n{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}\n\n{\"messages\":[{\"role\":"
         "\"user\","
         "\"content\":\"b\"}]}",
-        "[{\"messages\":[{\"role\":\"developer\",\"content\":\"a\"}]}]"};
-    static const size_t n[] = {1, 1, 2, 1};
+        "[{\"messages\":[{\"role\":\"developer\",\"content\":\"a\"}]}]",
+        "\xef\xbb\xbf[{\"role\":\"user\",\"content\":\"a\"}]"}; /* a byte order mark */
+    static const size_t n[] = {1, 1, 2, 1, 1};
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         struct strlist ids = {0};
         OK(import_text(s, good[i], strlen(good[i]), "f", &ids, &e));
@@ -220,7 +224,8 @@ static void hostile_input_is_refused_as_a_whole(void **state) {
     static const struct {
         const char *text, *want;
     } bad[] = {
-        {"", "f:"},
+        {"", "f: the file is empty"},
+        {" \n", "f: the file is empty"},
         {"hello", "f:1"},
         {"null", "f:1"},
         {"{}", "neither"},
@@ -239,6 +244,16 @@ static void hostile_input_is_refused_as_a_whole(void **state) {
         {OWN(MSG(1, "7")), "parent"},
         {OWN("{\"id\":1,\"role\":\"user\"}"), "text"},
         {OWN("{\"id\":1,\"role\":\"user\",\"text\":\"x\",\"state\":\"odd\"}"), "state"},
+        {OWN("{\"id\":1,\"role\":\"user\",\"text\":\"x\",\"model\":[]}"),
+         "\"model\" is no text"},
+        {OWN("{\"id\":1,\"role\":\"user\",\"text\":\"x\",\"seed\":1e300}"),
+         "\"seed\" is no whole"},
+        {OWN("{\"id\":1,\"role\":\"user\",\"text\":\"x\",\"created\":9223372036854775807}"),
+         "message 1: \"created\" is no time"},
+        {"{\"format\":\"llmchat-conversation\",\"version\":1,\"created\":-1,\"messages\":[]}",
+         "\"created\" or \"updated\" is no time"},
+        {"{\"format\":\"llmchat-conversation\",\"version\":1,\"title\":5,\"messages\":[]}",
+         "\"title\" is no text"},
         {"{\"format\":\"llmchat-conversation\",\"version\":2,\"messages\":[]}", "version"},
         {"{\"format\":\"llmchat-conversation\",\"version\":1,\"leaf\":9,\"messages\":[]}",
          "leaf"},
@@ -259,6 +274,15 @@ static void hostile_input_is_refused_as_a_whole(void **state) {
     deep[200000] = 0;
     assert_int_equal(import_text(s, deep, 200000, "f", NULL, &e), ST_FORMAT);
     free(deep);
+    size_t n = (size_t)21 << 20; /* short values need much memory once they are read */
+    char *many = malloc(2 * n + 1);
+    for (size_t i = 0; i < n; i++)
+        memcpy(many + 2 * i, "1,", 2);
+    many[0] = '[';
+    many[2 * n - 1] = ']';
+    assert_int_equal(import_text(s, many, 2 * n, "f", NULL, &e), ST_FORMAT);
+    assert_non_null(strstr(e.msg, "20 million values"));
+    free(many);
     OK(store_conv_list(s, 0, &after, &e));
     assert_int_equal(before.n, after.n);
     conversation_list_release(&before);
@@ -300,6 +324,42 @@ static void names_and_formats(void **state) {
     assert_false(export_format_parse("", &f));
 }
 
+static void where_a_model_lies_is_not_told(void **state) {
+    (void)state;
+    OK(store_conv_set_model(s, conv, "/home/me/secret/m.gguf", &e));
+    struct message m = {.parent = second_question,
+                        .role = ROLE_ASSISTANT,
+                        .text = (char[]){"a"},
+                        .model = (char[]){"/home/me/secret/m.gguf"}};
+    int64_t id;
+    OK(store_msg_add(s, conv, &m, &id, &e));
+    for (int f = 0; f < EXPORT_N; f++) {
+        char *out = text(conv, (enum export_format)f, true);
+        assert_null(strstr(out, "/home/me"));
+        if (f != EXPORT_JSONL)
+            assert_non_null(strstr(out, "m.gguf"));
+        free(out);
+    }
+}
+
+static void pipe_is_written_and_stays_one(void **state) {
+    (void)state;
+    char dir[] = "/tmp/llmchat-export-XXXXXX", path[64], got[16] = "";
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/pipe", dir);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    int fd = open(path, O_RDWR); /* so that nobody waits */
+    OK(export_file(s, conv, EXPORT_TXT, false, path, true, &e));
+    assert_int_equal(read(fd, got, 5), 5);
+    assert_string_equal(got, "Tides");
+    close(fd);
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    assert_true(S_ISFIFO(st.st_mode));
+    unlink(path);
+    rmdir(dir);
+}
+
 static void file_is_private_and_not_replaced_unasked(void **state) {
     (void)state;
     char path[] = "/tmp/llmchat-export-XXXXXX";
@@ -329,6 +389,8 @@ int main(void) {
         T(hostile_input_is_refused_as_a_whole),
         T(streaming_reply_becomes_interrupted),
         T(names_and_formats),
+        T(where_a_model_lies_is_not_told),
+        T(pipe_is_written_and_stays_one),
         T(file_is_private_and_not_replaced_unasked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -76,6 +76,9 @@ enum status chat_switch_branch(struct chat *c, int64_t message, int step, struct
 /* Ends the reply that streams; it is kept, marked `stopped`. */
 void chat_stop(struct chat *c);
 bool chat_busy(const struct chat *c);
+/* Tries once more to save what the store did not take (EV_STORE_FAILED); true when something is
+ * in memory only still. */
+bool chat_unsaved(struct chat *c);
 /* What the conversation costs: tokens of the history as the model sees it, and the context's
  * size (0: no model). */
 void chat_context(const struct chat *c, int *used_tok, int *ctx_tok);

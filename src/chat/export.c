@@ -11,11 +11,13 @@
 #include "base/path.h"
 #include "base/utf8.h"
 #include "chat/export_internal.h"
+#include <errno.h>
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
 static const char *const format_names[EXPORT_N] = {"md", "json", "jsonl", "html", "txt"};
 
@@ -91,7 +93,7 @@ static json_t *message_json(const struct message *m) {
     json_object_set_new(o, "text", text_json(m->text));
     json_object_set_new(o, "state", json_string(msg_state_name(m->state)));
     json_object_set_new(o, "created", json_integer(m->created_ms));
-    json_object_set_new(o, "model", text_json(m->model));
+    json_object_set_new(o, "model", text_json(path_base(m->model)));
     json_object_set_new(o, "settings", settings_value(m->settings_json));
     json_object_set_new(o, "finish", text_json(m->finish));
     json_object_set_new(o, "seed", json_integer(m->seed));
@@ -110,7 +112,8 @@ static void export_json(const struct conversation *c, const struct message_list 
     json_object_set_new(o, "format", json_string(EXPORT_FORMAT_NAME));
     json_object_set_new(o, "version", json_integer(EXPORT_VERSION));
     json_object_set_new(o, "title", text_json(c->title));
-    json_object_set_new(o, "model", text_json(c->model));
+    /* where a file lies here means nothing elsewhere, and tells more than was asked for */
+    json_object_set_new(o, "model", text_json(path_base(c->model)));
     json_object_set_new(o, "system", text_json(c->system));
     json_object_set_new(o, "settings", settings_value(c->settings_json));
     json_object_set_new(o, "draft", text_json(c->draft));
@@ -208,7 +211,7 @@ static void add_title(struct buf *out, const struct conversation *c) {
 static void add_note(struct buf *out, const struct message *m, bool tree) {
     if (m->role == ROLE_ASSISTANT && *m->model) {
         buf_adds(out, " (");
-        add_scrubbed(out, m->model);
+        add_scrubbed(out, path_base(m->model));
         buf_adds(out, m->state == MSG_COMPLETE ? ")" : ", ");
         if (m->state != MSG_COMPLETE)
             buf_addf(out, "%s)", msg_state_name(m->state));
@@ -262,15 +265,29 @@ out:
     return st;
 }
 
+/* A terminal, /dev/null or a pipe is written to; a file put in its place would be a disaster.
+ */
+static enum status write_special(const char *path, const struct buf *b, struct err *err) {
+    FILE *f = fopen(path, "we");
+    bool failed = !f || fwrite(buf_str(b), 1, b->len, f) != b->len;
+    if (f && fclose(f) != 0)
+        failed = true;
+    return failed ? err_set(err, ST_IO, "can't write %s: %s", path, strerror(errno)) : ST_OK;
+}
+
 enum status export_file(struct store *s, int64_t conv, enum export_format f, bool whole_tree,
                         const char *path, bool replace, struct err *err) {
     struct buf b = {0};
     enum status st;
-    if (!replace && access(path, F_OK) == 0)
+    struct stat info;
+    bool there = stat(path, &info) == 0;
+    bool special = there && (S_ISCHR(info.st_mode) || S_ISFIFO(info.st_mode));
+    if (there && !special && !replace)
         return err_set(err, ST_EXISTS, "%s: exists already", path);
     st = export_conversation(s, conv, f, whole_tree, &b, err);
     if (st == ST_OK)
-        st = file_write_atomic(path, buf_str(&b), b.len, err);
+        st = special ? write_special(path, &b, err)
+                     : file_write_atomic(path, buf_str(&b), b.len, err);
     buf_release(&b);
     return st;
 }

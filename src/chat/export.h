@@ -27,6 +27,7 @@ enum status export_conversation(struct store *s, int64_t conv, enum export_forma
 /* To a file, whole or not at all; an existing file is refused unless replace. */
 enum status export_file(struct store *s, int64_t conv, enum export_format f, bool whole_tree,
                         const char *path, bool replace, struct err *err);
+enum { IMPORT_MAX_BYTES = 256 << 20 };
 /* Reads our json, jsonl of messages, or a JSON list of messages; each conversation gets a new
  * id, in one transaction: all or none. ids (may be NULL) gets the new ids. The message of an
  * error names where in the file. */

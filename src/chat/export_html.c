@@ -8,6 +8,7 @@
  * be fetched from elsewhere. A content security policy in the head says the same once more.
  * What people wrote is shown as they wrote it.
  */
+#include "base/path.h"
 #include "base/utf8.h"
 #include "chat/export_internal.h"
 
@@ -130,6 +131,18 @@ static const char *span_tag(MD_SPANTYPE type) {
     }
 }
 
+/* Entities of the source stay what they are, all else is escaped. */
+static void add_attribute(struct buf *out, const MD_ATTRIBUTE *a) {
+    for (int i = 0; a->substr_offsets[i] < a->size; i++) {
+        const char *s = a->text + a->substr_offsets[i];
+        MD_SIZE n = a->substr_offsets[i + 1] - a->substr_offsets[i];
+        if (a->substr_types[i] == MD_TEXT_ENTITY)
+            buf_add(out, s, n);
+        else
+            html_escape(out, s, n);
+    }
+}
+
 static int enter_span(MD_SPANTYPE type, void *detail, void *user) {
     struct writer *w = user;
     if (type == MD_SPAN_IMG) {
@@ -142,7 +155,7 @@ static int enter_span(MD_SPANTYPE type, void *detail, void *user) {
         buf_adds(w->out, "<a");
         if (link_ok(href->text, href->size)) {
             buf_adds(w->out, " rel=\"noreferrer noopener\" href=\"");
-            html_escape(w->out, href->text, href->size);
+            add_attribute(w->out, href);
             buf_adds(w->out, "\"");
         }
         buf_adds(w->out, ">");
@@ -250,7 +263,7 @@ void export_html(const struct conversation *c, const struct message_list *l, boo
         const struct message *m = &l->v[i];
         struct buf note = {0};
         if (m->role == ROLE_ASSISTANT && *m->model)
-            buf_addf(&note, " · %s", m->model);
+            buf_addf(&note, " · %s", path_base(m->model));
         if (m->state != MSG_COMPLETE)
             buf_addf(&note, " · %s", msg_state_name(m->state));
         if (tree && m->n_sibling > 1)

@@ -5,9 +5,10 @@
  * object or list of lines with "messages", and a bare list of messages. Everything of a file
  * goes into one transaction, so a mistake in its last line leaves nothing behind.
  *
- * Bounds: the size of the file, the number of messages, and jansson's own limit of nesting. In
- * our JSON ids must rise and a parent must have come before its children: that excludes cycles
- * and doubles without a second look.
+ * Bounds: the size of the file, the number of values (jansson needs some fifty bytes for each,
+ * however short), the number of messages, and jansson's own limit of nesting. In our JSON ids
+ * must rise and a parent must have come before its children: that excludes cycles and doubles
+ * without a second look. A field may be missing, one of the wrong type is an error.
  */
 #include "chat/chat_internal.h"
 #include "chat/export_internal.h"
@@ -17,7 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_IMPORT_BYTES = 256 << 20, MAX_MESSAGES = 1000000 };
+enum { MAX_MESSAGES = 1000000, MAX_VALUES = 20000000 };
+#define MAX_TIME_MS 253402300799999 /* the end of the year 9999 */
 
 struct importer {
     struct store *s;
@@ -134,6 +136,30 @@ static const struct id_map *find_id(const struct id_map *map, size_t n, int64_t 
     return NULL;
 }
 
+/* Fields that every conversation or message may have, null or of this type. */
+static enum status check_types(const struct importer *in, const json_t *o, size_t message,
+                               const char *const *texts, const char *const *numbers) {
+    char what[80];
+    for (; *texts; texts++) {
+        const json_t *v = json_object_get(o, *texts);
+        snprintf(what, sizeof what, "\"%s\" is no text", *texts);
+        if (v && !json_is_null(v) && !json_is_string(v))
+            return bad(in, message, what);
+    }
+    for (; *numbers; numbers++) {
+        const json_t *v = json_object_get(o, *numbers);
+        snprintf(what, sizeof what, "\"%s\" is no whole number", *numbers);
+        if (v && !json_is_null(v) && !json_is_integer(v))
+            return bad(in, message, what);
+    }
+    return ST_OK;
+}
+
+static bool time_ok(const json_t *o, const char *key) {
+    json_int_t v = json_integer_value(json_object_get(o, key));
+    return v >= 0 && v <= MAX_TIME_MS;
+}
+
 static char *text_of(const json_t *o, const char *key) {
     const char *s = json_string_value(json_object_get(o, key));
     return xstrdup(s ? s : "");
@@ -159,7 +185,14 @@ static enum status read_message(struct importer *in, const json_t *o, size_t i,
     const char *role = json_string_value(json_object_get(o, "role"));
     const char *state = json_string_value(json_object_get(o, "state"));
     const json_t *id = json_object_get(o, "id"), *parent = json_object_get(o, "parent");
+    static const char *const texts[] = {"role", "state", "model", "finish", NULL};
+    static const char *const numbers[] = {"created",       "seed",      "prompt_tokens",
+                                          "cached_tokens", "prompt_us", "completion_tokens",
+                                          "decode_us",     "ttft_us",   NULL};
     memset(out, 0, sizeof *out);
+    CHECK(check_types(in, o, i + 1, texts, numbers));
+    if (!time_ok(o, "created"))
+        return bad(in, i + 1, "\"created\" is no time in milliseconds");
     if (!json_is_integer(id) || json_integer_value(id) <= 0)
         return bad(in, i + 1, "\"id\" is no positive whole number");
     if (i > 0 && json_integer_value(id) <= map[i - 1].old)
@@ -239,10 +272,15 @@ static enum status set_places(struct importer *in, int64_t conv, const json_t *o
 
 static enum status import_own(struct importer *in, const json_t *o) {
     const json_t *list = json_object_get(o, "messages");
+    static const char *const texts[] = {"title", "model", "system", "draft", NULL};
+    static const char *const numbers[] = {"created", "updated", "leaf", "keep_from", NULL};
     int64_t conv;
     enum status st;
     if (whole(o, "version") != EXPORT_VERSION)
         return bad(in, 0, "\"version\" is not 1: made by another llmchat");
+    CHECK(check_types(in, o, 0, texts, numbers));
+    if (!time_ok(o, "created") || !time_ok(o, "updated"))
+        return bad(in, 0, "\"created\" or \"updated\" is no time in milliseconds");
     if (!json_is_array(list) || json_array_size(list) > MAX_MESSAGES)
         return bad(in, 0, "\"messages\" is no list of at most a million messages");
     char *title = text_of(o, "title"), *model = text_of(o, "model");
@@ -293,6 +331,30 @@ static enum status not_json(struct importer *in, const json_error_t *at) {
                    at->text);
 }
 
+/* Every value but the first of a list or object follows one of these, outside of texts. */
+static bool too_many_values(const char *s, size_t len) {
+    size_t n = 0;
+    bool text = false;
+    for (size_t i = 0; i < len; i++)
+        if (s[i] == '"')
+            text = !text;
+        else if (text)
+            i += s[i] == '\\';
+        else
+            n += s[i] == ',' || s[i] == '[' || s[i] == '{' || s[i] == ':';
+    return n > MAX_VALUES;
+}
+
+static enum status import_json(struct importer *in, const char *text, size_t len) {
+    json_error_t at;
+    if (too_many_values(text, len))
+        return bad(in, 0, "more than 20 million values");
+    json_t *v = json_loadb(text, len, 0, &at);
+    enum status st = v ? import_value(in, v) : not_json(in, &at);
+    json_decref(v);
+    return st;
+}
+
 static enum status import_lines(struct importer *in, const char *text, size_t len) {
     const char *end = text + len;
     for (in->line = 1; text < end; in->line++) {
@@ -300,13 +362,8 @@ static enum status import_lines(struct importer *in, const char *text, size_t le
         size_t n = (size_t)((stop ? stop : end) - text), blank = 0;
         while (blank < n && strchr(" \t\r", text[blank]) && text[blank])
             blank++;
-        if (blank < n) {
-            json_error_t at;
-            json_t *v = json_loadb(text, n, 0, &at);
-            enum status st = v ? import_value(in, v) : not_json(in, &at);
-            json_decref(v);
-            CHECK(st);
-        }
+        if (blank < n)
+            CHECK(import_json(in, text, n));
         text += n + 1;
     }
     return ST_OK;
@@ -317,29 +374,28 @@ static bool is_lines(const char *text, size_t len) {
     const char *stop = memchr(text, '\n', len);
     if (!stop || stop + 1 == text + len)
         return false;
-    json_t *v = json_loadb(text, (size_t)(stop - text), 0, NULL);
+    size_t n = (size_t)(stop - text);
+    json_t *v = too_many_values(text, n) ? NULL : json_loadb(text, n, 0, NULL);
     bool whole_line = json_is_object(v);
     json_decref(v);
     return whole_line;
 }
 
 static enum status import_all(struct importer *in, const char *text, size_t len) {
-    if (is_lines(text, len))
-        return import_lines(in, text, len);
-    json_error_t at;
-    json_t *v = json_loadb(text, len, 0, &at);
-    enum status st = v ? import_value(in, v) : not_json(in, &at);
-    json_decref(v);
-    return st;
+    if (len == 0)
+        return bad(in, 0, "the file is empty");
+    return is_lines(text, len) ? import_lines(in, text, len) : import_json(in, text, len);
 }
 
 enum status import_text(struct store *s, const char *text, size_t len, const char *name,
                         struct strlist *ids, struct err *err) {
     struct strlist made = {0};
     struct importer in = {.s = s, .name = name, .ids = &made, .err = err};
-    if (len > MAX_IMPORT_BYTES)
+    if (len > IMPORT_MAX_BYTES)
         return err_set(err, ST_LIMIT, "%s: %zu bytes, at most %d are read", name, len,
-                       MAX_IMPORT_BYTES);
+                       IMPORT_MAX_BYTES);
+    if (len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) /* a byte order mark */
+        text += 3, len -= 3;
     while (len > 0 && text[0] && strchr(" \t\r\n", text[0]))
         text++, len--;
     CHECK(store_begin(s, err));

@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_PROMPT_BYTES = 256 << 10, MAX_PROMPTS = 2000, MAX_VARS = 32 };
+enum { MAX_PROMPT_BYTES = 256 << 10, MAX_PROMPTS = 2000, MAX_VARS = 32, MAX_BRACES = 200 };
 
 void prompt_release(struct prompt *p) {
     for (size_t i = 0; i < p->n_vars; i++) {
@@ -252,7 +252,7 @@ const struct prompt *prompt_find(const struct prompt_list *l, const char *name) 
 
 /* The variable that {{ name }} at s stands for; *used gets the bytes of it all. */
 static int var_at(const struct prompt *p, const char *s, size_t *used) {
-    const char *end = strstr(s + 2, "}}");
+    const char *end = memmem(s + 2, strnlen(s + 2, MAX_BRACES), "}}", 2);
     if (!end)
         return -1;
     const char *a = s + 2, *b = end;

@@ -11,6 +11,7 @@
  * lost. A message that is too long for a round even alone is cut at its end, the only place
  * where text is left out here.
  */
+#include "base/path.h"
 #include "base/utf8.h"
 #include "chat/chat_internal.h"
 
@@ -178,7 +179,7 @@ static enum status store_summary(struct chat *c, struct err *err) {
                         .role = ROLE_SYSTEM,
                         .text = c->summary.so_far,
                         .finish = (char[]){SUMMARY_FINISH},
-                        .model = c->model};
+                        .model = (char *)path_base(c->model)};
     CHECK(store_msg_add(c->store, c->id, &m, &id, err));
     context_forget_count(c);
     return chat_read_branch(c, id, err);

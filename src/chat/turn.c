@@ -14,6 +14,7 @@
  * dropped.
  */
 #include "base/clock.h"
+#include "base/path.h"
 #include "chat/chat_internal.h"
 
 #include <stdlib.h>
@@ -71,7 +72,7 @@ static enum status add_row(struct chat *c, struct err *err) {
     struct message m = {.parent = c->leaf,
                         .role = ROLE_ASSISTANT,
                         .state = MSG_STREAMING,
-                        .model = c->model,
+                        .model = (char *)path_base(c->model), /* not where it lies */
                         .settings_json = settings,
                         .seed = c->settings.sampling.seed};
     enum status st = store_msg_add(c->store, c->id, &m, &id, err);
@@ -333,6 +334,11 @@ void turn_stop_and_wait(struct chat *c) {
             turn_clear(c);
         }
     }
+}
+
+bool chat_unsaved(struct chat *c) {
+    turn_save(c, true);
+    return c->unsaved || (c->turn.kind == TURN_REPLY && c->turn.text.len != c->turn.saved_len);
 }
 
 bool chat_busy(const struct chat *c) {
