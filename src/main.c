@@ -33,9 +33,9 @@ const struct command cmd_table[] = {
     {"chats", "", "List stored conversations, the latest first", "", 0, 0, 0, chats_opts,
      cmd_chats},
     {"search", "WORDS...", "Find words in all conversations",
-     "All words must occur in a message; \"words in quotes\" must occur together. The "
-     "beginning of a word finds it; "
-     "Chinese and Japanese text is found by any run of its characters.",
+     "All words must occur in a message or a title; \"words in quotes\" must occur together. "
+     "The beginning of a word finds it; Chinese and Japanese text is found by any run of its "
+     "characters.",
      1, -1, 0, search_opts, cmd_search},
     {"export", "ID", "Write a conversation to a file or standard output",
      "Formats: md, json (everything, importable), jsonl (OpenAI fine-tuning messages), html "

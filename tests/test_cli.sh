@@ -150,6 +150,34 @@ printf '{"messages":[' >broken.json
 run import broken.json; is "a broken import names file and place" 1 - 'broken.json'
 run export 77; is "export of what is not there" 1 - '77'
 
+# -- what a conversation remembers, and what not -----------------------------
+run run tiny --save --temperature 0 --max-tokens 2 --stop 'a "b"' --stop c hi; is "run --save again" 0 '' 'conversation 4'
+run run tiny --chat 4 --stop z --max-tokens 2 hi; run export 4 --format json
+is_json "--stop replaces what is remembered, as it was typed" 0 out 'd["settings"]["stop"]==["z"] and d["messages"][1]["settings"]["stop"]==["a \"b\"","c"]'
+run run tiny --raw --chat 4 hi; is "--raw knows no conversation" 2 - '--raw'
+mkdir -p home/config
+printf 'prompt: translator\n' >home/config/config.yaml
+run run tiny --save --temperature 0 --max-tokens 2 hi; run export 5 --format json
+is_json "the command line comes before the configured prompt" 0 out 'd["messages"][1]["settings"]["temperature"]==0 and d["messages"][1]["settings"]["top_p"]==0.9'
+printf '\nprompt: nowhere\n' >home/config/config.yaml
+run run tiny hi; is "a configured prompt that is not there: file and line" 1 - 'config.yaml:2: prompt: .*nowhere'
+rm home/config/config.yaml
+run run ./tiny.gguf --save --max-tokens 2 by path; is "run --save with a path" 0
+run chats; is "a model named by its path is shown by its name" 0 'by path  \[tiny.gguf\]'
+head -c 300 /dev/zero | tr '\0' 'y' >much
+rc=0; "$LLMCHAT_BIN" run tiny --save --max-tokens 2 <much >out 2>err || rc=$?
+rc=0; "$LLMCHAT_BIN" run tiny --chat 7 --max-tokens 2 <much >out 2>err || rc=$?
+is "a full context: what to set, and where" 1 - 'context_full to summarise or drop in .*config.yaml'
+run import chat.json --json; is "import --json" 0 '^\[8\]$'
+rc=0; sh -c '"$LLMCHAT_BIN" export 1 --format json | "$LLMCHAT_BIN" import /dev/stdin' >out 2>err || rc=$?
+is "import from a pipe by its name" 0 '^9$'
+rc=0; "$LLMCHAT_BIN" run tiny --max-tokens 2 hi 2>err >&- </dev/null || rc=$?
+: >out; is "a closed standard output is an error" 1 - 'standard output'
+if [ -e /dev/full ]; then
+    rc=0; "$LLMCHAT_BIN" run tiny --max-tokens 4 hi 2>err >/dev/full </dev/null || rc=$?
+    : >out; is "a full standard output is an error" 1 - 'standard output'
+fi
+
 # -- text -------------------------------------------------------------------
 rc=0; printf 'the rain\n' | "$LLMCHAT_BIN" tokenize tiny >out 2>err || rc=$?
 is "tokenize" 0 '^[0-9]+( [0-9]+)*$' -

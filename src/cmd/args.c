@@ -12,8 +12,10 @@
 #include "cmd/cmd.h"
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 const struct opt common_opts[] = {
     {"help", 'h', OPT_FLAG, NULL, 0, "Show this help and exit"},
@@ -81,8 +83,8 @@ static enum status parse_long(struct args *a, int argc, char **argv, int *i, str
         free(key);
     }
     if (!o && !d)
-        return err_set(err, ST_USAGE, "unknown option --%.*s (llmchat %s --help lists them)",
-                       (int)len, name, a->cmd->name);
+        return err_set(err, ST_USAGE, "unknown option --%.*s (llmchat %s%s--help lists them)",
+                       (int)len, name, a->cmd->name, *a->cmd->name ? " " : "");
     if (o && o->type == OPT_FLAG) {
         if (eq)
             return err_set(err, ST_USAGE, "--%s takes no value", o->name);
@@ -113,8 +115,8 @@ static enum status parse_short(struct args *a, int argc, char **argv, int *i, st
     for (const char *s = argv[*i] + 1; *s; s++) {
         const struct opt *o = find_letter(a->cmd, *s);
         if (!o)
-            return err_set(err, ST_USAGE, "unknown option -%c (llmchat %s --help lists them)",
-                           *s, a->cmd->name);
+            return err_set(err, ST_USAGE, "unknown option -%c (llmchat %s%s--help lists them)",
+                           *s, a->cmd->name, *a->cmd->name ? " " : "");
         if (o->type == OPT_FLAG) {
             add_given(a, o, NULL);
             continue;
@@ -180,7 +182,28 @@ out:;
     return rc;
 }
 
+/* A closed descriptor 0, 1 or 2 would be given to the next file that is opened, and what is
+ * meant for standard output would go into it. What takes its place fails, as it should. */
+static void fill_standard_streams(void) {
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd ? O_RDONLY : O_WRONLY) != fd)
+            _exit(1);
+}
+
+/* What was buffered goes out; the exit code says when it could not. */
+static int end_output(int rc) {
+    bool before = ferror(stdout) != 0; /* then errno is of something else by now */
+    if (fflush(stdout) == 0 && !before)
+        return rc;
+    int why = errno;
+    if (rc)
+        return rc;
+    return before ? failf(ST_IO, "can't write to standard output")
+                  : failf(ST_IO, "can't write to standard output: %s", strerror(why));
+}
+
 int cmd_main(int argc, char **argv) {
+    fill_standard_streams();
     log_open();
     int rc;
     const char *first = argc > 1 ? argv[1] : "";
@@ -198,8 +221,7 @@ int cmd_main(int argc, char **argv) {
     } else {
         rc = run_command(cmd_table, argc - 1, argv + 1);
     }
-    if (fflush(stdout) != 0 || ferror(stdout))
-        rc = rc ? rc : failf(ST_IO, "can't write to standard output: %s", strerror(errno));
+    rc = end_output(rc);
     log_close();
     return rc;
 }

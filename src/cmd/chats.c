@@ -1,6 +1,7 @@
 /*
  * chats.c - `llmchat chats`, `search`, `export`, `import`: stored conversations.
  */
+#include "base/path.h"
 #include "base/utf8.h"
 #include "chat/export.h"
 #include "cmd/cmd.h"
@@ -31,8 +32,6 @@ const struct opt import_opts[] = {
     {0},
 };
 
-enum { IMPORT_MAX_BYTES = 1 << 30 };
-
 int cmd_chats(struct args *a) {
     struct err err = {0};
     struct store *s = NULL;
@@ -44,22 +43,21 @@ int cmd_chats(struct args *a) {
     for (size_t i = 0; i < l.n; i++) {
         const struct conversation *c = &l.v[i];
         if (all) {
-            json_array_append_new(all, json_pack("{s:I, s:s, s:s, s:s, s:s, s:i}", "id",
-                                                 (json_int_t)c->id, "title", c->title, "model",
-                                                 c->model, "created", show_iso(c->created_ms),
-                                                 "updated", show_iso(c->updated_ms), "messages",
-                                                 c->n_messages));
+            json_array_append_new(
+                all,
+                json_pack("{s:I, s:o, s:o, s:s, s:s, s:i}", "id", (json_int_t)c->id, "title",
+                          json_text(c->title), "model", json_text(path_base(c->model)),
+                          "created", show_iso(c->created_ms), "updated",
+                          show_iso(c->updated_ms), "messages", c->n_messages));
             continue;
         }
         printf("%5lld  %s  %4d  ", (long long)c->id, show_time(c->updated_ms), c->n_messages);
-        const char *title = *c->title ? c->title : "(no title)";
-        struct buf safe = {0};
-        utf8_terminal_safe(&safe, title, strlen(title), false);
-        printf("%s", safe.p);
+        struct buf line = {0};
+        buf_adds(&line, *c->title ? c->title : "(no title)");
         if (*c->model)
-            printf("  [%s]", c->model);
-        putchar('\n');
-        buf_release(&safe);
+            buf_addf(&line, "  [%s]", path_base(c->model));
+        put_line("", line.p);
+        buf_release(&line);
     }
     if (all)
         put_json(all);
@@ -111,20 +109,21 @@ int cmd_search(struct args *a) {
     bool colour = colour_wanted(stdout);
     for (size_t i = 0; i < hits.n; i++) {
         const struct search_hit *h = &hits.v[i];
+        const char *where = h->in_title ? "title" : role_name(h->role);
         if (all) {
             char *plain = without_marks(h->snippet);
-            json_array_append_new(all, json_pack("{s:I, s:I, s:s, s:s, s:s, s:s}", "id",
-                                                 (json_int_t)h->conv, "message",
-                                                 (json_int_t)h->message, "title", h->title,
-                                                 "role", role_name(h->role), "snippet", plain,
-                                                 "created", show_iso(h->created_ms)));
+            json_array_append_new(
+                all, json_pack("{s:I, s:I, s:o, s:s, s:o, s:s}", "id", (json_int_t)h->conv,
+                               "message", (json_int_t)h->message, "title", json_text(h->title),
+                               "role", where, "snippet", json_text(plain), "created",
+                               show_iso(h->created_ms)));
             free(plain);
             continue;
         }
         struct buf safe = {0};
         utf8_terminal_safe(&safe, h->title, strlen(h->title), false);
         printf("%5lld  %s  %s\n       %s: ", (long long)h->conv, show_time(h->created_ms),
-               buf_str(&safe), role_name(h->role));
+               buf_str(&safe), where);
         buf_release(&safe);
         print_snippet(h->snippet, colour);
     }

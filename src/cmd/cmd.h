@@ -85,7 +85,11 @@ void note(const char *fmt, ...)
 bool colour_wanted(FILE *f);               /* a terminal, NO_COLOR unset, TERM not dumb */
 /* Text from outside to standard output: as it is to a file or pipe, made safe on a terminal. */
 void put_text(const char *s, size_t len);
+/* The label as it is, then text from outside on one line, always made safe. */
+void put_line(const char *label, const char *s);
 void put_json(void *takes_json); /* a json_t, printed on one line */
+/* A json_t of any bytes: what is no UTF-8 (a path, a damaged database) is mended. */
+void *json_text(const char *s);
 /* Bytes as "98.4 MB", a count as "134.5M". Static storage, eight deep. */
 const char *show_bytes(uint64_t n);
 const char *show_count(uint64_t n);
@@ -108,7 +112,7 @@ int interrupt_fd(void); /* readable once interrupted */
 struct store;
 enum status open_store(struct store **out, struct err *err); /* the person's database */
 enum status read_input(const char *path, size_t max_bytes, struct buf *out,
-                       struct err *err); /* "-": stdin */
+                       struct err *err); /* a file or pipe by its name; "-": stdin */
 enum status parse_id(const char *s, int64_t *out, struct err *err);
 
 int cmd_ui(struct args *a);

@@ -36,8 +36,10 @@ int cmd_create(struct args *a) {
     struct model_info m = {0};
     if (models_info(p.name, &m, &err) != ST_OK)
         return fail(&err);
-    note("%s: %s, %s parameters, %s, %s", m.name, m.architecture, show_count(m.n_params),
-         m.quant, show_bytes(m.file_bytes));
+    struct err line; /* what the file says about itself is made safe as errors are */
+    err_set(&line, ST_OK, "%s: %s, %s parameters, %s, %s", m.name, m.architecture,
+            show_count(m.n_params), m.quant, show_bytes(m.file_bytes));
+    note("%s", line.msg);
     model_info_release(&m);
     return 0;
 }

@@ -46,7 +46,9 @@ static void finding(struct report *r, const char *section, const char *key, bool
     va_end(ap);
     r->bad |= !ok;
     if (!r->json) {
-        printf("%s %-10s %-12s %s\n", ok ? "ok  " : "BAD ", section, key, text);
+        char *label = xasprintf("%s %-10s %-12s ", ok ? "ok  " : "BAD ", section, key);
+        put_line(label, text);
+        free(label);
         return;
     }
     json_t *s = json_object_get(r->all, section);
@@ -54,7 +56,7 @@ static void finding(struct report *r, const char *section, const char *key, bool
         s = json_object();
         json_object_set_new(r->all, section, s);
     }
-    json_object_set_new(s, key, json_pack("{s:b, s:s}", "ok", ok, "found", text));
+    json_object_set_new(s, key, json_pack("{s:b, s:o}", "ok", ok, "found", json_text(text)));
 }
 
 static void processor(struct report *r) {

@@ -70,9 +70,13 @@ static char *dashed(const char *name) {
 static char *setting_text(const struct setting_def *d) {
     struct buf b = {0};
     buf_adds(&b, d->help);
-    if (d->type != SETTING_LIST)
-        buf_addf(&b, " (%.10g to %.10g, default %.10g%s%s)", d->min, d->max, d->def,
-                 d->off ? "; " : "", d->off ? d->off : "");
+    if (d->type == SETTING_LIST)
+        return buf_take(&b);
+    if (d->is_int64)
+        buf_addf(&b, " (%.10g to %lld", d->min, (long long)INT64_MAX);
+    else
+        buf_addf(&b, " (%.10g to %.10g", d->min, d->max);
+    buf_addf(&b, ", default %.10g%s%s)", d->def, d->off ? "; " : "", d->off ? d->off : "");
     return buf_take(&b);
 }
 
@@ -153,7 +157,9 @@ static void man_opts(FILE *f, const struct opt *opts) {
 }
 
 void help_man(FILE *f) {
-    fputs(".SH COMMANDS\n", f);
+    fputs(".SH COMMANDS\nEvery command takes\n.B \\-\\-help\nand says there what this page "
+          "says.\n",
+          f);
     for (const struct command *c = cmd_table; c->summary; c++) {
         fprintf(f, ".SS \"llmchat%s%s%s%s\"\n", *c->name ? " " : "", c->name,
                 *c->usage ? " " : "", c->usage);

@@ -4,6 +4,7 @@
 #include "engine/models.h"
 #include "cmd/cmd.h"
 #include <jansson.h>
+#include <stdlib.h>
 #include <string.h>
 
 const struct opt list_opts[] = {
@@ -20,22 +21,32 @@ const struct opt rm_opts[] = {{0}};
 const struct opt cp_opts[] = {{0}};
 
 static json_t *model_json(const struct model_info *m, bool whole) {
-    json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:i}", "name", m->name,
-                          "architecture", m->architecture, "quant", m->quant, "head_quant",
-                          m->head_quant, "parameters", (json_int_t)m->n_params, "bytes",
-                          (json_int_t)m->file_bytes, "context", m->ctx_train);
+    json_t *j =
+        json_pack("{s:o, s:o, s:o, s:o, s:I, s:I, s:i}", "name", json_text(m->name),
+                  "architecture", json_text(m->architecture), "quant", json_text(m->quant),
+                  "head_quant", json_text(m->head_quant), "parameters", (json_int_t)m->n_params,
+                  "bytes", (json_int_t)m->file_bytes, "context", m->ctx_train);
     if (!whole)
         return j;
     json_t *more = json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:s}",
-        "title", m->title, "license", m->license, "source", m->source, "source_sha256",
-        m->source_sha256, "created", m->created, "path", m->path, "layers", m->n_layer, "vocab",
+        "{s:o, s:o, s:o, s:o, s:o, s:o, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:o}",
+        "title", json_text(m->title), "license", json_text(m->license), "source",
+        json_text(m->source), "source_sha256", json_text(m->source_sha256), "created",
+        json_text(m->created), "path", json_text(m->path), "layers", m->n_layer, "vocab",
         m->n_vocab, "embedding", m->n_embd, "feed_forward", m->n_ff, "heads", m->n_head,
         "kv_heads", m->n_head_kv, "head_dim", m->head_dim, "rope_base", m->rope_base,
-        "norm_eps", m->norm_eps, "chat_template", m->chat_template);
+        "norm_eps", m->norm_eps, "chat_template", json_text(m->chat_template));
     json_object_update(j, more);
     json_decref(more);
     return j;
+}
+
+static void print_row(const struct model_info *m, int width) {
+    char *row =
+        xasprintf("%-*s  %-8s  %-5s  %10s  %9s  %7d", width, m->name, m->architecture, m->quant,
+                  show_count(m->n_params), show_bytes(m->file_bytes), m->ctx_train);
+    put_line("", row);
+    free(row);
 }
 
 int cmd_list(struct args *a) {
@@ -59,9 +70,7 @@ int cmd_list(struct args *a) {
             printf("%-*s  %-8s  %-5s  %10s  %9s  %7s\n", width, "NAME", "ARCH", "QUANT",
                    "PARAMETERS", "SIZE", "CONTEXT");
         for (size_t i = 0; i < l.n; i++)
-            printf("%-*s  %-8s  %-5s  %10s  %9s  %7d\n", width, l.v[i].name,
-                   l.v[i].architecture, l.v[i].quant, show_count(l.v[i].n_params),
-                   show_bytes(l.v[i].file_bytes), l.v[i].ctx_train);
+            print_row(&l.v[i], width);
         if (!l.n)
             note("No models are installed. Make one: llmchat create NAME --from FILE.gguf");
     }
@@ -69,6 +78,34 @@ int cmd_list(struct args *a) {
         note("llmchat: %s", l.broken.v[i]);
     model_list_release(&l);
     return 0;
+}
+
+/* What the file says about itself may be anything: put_line makes it safe. */
+static void print_model(const struct model_info *m) {
+    struct buf quant = {0}, source = {0};
+    buf_addf(&quant, "%s, embedding and head %s", m->quant, m->head_quant);
+    buf_addf(&source, "%s%s%s", m->source, *m->source_sha256 ? ", sha256 " : "",
+             m->source_sha256);
+    put_line("name          ", m->name);
+    if (*m->title)
+        put_line("title         ", m->title);
+    put_line("architecture  ", m->architecture);
+    printf("parameters    %s (%d layers, embedding %d, feed-forward %d)\n",
+           show_count(m->n_params), m->n_layer, m->n_embd, m->n_ff);
+    printf("attention     %d heads of %d, %d for keys and values\n", m->n_head, m->head_dim,
+           m->n_head_kv);
+    printf("context       %d tokens (rope base %g)\n", m->ctx_train, m->rope_base);
+    printf("vocabulary    %d tokens\n", m->n_vocab);
+    put_line("quantisation  ", quant.p);
+    printf("size          %s\n", show_bytes(m->file_bytes));
+    put_line("license       ", *m->license ? m->license : "not stated");
+    printf("template      %s\n", *m->chat_template ? "the model's own (show --template)"
+                                                   : "none: a built-in one is used");
+    put_line("source        ", source.p);
+    put_line("created       ", m->created);
+    put_line("file          ", m->path);
+    buf_release(&quant);
+    buf_release(&source);
 }
 
 int cmd_show(struct args *a) {
@@ -81,25 +118,7 @@ int cmd_show(struct args *a) {
     } else if (arg_flag(a, "template")) {
         put_text(m.chat_template, strlen(m.chat_template));
     } else {
-        printf("name          %s\n", m.name);
-        if (*m.title)
-            printf("title         %s\n", m.title);
-        printf("architecture  %s\n", m.architecture);
-        printf("parameters    %s (%d layers, embedding %d, feed-forward %d)\n",
-               show_count(m.n_params), m.n_layer, m.n_embd, m.n_ff);
-        printf("attention     %d heads of %d, %d for keys and values\n", m.n_head, m.head_dim,
-               m.n_head_kv);
-        printf("context       %d tokens (rope base %g)\n", m.ctx_train, m.rope_base);
-        printf("vocabulary    %d tokens\n", m.n_vocab);
-        printf("quantisation  %s, embedding and head %s\n", m.quant, m.head_quant);
-        printf("size          %s\n", show_bytes(m.file_bytes));
-        printf("license       %s\n", *m.license ? m.license : "not stated");
-        printf("template      %s\n", *m.chat_template ? "the model's own (show --template)"
-                                                      : "none: a built-in one is used");
-        printf("source        %s%s%s\n", m.source, *m.source_sha256 ? ", sha256 " : "",
-               m.source_sha256);
-        printf("created       %s\n", m.created);
-        printf("file          %s\n", m.path);
+        print_model(&m);
     }
     model_info_release(&m);
     return 0;

@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -69,6 +70,21 @@ void put_text(const char *s, size_t len) {
     buf_release(&b);
 }
 
+void put_line(const char *label, const char *s) {
+    struct buf b = {0};
+    utf8_terminal_safe(&b, s, strlen(s), false);
+    printf("%s%s\n", label, buf_str(&b));
+    buf_release(&b);
+}
+
+void *json_text(const char *s) {
+    struct buf b = {0};
+    utf8_scrub(&b, s, strlen(s));
+    json_t *v = json_stringn(buf_str(&b), b.len);
+    buf_release(&b);
+    return v;
+}
+
 void put_json(void *takes_json) {
     json_t *j = takes_json;
     json_dumpf(j, stdout, JSON_COMPACT | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(9));
@@ -114,8 +130,8 @@ const char *show_time(int64_t unix_ms) {
     char *s = slot();
     time_t t = (time_t)(unix_ms / 1000);
     struct tm tm;
-    localtime_r(&t, &tm);
-    strftime(s, 48, "%Y-%m-%d %H:%M", &tm);
+    if (!localtime_r(&t, &tm) || !strftime(s, 48, "%Y-%m-%d %H:%M", &tm))
+        strcpy(s, "?"); /* a year that no int holds */
     return s;
 }
 
@@ -123,8 +139,8 @@ const char *show_iso(int64_t unix_ms) {
     char *s = slot();
     time_t t = (time_t)(unix_ms / 1000);
     struct tm tm;
-    gmtime_r(&t, &tm);
-    strftime(s, 48, "%Y-%m-%dT%H:%M:%SZ", &tm);
+    if (!gmtime_r(&t, &tm) || !strftime(s, 48, "%Y-%m-%dT%H:%M:%SZ", &tm))
+        strcpy(s, "?");
     return s;
 }
 
@@ -133,6 +149,12 @@ static struct {
     char what[64];
     bool visible;
 } bar;
+
+/* Redrawing one line takes a terminal that can. */
+static bool bar_wanted(void) {
+    const char *term = getenv("TERM");
+    return isatty(STDERR_FILENO) && term && *term && strcmp(term, "dumb") != 0;
+}
 
 void progress_clear(void) {
     if (bar.visible)
@@ -156,7 +178,7 @@ bool progress_show(void *user, const char *what, uint64_t done, uint64_t total) 
         bar.start_us = 0;
         return true;
     }
-    if (now - bar.start_us < 1000000 || now - bar.drawn_us < 100000 || !isatty(STDERR_FILENO))
+    if (now - bar.start_us < 1000000 || now - bar.drawn_us < 100000 || !bar_wanted())
         return true;
     bar.drawn_us = now;
     double seconds = (double)(now - bar.start_us) / 1e6, part = (double)done / (double)total;
@@ -218,25 +240,38 @@ enum status open_store(struct store **out, struct err *err) {
     return st;
 }
 
-enum status read_input(const char *path, size_t max_bytes, struct buf *out, struct err *err) {
-    if (strcmp(path, "-") != 0)
-        return file_read(path, max_bytes, out, err);
+static enum status read_stream(int fd, const char *name, size_t max_bytes, struct buf *out,
+                               struct err *err) {
     char tmp[65536];
     for (;;) {
-        ssize_t n = read(STDIN_FILENO, tmp, sizeof tmp);
+        ssize_t n = read(fd, tmp, sizeof tmp);
         if (n < 0 && errno == EINTR && !interrupted())
             continue;
         if (interrupted())
             return err_set(err, ST_CANCELLED, "interrupted");
         if (n < 0)
-            return err_set(err, ST_IO, "standard input: %s", strerror(errno));
+            return err_set(err, ST_IO, "%s: %s", name, strerror(errno));
         if (n == 0)
             return ST_OK;
         if (out->len + (size_t)n > max_bytes)
-            return err_set(err, ST_LIMIT, "standard input: more than the %s that are read",
+            return err_set(err, ST_LIMIT, "%s: more than the %s that are read", name,
                            show_bytes(max_bytes));
         buf_add(out, tmp, (size_t)n);
     }
+}
+
+enum status read_input(const char *path, size_t max_bytes, struct buf *out, struct err *err) {
+    if (strcmp(path, "-") == 0)
+        return read_stream(STDIN_FILENO, "standard input", max_bytes, out, err);
+    struct stat info;
+    if (stat(path, &info) != 0 || !S_ISFIFO(info.st_mode))
+        return file_read(path, max_bytes, out, err);
+    int fd = open(path, O_RDONLY | O_CLOEXEC); /* a shell's <(command) */
+    if (fd < 0)
+        return err_set(err, ST_IO, "%s: %s", path, strerror(errno));
+    enum status st = read_stream(fd, path, max_bytes, out, err);
+    close(fd);
+    return st;
 }
 
 enum status parse_id(const char *s, int64_t *out, struct err *err) {

@@ -36,8 +36,9 @@ enum { PROMPT_MAX_BYTES = 64 << 20 };
 
 struct run {
     bool json, verbose;
-    char last;    /* last byte of the answer that was printed */
-    json_t *kept; /* line of a token whose text may still grow, NULL: none */
+    char last;            /* last byte of the answer that was printed */
+    json_t *kept;         /* line of a token whose text may still grow, NULL: none */
+    struct err store_err; /* the last time that saving failed; it is tried again */
 };
 
 static void print_kept(struct run *r) {
@@ -124,7 +125,7 @@ static enum status raw_events(struct run *r, struct session *s, struct mailbox *
         struct pollfd p[2] = {{.fd = mailbox_fd(box), .events = POLLIN},
                               {.fd = interrupt_fd(), .events = POLLIN}};
         poll(p, *cancelled ? 1 : 2, -1);
-        if (interrupted() && !*cancelled) {
+        if ((interrupted() || ferror(stdout)) && !*cancelled) {
             *cancelled = true;
             session_cancel(s);
         }
@@ -212,7 +213,7 @@ static enum status turn_events(struct run *r, struct chat *c, bool *cancelled,
         struct pollfd p[2] = {{.fd = chat_fd(c), .events = POLLIN},
                               {.fd = interrupt_fd(), .events = POLLIN}};
         poll(p, *cancelled ? 1 : 2, 250);
-        if (interrupted() && !*cancelled) {
+        if ((interrupted() || ferror(stdout)) && !*cancelled) { /* nobody reads it any more */
             *cancelled = true;
             chat_stop(c);
         }
@@ -226,7 +227,7 @@ static enum status turn_events(struct run *r, struct chat *c, bool *cancelled,
             else if (type == EV_DONE)
                 print_done(r, e.result);
             else if (type == EV_STORE_FAILED)
-                note("llmchat: %s", e.err.msg);
+                r->store_err = e.err;
             else if (type == EV_FAILED)
                 *err = e.err;
             chat_event_release(&e);
@@ -238,6 +239,21 @@ static enum status turn_events(struct run *r, struct chat *c, bool *cancelled,
         if (!chat_busy(c))
             return ST_OK;
     }
+}
+
+/* What the command line says comes before what the conversation remembers, and before what the
+ * configured prompt suggests. */
+static enum status use_given_settings(const struct args *a, struct chat *c, struct err *err) {
+    struct settings s;
+    if (!a->set_names.n)
+        return ST_OK;
+    settings_init(&s);
+    settings_copy(&s, chat_settings(c));
+    for (size_t i = 0; i < a->set_names.n; i++)
+        setting_copy(&s, &a->config.settings, setting_find(a->set_names.v[i]));
+    enum status st = chat_set_all(c, &s, err);
+    settings_release(&s);
+    return st;
 }
 
 static enum status run_turn(struct args *a, struct run *r, const char *prompt, bool *cancelled,
@@ -259,15 +275,7 @@ static enum status run_turn(struct args *a, struct run *r, const char *prompt, b
     chat_want_tokens(c, r->json);
     if (id)
         TRY(chat_open(c, id, err));
-    /* What the command line says comes before what the conversation remembers. */
-    for (size_t i = 0; id && i < a->set_names.n; i++) {
-        const struct setting_def *d = setting_find(a->set_names.v[i]);
-        struct buf value = {0};
-        setting_show(&a->config.settings, d, &value);
-        st = chat_set(c, d->name, buf_str(&value), err);
-        buf_release(&value);
-        TRY(st);
-    }
+    TRY(use_given_settings(a, c, err));
     if (arg_text(a, "system"))
         TRY(chat_set_system(c, arg_text(a, "system"), err));
     TRY(chat_load_model(c, a->pos[0], err));
@@ -276,14 +284,47 @@ static enum status run_turn(struct args *a, struct run *r, const char *prompt, b
     if (st == ST_CONTEXT_FULL && a->config.context_full != OVERFLOW_ASK &&
         a->config.context_full != OVERFLOW_STOP)
         st = chat_resolve(c, a->config.context_full, err);
+    if (st == ST_CONTEXT_FULL) { /* here nobody can be asked */
+        struct err full = *err;
+        err_set(err, st, "%s: set context_full to summarise or drop in %s", full.msg,
+                a->config.path);
+    }
     TRY(st);
     TRY(turn_events(r, c, cancelled, err));
+    if (chat_unsaved(c)) { /* the answer was printed, but a script must know */
+        *err = r->store_err;
+        TRY(err->code ? err->code
+                      : err_set(err, ST_DB, "%s: the answer was not saved", store_path(store)));
+    }
     if (stored && !id)
         note("stored as conversation %lld", (long long)chat_id(c));
 out:
     chat_free(c);
     store_close(store);
     return st;
+}
+
+/* A model and no prompt on a terminal: the person wants to talk. */
+static int open_interface(struct args *a) {
+    struct err err = {0};
+    struct store *store = NULL;
+    int64_t id = 0;
+    const char *chat = arg_text(a, "chat"), *system = arg_text(a, "system");
+    if (chat && parse_id(chat, &id, &err) != ST_OK)
+        return fail(&err);
+    if (system) { /* of new conversations; before what the configuration says */
+        free(a->config.system);
+        a->config.system = xstrdup(system);
+    }
+    if (open_store(&store, &err) != ST_OK)
+        return fail(&err);
+    int rc = ui_run(&(struct ui_params){.store = store,
+                                        .config = &a->config,
+                                        .model = a->pos[0],
+                                        .chat_id = id,
+                                        .continue_last = arg_flag(a, "continue")});
+    store_close(store);
+    return rc;
 }
 
 int cmd_run(struct args *a) {
@@ -293,27 +334,22 @@ int cmd_run(struct args *a) {
     a->config.threads = (int)arg_count(a, "threads", a->config.threads);
     struct run r = {.json = arg_flag(a, "json"), .verbose = arg_flag(a, "verbose")};
     bool terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
-    if (a->n_pos == 1 && terminal && !r.json) {
-        struct store *store = NULL;
-        if (open_store(&store, &err) != ST_OK)
-            return fail(&err);
-        int rc = ui_run(&(struct ui_params){.store = store,
-                                            .config = &a->config,
-                                            .model = a->pos[0],
-                                            .continue_last = arg_flag(a, "continue")});
-        store_close(store);
-        return rc;
-    }
+    bool raw = arg_flag(a, "raw"), chat = arg_text(a, "chat") || arg_flag(a, "continue");
+    if (raw && (chat || arg_flag(a, "save") || arg_text(a, "system")))
+        return failf(ST_USAGE, "--raw knows no conversation: not with --chat, --continue, "
+                               "--save or --system");
+    if (a->n_pos == 1 && terminal && !r.json && !raw)
+        return open_interface(a);
     interrupt_catch();
     struct buf prompt = {0};
     bool cancelled = false;
     enum status st = gather_prompt(a, &prompt, &err);
     if (st == ST_OK)
-        st = arg_flag(a, "raw") ? run_raw(a, &r, prompt.p, &cancelled, &err)
-                                : run_turn(a, &r, prompt.p, &cancelled, &err);
+        st = raw ? run_raw(a, &r, prompt.p, &cancelled, &err)
+                 : run_turn(a, &r, prompt.p, &cancelled, &err);
     buf_release(&prompt);
     print_kept(&r);
     if (st != ST_OK)
         return fail(&err);
-    return cancelled ? 130 : 0;
+    return cancelled && interrupted() ? 130 : 0; /* cmd_main tells of a broken output */
 }
