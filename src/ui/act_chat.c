@@ -273,7 +273,11 @@ void act_interrupt(struct app *a) {
 }
 
 void act_quit(struct app *a) {
-    a->quit = true;
+    static const char *const answers[] = {"Stay", "Quit"};
+    app_save_draft(a);
+    a->quit = (!chat_unsaved(a->chat) && !a->save_failed) ||
+              dialog_ask(a, "Not saved", "What came last could not be saved and would be lost.",
+                         answers, 2) == 1;
 }
 
 void act_delete_or_quit(struct app *a) {

@@ -2,6 +2,7 @@
  * act_find.c - finding and opening conversations, the tree of branches, export and import.
  */
 #include "base/path.h"
+#include "base/utf8.h"
 #include "chat/export.h"
 #include "ui/act.h"
 #include "ui/fuzzy.h"
@@ -251,9 +252,9 @@ static char *propose(struct app *a, enum export_format f) {
         else if (name.len && name.p[name.len - 1] != '-')
             buf_addc(&name, '-');
     }
-    while (name.len &&
-           (name.p[name.len - 1] == '-' || (unsigned char)name.p[name.len - 1] >= 0x80))
-        buf_cut(&name, name.len - 1); /* the cut may have gone through a character */
+    buf_cut(&name, name.len - utf8_incomplete_tail(buf_str(&name), name.len));
+    while (name.len && name.p[name.len - 1] == '-')
+        buf_cut(&name, name.len - 1);
     if (name.len == 0)
         buf_adds(&name, "conversation");
     buf_addf(&name, ".%s", export_format_name(f));

@@ -20,7 +20,7 @@ void say_no_model(struct app *a) {
     if (models_dir(&dir, &err) == ST_OK)
         buf_addf(&text, "Models are kept in %s\n", dir);
     buf_adds(&text, "\nConversations can be read, searched and written meanwhile.");
-    dialog_message(a, "No model yet", buf_str(&text));
+    dialog_interrupt(a, "No model yet", buf_str(&text), NULL, 0); /* it opens at the start */
     free(dir);
     buf_release(&text);
 }
@@ -37,6 +37,7 @@ void load_model(struct app *a, const char *name) {
     }
     if (!app_ok(a, chat_load_model(a->chat, name, &err), &err))
         return;
+    snprintf(a->model_name, sizeof a->model_name, "%.60s", name);
     snprintf(a->model_what, sizeof a->model_what, "loading %.50s", name);
     a->model_share = -1;
     a->dirty = true;
@@ -53,7 +54,7 @@ void start_model(struct app *a) {
              !a->params.model)
         say_no_model(a);
     else
-        dialog_message(a, "Model", err.msg);
+        dialog_interrupt(a, "Model", err.msg, NULL, 0);
     model_list_release(&installed);
     free(name);
 }
@@ -239,7 +240,9 @@ void ask_context_full(struct app *a) {
     struct err err;
     chat_context(a->chat, &used, &ctx);
     char *text = xasprintf(
-        "This conversation needs %d tokens and the model's context has %d.\n\n"
+        "This conversation has %d tokens. The model's context holds %d, and what remains is "
+        "too "
+        "little for an answer.\n\n"
         "Summarise: the model condenses the older turns, the summary is shown.\n"
         "Drop: the oldest turns are left out of what the model sees; the system prompt stays. "
         "Nothing is deleted.\n"
@@ -249,6 +252,8 @@ void ask_context_full(struct app *a) {
     free(text);
     if (a->quit)
         return;
-    app_ok(a, chat_resolve(a->chat, at < 0 ? OVERFLOW_STOP : how[at], &err), &err);
+    enum overflow what = at < 0 ? OVERFLOW_STOP : how[at];
+    if (app_ok(a, chat_resolve(a->chat, what, &err), &err) && what == OVERFLOW_STOP)
+        app_say(a, "Nothing was sent; Ctrl-R asks again");
     app_sync(a);
 }

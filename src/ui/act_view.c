@@ -1,9 +1,11 @@
 /*
  * act_view.c - commands on what is seen: scrolling, finding, the panes, themes, help.
  */
+#include "base/log.h"
 #include "base/path.h"
 #include "ui/act.h"
 #include "ui/term.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,6 +55,51 @@ bool is_mouse_on(const struct app *a) {
     return a->mouse;
 }
 
+/* -- switches that last -- */
+
+enum { SWITCH_LIST, SWITCH_MARKDOWN, SWITCH_MOUSE, SWITCH_THEME, N_SWITCH };
+static const char *const switch_keys[N_SWITCH] = {"ui.list", "ui.markdown", "ui.mouse",
+                                                  "ui.theme"};
+
+static void switch_values(const struct app *a, int now[N_SWITCH], int configured[N_SWITCH]) {
+    const struct config *c = a->params.config;
+    const int n[] = {a->show_list, transcript_markdown(a->tr), a->mouse, (int)a->theme};
+    const int k[] = {1, c->markdown, c->mouse, (int)c->theme};
+    memcpy(now, n, sizeof n);
+    memcpy(configured, k, sizeof k);
+}
+
+/* Beside the value stands what the configuration said then: when that is changed it counts
+ * again. */
+static void remember(struct app *a, int which) {
+    int now[N_SWITCH], configured[N_SWITCH];
+    char text[40];
+    struct err err;
+    switch_values(a, now, configured);
+    snprintf(text, sizeof text, "%d %d", now[which], configured[which]);
+    if (store_setting_set(a->params.store, switch_keys[which], text, &err) != ST_OK)
+        log_warn("%s: %s", switch_keys[which], err.msg);
+}
+
+void view_recall(struct app *a) {
+    int now[N_SWITCH], configured[N_SWITCH];
+    switch_values(a, now, configured);
+    for (int i = 0; i < N_SWITCH; i++) {
+        char *text = NULL;
+        struct err err;
+        int value, then;
+        if (store_setting_get(a->params.store, switch_keys[i], &text, &err) == ST_OK && text &&
+            sscanf(text, "%d %d", &value, &then) == 2 && then == configured[i])
+            now[i] = value;
+        free(text);
+    }
+    a->show_list = now[SWITCH_LIST];
+    transcript_set_markdown(a->tr, now[SWITCH_MARKDOWN]);
+    a->mouse = now[SWITCH_MOUSE];
+    if (now[SWITCH_THEME] >= THEME_AUTO && now[SWITCH_THEME] <= THEME_MONO)
+        a->theme = (enum theme)now[SWITCH_THEME];
+}
+
 void act_toggle_list(struct app *a) {
     if (screen_cols() < 70) { /* there the list is seen while it has the keys */
         app_focus(a, a->focus == FOCUS_LIST ? FOCUS_INPUT : FOCUS_LIST);
@@ -61,10 +108,12 @@ void act_toggle_list(struct app *a) {
     a->show_list = !a->show_list;
     if (!a->show_list && a->focus == FOCUS_LIST)
         app_focus(a, FOCUS_INPUT);
+    remember(a, SWITCH_LIST);
 }
 
 void act_toggle_markdown(struct app *a) {
     transcript_set_markdown(a->tr, !transcript_markdown(a->tr));
+    remember(a, SWITCH_MARKDOWN);
     app_say(a, transcript_markdown(a->tr) ? "Markdown is formatted"
                                           : "Answers are shown as they came");
 }
@@ -73,6 +122,7 @@ void act_toggle_mouse(struct app *a) {
     a->mouse = !a->mouse;
     a->dragging = false;
     term_mouse(a->mouse);
+    remember(a, SWITCH_MOUSE);
     app_say(a, a->mouse ? "The mouse works here"
                         : "The mouse is the terminal's: select and copy as usual");
 }
@@ -88,6 +138,7 @@ void act_theme(struct app *a) {
     if (at >= 0) {
         a->theme = (enum theme)p.v[at].id;
         screen_theme(a->theme);
+        remember(a, SWITCH_THEME);
     }
     picker_release(&p);
 }

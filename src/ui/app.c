@@ -122,8 +122,9 @@ void app_sync(struct app *a) {
         const struct message *m = &l->v[i];
         bool bad;
         const char *footer = footer_of(a, m, &bad);
+        bool summary = m->role == ROLE_SYSTEM && m->finish && strcmp(m->finish, "summary") == 0;
         v[n++] = (struct tr_message){.id = m->id,
-                                     .role = roles[m->role],
+                                     .role = summary ? TR_SUMMARY : roles[m->role],
                                      .text = m->text,
                                      .len = strlen(m->text),
                                      .streaming = m->state == MSG_STREAMING,
@@ -384,6 +385,7 @@ static int wait_ms(const struct app *a, int64_t now) {
     int64_t due = a->store_checked_us + STORE_US;
     sooner(&due, a->draft_due_us);
     sooner(&due, a->toast_until_us);
+    sooner(&due, a->quiet_us);
     if (a->dirty)
         sooner(&due, a->painted_us + PAINT_US);
     if (chat_busy(a->chat))
@@ -396,6 +398,10 @@ static int wait_ms(const struct app *a, int64_t now) {
 static void run_timers(struct app *a, int64_t now) {
     if (a->draft_due_us && now >= a->draft_due_us)
         app_save_draft(a);
+    if (a->quiet_us && now >= a->quiet_us) {
+        a->quiet_us = 0;
+        a->dirty = true;
+    }
     if (a->toast_until_us && now >= a->toast_until_us) {
         a->toast_until_us = 0;
         a->toast[0] = 0;
@@ -459,7 +465,7 @@ static void say_config_problems(struct app *a) {
     struct buf text = {0};
     for (size_t i = 0; i < a->keys.problems.n; i++)
         buf_addf(&text, "%s\n", a->keys.problems.v[i]);
-    dialog_message(a, "Key bindings", buf_str(&text));
+    dialog_interrupt(a, "Key bindings", buf_str(&text), NULL, 0);
     buf_release(&text);
 }
 
@@ -490,7 +496,6 @@ static enum status open_first(struct app *a, struct err *err) {
 static void start(struct app *a) {
     edit_reset(a->edit, chat_draft(a->chat));
     a->draft_saved = a->draft_seen = edit_version(a->edit);
-    transcript_set_markdown(a->tr, a->params.config->markdown);
     app_sync(a);
     transcript_bottom(a->tr);
     list_load(a);
@@ -515,11 +520,13 @@ int ui_run(const struct ui_params *p) {
     input_init();
     a.theme = p->config->theme;
     a.mouse = p->config->mouse;
-    screen_theme(a.theme);
-    term_mouse(a.mouse);
     bindings_init(&a.keys, p->config);
     a.edit = edit_new();
     a.tr = transcript_new();
+    transcript_set_markdown(a.tr, p->config->markdown);
+    view_recall(&a);
+    screen_theme(a.theme);
+    term_mouse(a.mouse);
     open_history(&a);
     start(&a);
     while (!a.quit) {

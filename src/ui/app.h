@@ -61,6 +61,7 @@ struct app {
     unsigned draft_seen;
     int64_t draft_due_us; /* 0: nothing to save */
     int64_t ctrl_c_us;    /* when Ctrl-C was pressed on an empty input */
+    int64_t quiet_us; /* until then Enter in a dialog that came by itself is typing; 0 now */
     bool save_failed;
 
     char toast[600];
@@ -75,7 +76,8 @@ struct app {
     bool model_failed;
     char *model_error;
 
-    char model_what[64]; /* what loads */
+    char model_name[64]; /* what loads */
+    char model_what[64]; /* what is done for it */
     double model_share;  /* 0..1, -1 unknown */
     int prefill_done, prefill_total;
 
@@ -109,6 +111,8 @@ void app_run_command(struct app *a, const struct command *c);
 void view_layout(struct app *a);
 void view_draw(struct app *a);
 void view_mouse(struct app *a, const struct input_event *e);
+/* Sets the switches of the View menu as they were left last. */
+void view_recall(struct app *a); /* act_view.c */
 void status_draw(struct app *a, struct rect r);
 
 /* -- list.c -- */

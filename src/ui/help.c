@@ -28,6 +28,17 @@ static int section_of(const struct command *c) {
     return c->where == EVERYWHERE ? 0 : 2;
 }
 
+/* Ids behind the commands are settings. */
+static void run_picked(struct app *a, struct picker *p) {
+    int at = picker_run(a, p);
+    size_t id = at >= 0 ? (size_t)p->v[at].id : SIZE_MAX;
+    picker_release(p);
+    if (id < n_commands)
+        app_run_command(a, &commands[id]);
+    else if (id < n_commands + n_setting_defs)
+        sampling_dialog(a, id - n_commands);
+}
+
 void help_show(struct app *a) {
     struct picker p = {
         .title = "Keys", .hint = "type to filter · Enter does it · Esc", .wide = true};
@@ -41,11 +52,7 @@ void help_show(struct app *a) {
             buf_release(&keys);
         }
     }
-    int at = picker_run(a, &p);
-    const struct command *c = at >= 0 ? &commands[p.v[at].id] : NULL;
-    picker_release(&p);
-    if (c)
-        app_run_command(a, c);
+    run_picked(a, &p);
 }
 
 void palette_show(struct app *a) {
@@ -64,9 +71,12 @@ void palette_show(struct app *a) {
         buf_release(&text);
         buf_release(&keys);
     }
-    int at = picker_run(a, &p);
-    const struct command *c = at >= 0 ? &commands[p.v[at].id] : NULL;
-    picker_release(&p);
-    if (c)
-        app_run_command(a, c);
+    for (size_t i = 0; i < n_setting_defs; i++) {
+        struct buf value = {0};
+        setting_show(chat_settings(a->chat), &setting_defs[i], &value);
+        picker_add(&p, setting_defs[i].name, setting_defs[i].help, buf_str(&value),
+                   (int64_t)(n_commands + i));
+        buf_release(&value);
+    }
+    run_picked(a, &p);
 }

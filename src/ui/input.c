@@ -218,6 +218,18 @@ static bool mouse_event(const char *args, char final, struct input_event *e) {
     return (b & 3) != 3;
 }
 
+/* Of "\033[21~": terminals agree on these numbers, whatever TERM says. 0: none. */
+static key_code function_key(const char *args) {
+    static const unsigned char number[] = {11, 12, 13, 14, 15, 17, 18, 19, 20, 21, 23, 24};
+    int v = 0;
+    for (; *args >= '0' && *args <= '9' && v < 100; args++)
+        v = 10 * v + (*args - '0');
+    for (size_t i = 0; i < sizeof number; i++)
+        if (number[i] == v && (*args == 0 || *args == ';'))
+            return K_F0 + 1 + (key_code)i;
+    return 0;
+}
+
 /* "\033[…" that ncurses did not know: mouse, paste, modified keys of xterm; others are
  * swallowed. */
 static bool csi_event(struct input_event *e) {
@@ -256,6 +268,8 @@ static bool csi_event(struct input_event *e) {
             key = finals[i].key;
     if (c == '~' && args[0] >= '1' && args[0] <= '8' && (args[1] == 0 || args[1] == ';'))
         key = tilde[args[0] - '0'];
+    else if (c == '~')
+        key = function_key(args);
     if (!key)
         return false;
     const char *semi = strchr(args, ';');
@@ -263,6 +277,22 @@ static bool csi_event(struct input_event *e) {
     e->type = IN_KEY;
     e->key = key | (m & 1 ? MOD_SHIFT : 0) | (m & 2 ? MOD_ALT : 0) | (m & 4 ? MOD_CTRL : 0);
     return true;
+}
+
+/* Of "\033OP", "\033OA" and such; 0 when it was Alt-O. */
+static key_code ss3_key(void) {
+    static const struct {
+        char final;
+        key_code key;
+    } keys[] = {{'A', K_UP},     {'B', K_DOWN},   {'C', K_RIGHT}, {'D', K_LEFT},
+                {'H', K_HOME},   {'F', K_END},    {'M', K_ENTER}, {'P', K_F0 + 1},
+                {'Q', K_F0 + 2}, {'R', K_F0 + 3}, {'S', K_F0 + 4}};
+    int c = next_code();
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (keys[i].final == c)
+            return keys[i].key;
+    put_back(c);
+    return 0;
 }
 
 /* After an Esc: a key with Alt, a sequence, or Esc alone. */
@@ -276,6 +306,8 @@ static bool escape_event(struct input_event *e) {
     }
     if (c == '[')
         return csi_event(e);
+    if (c == 'O' && (e->key = ss3_key()))
+        return true;
     if (c == ']' || c == 'P' || c == '_' || c == '^') {
         int d = next_code(); /* alone it is Alt with that character */
         put_back(d);
@@ -351,7 +383,7 @@ bool input_waiting(void) {
 }
 
 int input_timeout_ms(void) {
-    return in.pasting ? PASTE_SILENCE_MS : -1;
+    return in.pasting ? PASTE_SILENCE_MS : in.n_back > 0 ? 0 : -1;
 }
 
 bool input_next(struct input_event *e) {

@@ -32,7 +32,8 @@ void input_release(void);
 bool input_next(struct input_event *e);
 /* True when more has come already. */
 bool input_waiting(void);
-/* Inside a paste: how long to wait before calling again at the latest, in ms; -1: no limit. */
+/* How long to wait at the latest before calling input_next() again, in ms: 0 when bytes were
+ * read ahead, longer inside a paste; -1: no limit. */
 int input_timeout_ms(void);
 
 #endif

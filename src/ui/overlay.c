@@ -7,7 +7,7 @@
 #include "ui/overlay.h"
 #include "base/clock.h"
 #include "base/utf8.h"
-#include "ui/app.h"
+#include "ui/act.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,11 +94,9 @@ struct text_dialog {
     const char *const *answers;
     int n, at, top, room, total;
     bool unasked;
-    int64_t quiet_us; /* until then Enter is taken for typing */
 };
 
 static void text_draw(struct app *a, struct overlay *o) {
-    (void)a;
     struct text_dialog *t = (struct text_dialog *)o;
     struct strlist lines = {0};
     overlay_wrap(&lines, t->text, text_width());
@@ -108,8 +106,10 @@ static void text_draw(struct app *a, struct overlay *o) {
     w = w < buttons ? buttons : w;
     w = w < (int)strlen(t->title) + 2 ? (int)strlen(t->title) + 2 : w;
     t->total = (int)lines.n;
-    struct rect in = overlay_frame(o, (int)lines.n + (t->n ? 4 : 2), w + 4, t->title,
-                                   t->n ? "Enter · Esc" : "Esc closes");
+    const char *hint = t->unasked && a->quiet_us ? "typing goes to the message"
+                       : t->n                    ? "Enter · Esc"
+                                                 : "Esc closes";
+    struct rect in = overlay_frame(o, (int)lines.n + (t->n ? 4 : 2), w + 4, t->title, hint);
     t->room = in.h - (t->n ? 2 : 0);
     if (t->top > t->total - t->room)
         t->top = t->total - t->room;
@@ -136,22 +136,33 @@ static void text_finish(struct text_dialog *t, int result) {
 }
 
 /* A dialog that nobody asked for comes in the middle of typing: characters go on to the draft,
- * and Enter counts only when the typing has paused. */
-static bool interrupted_typing(struct app *a, struct text_dialog *t, key_code key) {
-    int64_t now = clock_us();
+ * and Enter counts only when the typing has paused (a->quiet_us). */
+static bool interrupted_typing(struct app *a, key_code key) {
     if (key < 0x110000 || key == K_BACKSPACE) {
         bindings_edit(&a->keys, a->edit, key);
-        t->quiet_us = now + QUIET_US;
+        a->quiet_us = clock_us() + QUIET_US;
         return true;
     }
-    return key == K_ENTER && now < t->quiet_us;
+    return key == K_ENTER && a->quiet_us;
+}
+
+static void text_paste(struct app *a, struct overlay *o, const char *text, size_t len) {
+    if (!((struct text_dialog *)o)->unasked)
+        return;
+    edit_paste(a->edit, text, len);
+    a->quiet_us = clock_us() + QUIET_US;
 }
 
 static void text_key(struct app *a, struct overlay *o, key_code key) {
     struct text_dialog *t = (struct text_dialog *)o;
     int page = t->room > 1 ? t->room - 1 : 1;
-    if (t->unasked && interrupted_typing(a, t, key))
+    const struct command *c = bindings_find(&a->keys, key, IN_LIST);
+    if (t->unasked && interrupted_typing(a, key))
         return;
+    if (c && c->run == act_quit) { /* there is nothing typed here that would be lost */
+        act_quit(a);
+        return;
+    }
     switch (key) {
     case K_UP:
     case 'k':
@@ -218,13 +229,15 @@ static void text_mouse(struct app *a, struct overlay *o, const struct input_even
 
 static int run_text(struct app *a, const char *title, const char *text,
                     const char *const *answers, int n, bool unasked) {
-    struct text_dialog t = {.base = {.draw = text_draw, .key = text_key, .mouse = text_mouse},
-                            .title = title,
-                            .text = text,
-                            .answers = answers,
-                            .n = n,
-                            .unasked = unasked,
-                            .quiet_us = clock_us() + QUIET_US};
+    struct text_dialog t = {
+        .base = {.draw = text_draw, .key = text_key, .paste = text_paste, .mouse = text_mouse},
+        .title = title,
+        .text = text,
+        .answers = answers,
+        .n = n,
+        .unasked = unasked};
+    if (unasked)
+        a->quiet_us = clock_us() + QUIET_US;
     return app_modal(a, &t.base);
 }
 

@@ -14,16 +14,24 @@ struct line {
     int x, parts;
 };
 
-static void part(struct line *l, uint16_t style, const char *text) {
+/* False when there is no room for it. */
+static bool part(struct line *l, uint16_t style, const char *text) {
     int w = (int)utf8_cells(text, strlen(text));
     int sep = l->parts ? 3 : 0;
     if (l->x + sep + w > l->r.x + l->r.w - 1)
-        return;
+        return false;
     if (sep)
         screen_text(l->r.y, l->x, 3, UI_FRAME, " │ ");
     screen_text(l->r.y, l->x + sep, w, style, text);
     l->x += sep + w;
     l->parts++;
+    return true;
+}
+
+/* The model condenses older turns: busy, and no reply is being written. */
+static bool summarising(const struct app *a) {
+    const struct message_list *l = chat_messages(a->chat);
+    return chat_busy(a->chat) && (l->n == 0 || l->v[l->n - 1].state != MSG_STREAMING);
 }
 
 /* 980, 1.2k, 131k; sizes of contexts are powers of two: 8192 is 8k */
@@ -43,7 +51,9 @@ static void model_part(struct app *a, struct line *l) {
     enum model_state st = chat_model_state(a->chat);
     const struct engine_info *info = chat_engine_info(a->chat);
     if (st == MODEL_LOADING) {
-        if (a->model_share >= 0)
+        if (a->model_share >= 1 && chat_busy(a->chat))
+            snprintf(text, sizeof text, "next: %.40s", a->model_name);
+        else if (a->model_share >= 0)
             snprintf(text, sizeof text, "%.60s %.0f%%", a->model_what, 100 * a->model_share);
         else
             snprintf(text, sizeof text, "%.60s …",
@@ -78,7 +88,10 @@ static void speed_part(struct app *a, struct line *l) {
     int reused;
     char text[100];
     chat_rates(a->chat, &decode, &prefill, &reused);
-    if (chat_busy(a->chat) && a->prefill_total > 0 && a->prefill_done < a->prefill_total) {
+    if (summarising(a)) {
+        part(l, UI_STATUS_BUSY, "summarising … Esc stops");
+    } else if (chat_busy(a->chat) && a->prefill_total > 0 &&
+               a->prefill_done < a->prefill_total) {
         snprintf(text, sizeof text, "reading %d%%",
                  (int)(100.0 * a->prefill_done / a->prefill_total));
         part(l, UI_STATUS_BUSY, text);
@@ -86,7 +99,11 @@ static void speed_part(struct app *a, struct line *l) {
         snprintf(text, sizeof text,
                  decode < 10 ? "%.1f tok/s (prefill %.0f)" : "%.0f tok/s (prefill %.0f)",
                  decode, prefill);
-        part(l, chat_busy(a->chat) ? UI_STATUS_BUSY : UI_STATUS, text);
+        uint16_t style = chat_busy(a->chat) ? UI_STATUS_BUSY : UI_STATUS;
+        if (!part(l, style, text)) {
+            text[strcspn(text, "(") - 1] = 0; /* without the prefill */
+            part(l, style, text);
+        }
     } else if (chat_busy(a->chat)) {
         part(l, UI_STATUS_BUSY, "thinking …");
     }

@@ -28,7 +28,8 @@ enum tr_role {
     TR_USER,
     TR_MODEL,
     TR_TOOL,
-    TR_NOTICE /* of the program; label empty, shown muted */
+    TR_SUMMARY, /* by the model, of what it no longer sees */
+    TR_NOTICE   /* of the program; label empty, shown muted */
 };
 
 /* What the caller tells of a message; strings are copied. */

@@ -13,11 +13,9 @@ static const struct {
     const char *label;
     uint16_t style;
 } roles[] = {
-    [TR_SYSTEM] = {"system", STYLE_ROLE_SYSTEM},
-    [TR_USER] = {"you", STYLE_ROLE_USER},
-    [TR_MODEL] = {"llmchat", STYLE_ROLE_MODEL},
-    [TR_TOOL] = {"tool", STYLE_ROLE_SYSTEM},
-    [TR_NOTICE] = {"", STYLE_MUTED},
+    [TR_SYSTEM] = {"system", STYLE_ROLE_SYSTEM},   [TR_USER] = {"you", STYLE_ROLE_USER},
+    [TR_MODEL] = {"llmchat", STYLE_ROLE_MODEL},    [TR_TOOL] = {"tool", STYLE_ROLE_SYSTEM},
+    [TR_SUMMARY] = {"summary", STYLE_ROLE_SYSTEM}, [TR_NOTICE] = {"", STYLE_MUTED},
 };
 
 /* The flags of source byte pos and, in *next, where they may change (up to end). [from, to) is
@@ -57,7 +55,7 @@ static void draw_run(const struct transcript *t, const struct tr_msg *m,
                      const struct tr_range *mark, const struct layout_run *r, const char *text,
                      struct drawn *d) {
     uint32_t end = r->src + r->src_len, pos = r->src;
-    bool quiet = m->role == TR_NOTICE || m->role == TR_SYSTEM;
+    bool quiet = m->role == TR_NOTICE || m->role == TR_SYSTEM || m->role == TR_SUMMARY;
     uint16_t style =
         quiet && STYLE_KIND(r->style) == STYLE_TEXT ? r->style | STYLE_MUTED : r->style;
     if (r->src_len == 0) {

@@ -390,14 +390,6 @@ static bool asked_or_answered(struct tt *t, void *user) {
            (strstr(screen, user) && strstr(screen, "● saved"));
 }
 
-/* Enter is taken only when typing has paused: presses it until the dialog is gone. */
-static bool entered(struct tt *t, void *user) {
-    if (!strstr(tt_screen(t), user))
-        return true;
-    tt_type(t, T_ENTER);
-    return false;
-}
-
 static void a_full_context_asks_and_goes_on(void **state) {
     const char *env[] = {"SCRIPT_CTX=700", NULL};
     struct tt *t = tt_ui_start(*state, NULL, NULL, env);
@@ -413,14 +405,42 @@ static void a_full_context_asks_and_goes_on(void **state) {
     }
     tt_wait(t, "The context is full");
     tt_wait(t, "[ Summarise older turns ]");
-    tt_type(t, "typed on"); /* in the middle of typing: not an answer */
-    tt_type(t, T_RIGHT);
+    tt_wait(t, "Enter · Esc"); /* has been there for a while: nevertheless */
+    tt_type(t, "typed on");    /* is typing and not an answer */
     tt_wait(t, "> typed on");
-    char title[] = "The context is full";
-    tt_wait_for(t, entered, title);
+    tt_type(t, T_ESC "[200~, pasted on" T_ESC "[201~");
+    tt_wait(t, "> typed on, pasted on");
+    tt_wait(t, "Enter · Esc"); /* typing has paused: Enter is an answer again */
+    tt_type(t, T_RIGHT T_ENTER);
     tt_wait(t, "the model no longer sees");
     tt_wait(t, "● saved");
-    tt_wait(t, "> typed on");
+    tt_wait(t, "> typed on, pasted on");
+    quit(t);
+}
+
+static void a_stopped_context_is_told_and_can_be_asked_again(void **state) {
+    const char *env[] = {"SCRIPT_CTX=1200", NULL}; /* tokens are bytes; a quarter is kept */
+    char text[600];
+    struct tt *t = tt_ui_start(*state, NULL, NULL, env);
+    tt_wait(t, "tiny·nf4·cpu");
+    snprintf(text, sizeof text, "begin %0500d" T_ENTER, 0);
+    tt_type(t, text);
+    tt_wait(t, "echo 1: begin");
+    tt_wait(t, "● saved");
+    snprintf(text, sizeof text, "one more question %0300d" T_ENTER, 0);
+    tt_type(t, text);
+    tt_wait(t, "The context is full");
+    tt_wait(t, "The model's context holds 1200");
+    tt_wait(t, "Enter · Esc");
+    tt_type(t, T_RIGHT T_RIGHT T_ENTER);
+    tt_wait(t, "Nothing was sent; Ctrl-R asks again");
+    tt_wait(t, "you     one more question");
+    tt_type(t, T_CTRL_R);
+    tt_wait(t, "The context is full");
+    tt_wait(t, "Enter · Esc");
+    tt_type(t, T_ENTER);
+    tt_wait(t, "summary");
+    tt_wait(t, "the model no longer sees");
     quit(t);
 }
 
@@ -451,6 +471,7 @@ int main(void) {
         T(the_external_editor_changes_the_draft),
         T(copying_reaches_the_clipboard_only_when_asked),
         T(a_full_context_asks_and_goes_on),
+        T(a_stopped_context_is_told_and_can_be_asked_again),
     };
     if (access(tt_ui(), X_OK) != 0) {
         fprintf(stderr, "%s is not there\n", tt_ui());

@@ -276,6 +276,61 @@ static void menus_open_by_key_letter_and_mouse(void **state) {
     quit(t);
 }
 
+/* A description that lacks the terminal's keys: their usual sequences count all the same. */
+static void keys_that_term_does_not_know_work(void **state) {
+    const char *env[] = {"TERM=vt100", NULL};
+    struct tt *t = start(state, env);
+    tt_type(t, T_F10);
+    tt_wait(t, "New chat");
+    escape(t, "New chat");
+    tt_type(t, T_F7);
+    tt_wait(t, "repeat_last_n");
+    escape(t, "repeat_last_n");
+    quit(t);
+}
+
+static void switches_are_remembered(void **state) {
+    struct tt *t = start(state, NULL);
+    tt_type(t, T_F9);
+    tt_wait_gone(t, "conversations ─");
+    tt_type(t, T_ESC "v");
+    tt_wait(t, "Theme…");
+    tt_type(t, "t" T_ENTER);
+    tt_wait(t, "for a light background");
+    tt_type(t, "light" T_ENTER);
+    tt_wait_gone(t, "for a light background");
+    quit(t);
+    t = start(state, NULL);
+    assert_false(tt_has(t, "conversations ─"));
+    tt_type(t, T_ESC "v");
+    tt_wait(t, "  Conversation list");
+    tt_type(t, "t" T_ENTER);
+    tt_wait(t, "● light");
+    escape(t, "● light");
+    quit(t);
+    tt_write(*state, "config/config.yaml", "theme: dark\n"); /* what is newer counts */
+    t = start(state, NULL);
+    tt_type(t, T_ESC "v");
+    tt_wait(t, "Theme…");
+    tt_type(t, "t" T_ENTER);
+    tt_wait(t, "● dark");
+    escape(t, "● dark");
+    quit(t);
+}
+
+static void the_palette_finds_settings(void **state) {
+    struct tt *t = start(state, NULL);
+    tt_type(t, T_CTRL_P);
+    tt_wait(t, "Commands");
+    tt_type(t, "temp");
+    tt_wait(t, "temperature");
+    tt_wait(t, "0.7");
+    tt_type(t, T_ENTER);
+    tt_wait(t, "0 to 5, default 0.7");
+    escape(t, "0 to 5, default 0.7");
+    quit(t);
+}
+
 static void the_palette_finds_and_runs_commands(void **state) {
     struct tt *t = start(state, NULL);
     tt_type(t, T_CTRL_P);
@@ -382,11 +437,20 @@ static void without_a_model_it_says_what_to_type(void **state) {
     struct tt *t = tt_ui_start(*state, NULL, NULL, env);
     tt_wait(t, "No model yet");
     tt_wait(t, "llmchat create NAME --from FILE.gguf");
+    tt_type(t, "kept "); /* nobody asked for the dialog: typing is typing */
+    tt_wait(t, "> kept");
     escape(t, "No model yet");
     tt_wait(t, "no model");
-    tt_type(t, "kept all the same" T_ENTER);
+    tt_type(t, "all the same" T_ENTER);
     tt_wait(t, "you     kept all the same");
     tt_wait(t, "there is no model");
+    quit(t);
+}
+
+static void quitting_works_where_the_first_dialog_says_so(void **state) {
+    const char *env[] = {"SCRIPT_MODELS=", NULL};
+    struct tt *t = tt_ui_start(*state, NULL, NULL, env);
+    tt_wait(t, "Leave with Ctrl-Q");
     quit(t);
 }
 
@@ -416,6 +480,18 @@ static void search_finds_other_conversations(void **state) {
     tt_wait(t, "the zebra conversation");
     tt_type(t, T_ENTER);
     tt_wait(t, "echo 1: the zebra");
+    tt_type(t, T_F2); /* and by a title whose words nobody said */
+    tt_wait(t, "Title of the conversation");
+    tt_type(t, T_CTRL_U "striped" T_ENTER);
+    tt_wait(t, "▸ striped");
+    tt_type(t, T_CTRL_N);
+    tt_wait_gone(t, "echo 1");
+    tt_type(t, T_CTRL_S);
+    tt_wait(t, "Search all conversations");
+    tt_type(t, "STRIP");
+    tt_wait(t, "striped  striped");
+    tt_type(t, T_ENTER);
+    tt_wait(t, "echo 1: the zebra");
     quit(t);
 }
 
@@ -434,6 +510,21 @@ static void export_writes_a_file_and_asks_before_replacing(void **state) {
     tt_wait(t, "is there already");
     tt_type(t, "r");
     tt_wait(t, "Written: ");
+    quit(t);
+}
+
+static void an_export_is_named_after_the_title(void **state) {
+    struct tt *t = start(state, NULL);
+    tt_type(t, "汉字 und Ä" T_ENTER);
+    tt_wait(t, "echo 1: ");
+    tt_wait(t, "● saved");
+    tt_type(t, "/export" T_ENTER);
+    tt_wait(t, "Markdown, to read");
+    tt_type(t, T_ENTER);
+    tt_wait(t, "What should be in the file?");
+    tt_type(t, T_ENTER);
+    tt_wait(t, "汉字-und-Ä.md");
+    escape(t, "汉字-und-Ä.md");
     quit(t);
 }
 
@@ -482,6 +573,9 @@ int main(void) {
         T(wide_text_keeps_the_columns),
         T(escape_sequences_in_answers_do_nothing),
         T(menus_open_by_key_letter_and_mouse),
+        T(keys_that_term_does_not_know_work),
+        T(switches_are_remembered),
+        T(the_palette_finds_settings),
         T(the_palette_finds_and_runs_commands),
         T(help_lists_the_keys_of_the_table),
         T(keys_can_be_rebound_and_conflicts_are_named),
@@ -489,9 +583,11 @@ int main(void) {
         T(models_are_switched_and_the_last_used_comes_back),
         T(a_message_waits_for_the_model_that_loads),
         T(without_a_model_it_says_what_to_type),
+        T(quitting_works_where_the_first_dialog_says_so),
         T(a_broken_model_is_a_dialog),
         T(search_finds_other_conversations),
         T(export_writes_a_file_and_asks_before_replacing),
+        T(an_export_is_named_after_the_title),
         T(list_filter_and_narrow_screens),
     };
     if (access(tt_ui(), X_OK) != 0) {
