@@ -73,6 +73,25 @@ run bench x -n zero; is "a wrong number names the option" 2 - '--output zero'
 run run m hi --top-k=-5; is "a setting out of range is named" 2 - 'top_k'
 run run m hi --temperature warm; is "a setting that is no number is named" 2 - 'temperature'
 
+# -- completions ------------------------------------------------------------
+for shell in bash zsh fish; do
+    run help --completion $shell; is "completion for $shell" 0 'head-quant' -
+    if ! command -v $shell >/dev/null 2>&1; then echo "skip completion for $shell is understood: no $shell here"; continue; fi
+    rc=0; $shell -n out 2>err || rc=$?; is "completion for $shell is understood" 0 '' -
+done
+cat >try.bash <<'SH'
+. "$1"; shift
+COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+_llmchat
+echo "${COMPREPLY[*]}"
+SH
+if command -v bash >/dev/null 2>&1; then
+    "$LLMCHAT_BIN" help --completion bash >c.bash
+    rc=0; bash try.bash c.bash llmchat create x --quant '' >out 2>err || rc=$?; is "completion of a choice" 0 '^nf4 int8 bf16 f32$' -
+    rc=0; bash try.bash c.bash llmchat run m --typ >out 2>err || rc=$?; is "completion of a setting" 0 '^--typical-p$' -
+    rc=0; bash try.bash c.bash llmchat exp >out 2>err || rc=$?; is "completion of a command" 0 '^export$' -
+fi
+
 # -- nothing installed ------------------------------------------------------
 run list; is "no models: empty list, advice on stderr" 0 - 'llmchat create'
 run list --json; is "no models: an empty JSON list" 0 '^\[\]$'
@@ -100,6 +119,10 @@ run show tiny --json; is_json "show --json" 0 out 'd["layers"]==2 and d["license
 run show tiny; is "show" 0 'llama'
 run cp tiny copy; is "cp" 0
 run cp tiny copy; is "cp onto an existing name is refused" 1 - 'already'
+cp home/data/models/tiny.safetensors 'home/data/models/$(touch pwned).safetensors'
+run list --names; is "a file with a name that is none is told and left out" 0 '' 'is no name of a model'
+if ! grep -q pwned out; then pass "so that completions can trust names"; else fail "so that completions can trust names"; fi
+rm home/data/models/*pwned*
 run rm copy; is "rm" 0
 run rm copy; is "rm of what is not there" 1 - 'copy'
 

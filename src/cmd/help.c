@@ -202,14 +202,37 @@ static bool takes_model(const struct command *c) {
     return strncmp(c->usage, "MODEL", 5) == 0 || strncmp(c->usage, "NAME", 4) == 0;
 }
 
+/* One line of a shell's `case` for each option with a choice of words: after --NAME come these.
+ * An option's name means the same in every command. */
+static void choice_cases(FILE *f, const char *before, const char *after) {
+    struct strlist seen = {0};
+    for (const struct command *c = cmd_table; c->summary; c++)
+        for (const struct opt *o = c->opts; o && o->name; o++) {
+            bool known = o->type != OPT_CHOICE;
+            for (size_t i = 0; i < seen.n; i++)
+                known |= strcmp(seen.v[i], o->name) == 0;
+            if (known)
+                continue;
+            strlist_add(&seen, o->name);
+            fprintf(f, "    --%s) %s", o->name, before);
+            for (const char *s = o->arg; *s; s++)
+                fputc(*s == '|' ? ' ' : *s, f);
+            fprintf(f, "%s ;;\n", after);
+        }
+    strlist_release(&seen);
+}
+
 static void completion_bash(FILE *f) {
+    struct buf b = {0};
     fputs("# bash completion for llmchat, made by `llmchat help --completion bash`\n"
-          "_llmchat() {\n    local cur=${COMP_WORDS[COMP_CWORD]} cmd=${COMP_WORDS[1]} words=\n"
-          "    if [ \"$COMP_CWORD\" -eq 1 ]; then\n        words=\"",
+          "_llmchat() {\n"
+          "    local cur=${COMP_WORDS[COMP_CWORD]} cmd=${COMP_WORDS[1]} words=\n"
+          "    case ${COMP_WORDS[COMP_CWORD-1]} in\n",
           f);
+    choice_cases(f, "words=\"", "\"");
+    fputs("    *) if [ \"$COMP_CWORD\" -eq 1 ]; then\n        words=\"", f);
     for (const struct command *c = cmd_table + 1; c->summary; c++)
         fprintf(f, "%s ", c->name);
-    struct buf b = {0};
     option_words(&b, cmd_table);
     fprintf(f, "%s\"\n    else\n        case $cmd in\n", buf_str(&b));
     for (const struct command *c = cmd_table + 1; c->summary; c++) {
@@ -219,7 +242,8 @@ static void completion_bash(FILE *f) {
                 takes_model(c) ? " $(llmchat list --names 2>/dev/null)" : "");
     }
     buf_release(&b);
-    fputs("        esac\n    fi\n    COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
+    fputs("        esac\n    fi ;;\n    esac\n"
+          "    COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
           "    [ -n \"${COMPREPLY[*]}\" ] || COMPREPLY=($(compgen -f -- \"$cur\"))\n}\n"
           "complete -F _llmchat llmchat\n",
           f);
@@ -232,43 +256,88 @@ static void quoted(FILE *f, const char *s) {
 }
 
 static void completion_zsh(FILE *f) {
+    struct buf b = {0};
+    option_words(&b, cmd_table);
     fputs("#compdef llmchat\n# made by `llmchat help --completion zsh`\n"
-          "if (( CURRENT == 2 )); then\n    local -a cmds=(\n",
+          "case $words[CURRENT-1] in\n",
           f);
+    choice_cases(f, "compadd -- ", "; return");
+    fprintf(f,
+            "esac\nif (( CURRENT == 2 )) && [[ $words[2] == -* ]]; then\n"
+            "    compadd -- %s\n    return\nelif (( CURRENT == 2 )); then\n"
+            "    local -a cmds=(\n",
+            buf_str(&b));
     for (const struct command *c = cmd_table + 1; c->summary; c++) {
         fprintf(f, "        '%s:", c->name);
         quoted(f, c->summary);
         fputs("'\n", f);
     }
-    fputs("    )\n    _describe command cmds\n    return\nfi\ncase $words[2] in\n", f);
-    struct buf b = {0};
+    fputs("    )\n    _describe command cmds\n    return\nfi\n"
+          "local options= models=\ncase $words[2] in\n",
+          f);
     for (const struct command *c = cmd_table + 1; c->summary; c++) {
         buf_clear(&b);
         option_words(&b, c);
-        fprintf(f, "    %s) compadd -- %s%s; _files ;;\n", c->name, buf_str(&b),
-                takes_model(c) ? " $(llmchat list --names 2>/dev/null)" : "");
+        fprintf(f, "    %s) options='%s'%s ;;\n", c->name, buf_str(&b),
+                takes_model(c) ? " models=1" : "");
     }
     buf_release(&b);
-    fputs("esac\n", f);
+    fputs("esac\nif [[ $words[CURRENT] == -* ]]; then\n    compadd -- ${=options}\n    return\n"
+          "fi\n[[ -z $models ]] || compadd -- ${(f)\"$(llmchat list --names 2>/dev/null)\"}\n"
+          "_files\n",
+          f);
+}
+
+/* Up to where the name of an option stands; the condition is fish code. */
+static void fish_start(FILE *f, const struct command *c) {
+    if (c == cmd_table)
+        fputs("complete -c llmchat -n __fish_use_subcommand", f);
+    else
+        fprintf(f, "complete -c llmchat -n '__fish_seen_subcommand_from %s'", c->name);
+}
+
+static void fish_opt(FILE *f, const struct command *c, const struct opt *o) {
+    fish_start(f, c);
+    fprintf(f, " -l %s", o->name);
+    if (o->letter)
+        fprintf(f, " -s %c", o->letter);
+    if (o->type == OPT_CHOICE) {
+        fputs(" -x -a '", f);
+        for (const char *s = o->arg; *s; s++)
+            fputc(*s == '|' ? ' ' : *s, f);
+        fputc('\'', f);
+    } else if (o->type != OPT_FLAG) {
+        fputs(" -r", f);
+    }
+    fputs(" -d '", f);
+    quoted(f, o->help);
+    fputs("'\n", f);
 }
 
 static void completion_fish(FILE *f) {
     fputs("# fish completion for llmchat, made by `llmchat help --completion fish`\n", f);
-    for (const struct command *c = cmd_table + 1; c->summary; c++) {
-        fprintf(f, "complete -c llmchat -n __fish_use_subcommand -f -a %s -d '", c->name);
-        quoted(f, c->summary);
-        fputs("'\n", f);
-        for (const struct opt *o = c->opts; o && o->name; o++) {
-            fprintf(f, "complete -c llmchat -n '__fish_seen_subcommand_from %s' -l %s%s -d '",
-                    c->name, o->name, o->type == OPT_FLAG ? "" : " -r");
-            quoted(f, o->help);
+    for (const struct command *c = cmd_table; c->summary; c++) {
+        if (c != cmd_table) {
+            fprintf(f, "complete -c llmchat -n __fish_use_subcommand -f -a %s -d '", c->name);
+            quoted(f, c->summary);
             fputs("'\n", f);
         }
-        if (takes_model(c))
-            fprintf(f,
-                    "complete -c llmchat -n '__fish_seen_subcommand_from %s' -a "
-                    "'(llmchat list --names 2>/dev/null)'\n",
-                    c->name);
+        for (const struct opt *o = c->opts; o && o->name; o++)
+            fish_opt(f, c, o);
+        for (const struct opt *o = common_opts; o->name; o++)
+            fish_opt(f, c, o);
+        for (size_t i = 0; c->flags & CMD_SETTINGS && i < n_setting_defs; i++) {
+            char *name = dashed(setting_defs[i].name);
+            fish_start(f, c);
+            fprintf(f, " -l %s -x -d '", name);
+            quoted(f, setting_defs[i].help);
+            fputs("'\n", f);
+            free(name);
+        }
+        if (takes_model(c)) {
+            fish_start(f, c);
+            fputs(" -a '(llmchat list --names 2>/dev/null)'\n", f);
+        }
     }
 }
 

@@ -41,6 +41,23 @@ static json_t *model_json(const struct model_info *m, bool whole) {
     return j;
 }
 
+/* A file with a name that no command takes; in a completion it could even be shell code. */
+static void leave_out_bad_names(struct model_list *l) {
+    size_t n = 0;
+    for (size_t i = 0; i < l->n; i++) {
+        if (models_name_ok(l->v[i].name)) {
+            l->v[n++] = l->v[i];
+            continue;
+        }
+        struct err line;
+        err_set(&line, ST_FORMAT, "%s: the file's name is no name of a model: rename it",
+                l->v[i].path);
+        strlist_add(&l->broken, line.msg);
+        model_info_release(&l->v[i]);
+    }
+    l->n = n;
+}
+
 static void print_row(const struct model_info *m, int width) {
     char *row =
         xasprintf("%-*s  %-8s  %-5s  %10s  %9s  %7d", width, m->name, m->architecture, m->quant,
@@ -54,6 +71,7 @@ int cmd_list(struct args *a) {
     struct model_list l = {0};
     if (models_list(&l, &err) != ST_OK)
         return fail(&err);
+    leave_out_bad_names(&l);
     if (arg_flag(a, "json")) {
         json_t *all = json_array();
         for (size_t i = 0; i < l.n; i++)
