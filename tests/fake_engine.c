@@ -216,7 +216,7 @@ enum status session_generate(struct session *s, const struct request *r, uint64_
     pthread_mutex_unlock(&lock);
     n_requests++;
     free(s->reply);
-    s->reply = xstrdup(strstr(s->prompt.p, "summary of all of this") ? fake.summary_reply : fake.reply);
+    s->reply = xstrdup(strstr(s->prompt.p, "\nSummarise ") ? fake.summary_reply : fake.reply);
     s->max_tok = r->max_tok;
     s->fail_after = fake.fail_after;
     s->token_us = fake.token_us;

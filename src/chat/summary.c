@@ -21,11 +21,13 @@
 
 enum { SUMMARY_TOK = 400 };
 
+/* Words and form were chosen by what small models do with them: blank lines between the turns
+ * or a heading above them made these go on with the conversation instead. */
 static const char instruction[] =
-    "You condense conversations. Write one short summary that keeps names, facts, numbers, "
-    "decisions, open questions and what the user wants. Write plain sentences in the language "
-    "of "
-    "the conversation. Do not answer the user, do not add anything new.";
+    "Provide a concise, objective summary of the conversation in up to five sentences. Keep "
+    "all "
+    "names, facts, numbers, decisions and open questions of the user. Write in the language of "
+    "the conversation. Do not answer the user and do not add anything new.";
 
 static int summary_room(const struct chat *c) {
     int quarter = context_size(c) / 4;
@@ -45,7 +47,6 @@ static enum status round_tokens(struct chat *c, size_t from, size_t to, size_t m
     struct buf b = {0};
     if (c->summary.so_far)
         buf_addf(&b, "Summary of what came before:\n%s\n\n", c->summary.so_far);
-    buf_adds(&b, "Conversation:\n");
     for (size_t i = from; i < to; i++) {
         const struct message *m = &c->msgs.v[i];
         if (m->role == ROLE_SYSTEM || !*m->text)
@@ -60,9 +61,10 @@ static enum status round_tokens(struct chat *c, size_t from, size_t to, size_t m
                  : m->role == ROLE_TOOL ? "Tool"
                                         : "Assistant");
         utf8_scrub(&b, m->text, len);
-        buf_adds(&b, "\n\n");
+        buf_addc(&b, '\n');
     }
-    buf_adds(&b, "Write the summary of all of this.");
+    buf_adds(&b,
+             c->summary.so_far ? "\nSummarise all of this." : "\nSummarise this conversation.");
     json_t *list = json_array();
     add_message(list, "system", instruction, strlen(instruction));
     add_message(list, "user", b.p, b.len);

@@ -439,8 +439,8 @@ static void a_stopped_context_is_told_and_can_be_asked_again(void **state) {
     tt_wait(t, "The context is full");
     tt_wait(t, "Enter · Esc");
     tt_type(t, T_ENTER);
-    tt_wait(t, "summary");
-    tt_wait(t, "the model no longer sees");
+    tt_wait(t, "summary echo 3: Summary of what came before");
+    tt_wait(t, "llmchat echo 4: one more question");
     quit(t);
 }
 
