@@ -117,6 +117,8 @@ run list --names; is "list --names" 0 '^tiny-bf16$'
 run list --json; is_json "list --json" 0 out 'len(d)==4 and d[0]["name"]=="tiny" and d[0]["quant"]=="nf4" and d[0]["context"]==512'
 run show tiny --json; is_json "show --json" 0 out 'd["layers"]==2 and d["license"]=="mit" and "im_start" in d["chat_template"] and len(d["source_sha256"])==64'
 run show tiny; is "show" 0 'llama'
+run show ./tiny.gguf --json; is_json "show of a GGUF file" 0 out 'd["layers"]==2 and d["quant"]=="F32" and d["license"]=="mit" and d["parameters"]>0 and d["bytes"]>0'
+run cp ./tiny.gguf copy; is "cp of a GGUF file says what to do" 2 - 'create'
 run cp tiny copy; is "cp" 0
 run cp tiny copy; is "cp onto an existing name is refused" 1 - 'already'
 cp home/data/models/tiny.safetensors 'home/data/models/$(touch pwned).safetensors'

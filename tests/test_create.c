@@ -475,6 +475,43 @@ static void existing_models_are_kept_unless_replaced(void **state) {
     assert_int_equal(models_remove("kept", &err), ST_OK);
 }
 
+/* What another process does while a model is made. */
+static bool take_the_name(void *user, const char *what, uint64_t done, uint64_t total) {
+    (void)what;
+    if (done == total) {
+        FILE *f = fopen(user, "w");
+        assert_non_null(f);
+        fputs("theirs", f);
+        fclose(f);
+    }
+    return true;
+}
+
+static void a_model_made_meanwhile_is_kept(void **state) {
+    (void)state;
+    struct err err;
+    char *folder, *path;
+    struct buf b = {0};
+    assert_int_equal(models_dir(&folder, &err), ST_OK);
+    path = path_join(folder, "raced.safetensors");
+    struct create_params p = {.name = "raced",
+                              .from = source,
+                              .quant = QUANT_NF4,
+                              .head_quant = QUANT_N,
+                              .progress = take_the_name,
+                              .user = path};
+    write_tiny(&right);
+    int before = n_files();
+    assert_int_equal(models_create(&p, &err), ST_EXISTS);
+    assert_int_equal(n_files(), before + 1);
+    assert_int_equal(file_read(path, 100, &b, &err), ST_OK);
+    assert_string_equal(buf_str(&b), "theirs");
+    assert_int_equal(models_remove("raced", &err), ST_OK);
+    buf_release(&b);
+    free(path);
+    free(folder);
+}
+
 static void the_library_lists_copies_and_removes(void **state) {
     (void)state;
     struct err err;
@@ -668,6 +705,7 @@ int main(void) {
         cmocka_unit_test(what_a_killed_process_left_is_swept),
         cmocka_unit_test(names_are_checked),
         cmocka_unit_test(existing_models_are_kept_unless_replaced),
+        cmocka_unit_test(a_model_made_meanwhile_is_kept),
         cmocka_unit_test(the_library_lists_copies_and_removes),
         cmocka_unit_test(a_gguf_path_is_converted_once),
         cmocka_unit_test(names_and_our_files_resolve_to_themselves),

@@ -260,6 +260,18 @@ static void sync_folder_of(const char *path) {
     free(dir);
 }
 
+/* Gives the file its name. */
+static bool put_in_place(const struct atomic_file *f) {
+    if (!f->keep)
+        return rename(f->tmp, f->path) == 0;
+    if (renameat2(AT_FDCWD, f->tmp, AT_FDCWD, f->path, RENAME_NOREPLACE) == 0)
+        return true;
+    if (errno != EINVAL && errno != ENOSYS)
+        return false;
+    /* a file system that can't do it in one step */
+    return link(f->tmp, f->path) == 0 && unlink(f->tmp) == 0;
+}
+
 enum status atomic_commit(struct atomic_file *f, struct err *err) {
     bool failed = fsync(f->fd) != 0;
     int why = errno;
@@ -268,13 +280,14 @@ enum status atomic_commit(struct atomic_file *f, struct err *err) {
         why = errno;
     }
     f->fd = -1;
-    if (!failed && rename(f->tmp, f->path) != 0) {
+    if (!failed && !put_in_place(f)) {
         failed = true;
         why = errno;
     }
     enum status st = ST_OK;
     if (failed) {
-        st = err_set(err, ST_IO, "can't write %s: %s", f->path, strerror(why));
+        st = err_set(err, why == EEXIST ? ST_EXISTS : ST_IO, "can't write %s: %s", f->path,
+                     strerror(why));
         unlink(f->tmp);
     } else {
         sync_folder_of(f->path);

@@ -40,6 +40,7 @@ enum status file_read(const char *path, size_t max_bytes, struct buf *out, struc
  * removes when that process is gone. */
 struct atomic_file {
     int fd;
+    bool keep; /* may be set before the commit: fail with ST_EXISTS where a file is by then */
     char *path, *tmp;
 };
 enum status atomic_open(struct atomic_file *f, const char *path, struct err *err);

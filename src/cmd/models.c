@@ -120,7 +120,8 @@ static void print_model(const struct model_info *m) {
     printf("template      %s\n", *m->chat_template ? "the model's own (show --template)"
                                                    : "none: a built-in one is used");
     put_line("source        ", source.p);
-    put_line("created       ", m->created);
+    if (*m->created)
+        put_line("created       ", m->created);
     put_line("file          ", m->path);
     buf_release(&quant);
     buf_release(&source);

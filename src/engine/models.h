@@ -18,10 +18,10 @@ struct model_info {
     char *name, *path;
     char *architecture, *quant, *head_quant, *license;
     char *title;         /* the name in the model's own metadata, "" when none */
-    char *source;        /* base name of the file it was made from */
+    char *source;        /* base name of the file it was made from; a GGUF file's own */
     char *source_sha256; /* hex, "" when unknown */
     char *chat_template; /* "" when none */
-    char *created;       /* ISO 8601, UTC */
+    char *created;       /* ISO 8601, UTC; "" for a GGUF file */
     uint64_t file_bytes, n_params;
     int n_layer, n_vocab, n_embd, n_ff, n_head, n_head_kv, head_dim, ctx_train;
     double rope_base, norm_eps;
@@ -39,7 +39,7 @@ bool models_name_ok(const char *name);
 /* The models folder, made if missing. *out is the caller's to free. */
 enum status models_dir(char **out, struct err *err);
 enum status models_list(struct model_list *out, struct err *err);
-/* name: one from the list, or a path to one of our files. */
+/* name: one from the list, or a path to one of our files or to a GGUF file. */
 enum status models_info(const char *name, struct model_info *out, struct err *err);
 enum status models_remove(const char *name, struct err *err);
 enum status models_copy(const char *from, const char *to,

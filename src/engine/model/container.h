@@ -100,6 +100,8 @@ enum status container_writer_end_tensor(struct container_writer *w, struct err *
  * escapes in JSON (a hash that is known only after the data). */
 enum status container_writer_patch(struct container_writer *w, const char *key,
                                    const char *value, struct err *err);
+/* The commit is to fail with ST_EXISTS where a file is by then. */
+void container_writer_keep(struct container_writer *w);
 enum status container_writer_commit(struct container_writer *w, struct err *err);
 void container_writer_free(
     struct container_writer *w); /* aborts when not committed; NULL is allowed */

@@ -141,6 +141,11 @@ enum status container_writer_patch(struct container_writer *w, const char *key,
     return ST_OK;
 }
 
+void container_writer_keep(struct container_writer *w) {
+    assert(w->open);
+    w->file.keep = true;
+}
+
 enum status container_writer_commit(struct container_writer *w, struct err *err) {
     assert(w->current == w->n);
     w->open = false;

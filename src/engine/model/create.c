@@ -14,6 +14,7 @@
  */
 #include "base/clock.h"
 #include "base/sha256.h"
+#include "base/utf8.h"
 #include "engine/model/model_file.h"
 #include "engine/model/vocab_store.h"
 #include "engine/quant/ggml_types.h"
@@ -304,6 +305,8 @@ static void *hash_source(void *arg) {
 
 static enum status write_all(struct job *j, const char *path, struct err *err) {
     CHECK(container_writer_begin(j->w, path, err));
+    if (!j->p->replace) /* another process may be making one of this name */
+        container_writer_keep(j->w);
     if (pthread_create(&j->hasher, NULL, hash_source, j) != 0)
         return err_set(err, ST_NOMEM, "can't start a thread");
     j->hashing = true;
@@ -342,6 +345,50 @@ static enum status open_source(struct job *j, struct err *err) {
     free(name);
     CHECK(st);
     return j->arch->from_gguf(j->g, &j->hp, err);
+}
+
+static char *text_of(const struct gguf *g, const char *key) {
+    struct gguf_str s = {"", 0};
+    struct buf clean = {0};
+    gguf_get_str(g, key, false, &s, NULL);
+    utf8_scrub(&clean, s.p, s.len);
+    char *text = xstrdup(buf_str(&clean));
+    buf_release(&clean);
+    return text;
+}
+
+static char *type_of(const struct gguf *g, const char *tensor) {
+    const struct gguf_tensor *t = gguf_find_tensor(g, tensor);
+    return xstrdup(t ? ggml_type_row(t->type)->name : "");
+}
+
+enum status model_source_info(const char *path, struct model_info *out, struct err *err) {
+    struct create_params p = {.from = path};
+    struct job j = {.p = &p};
+    enum status st;
+    *out = (struct model_info){0};
+    TRY(open_source(&j, err));
+    TRY(arch_check(&j.hp, gguf_name(j.g), err));
+    *out = (struct model_info){
+        .name = xstrdup(gguf_name(j.g)),
+        .path = xstrdup(path),
+        .architecture = xstrdup(j.arch->name),
+        .quant = type_of(j.g, "blk.0.ffn_up.weight"),
+        .head_quant = type_of(j.g, "token_embd.weight"),
+        .license = text_of(j.g, "general.license"),
+        .title = text_of(j.g, "general.name"),
+        .source = xstrdup(gguf_name(j.g)),
+        .source_sha256 = xstrdup(""),
+        .chat_template = text_of(j.g, "tokenizer.chat_template"),
+        .created = xstrdup(""),
+        .file_bytes = gguf_map(j.g).len,
+    };
+    for (uint64_t i = 0; i < gguf_n_tensors(j.g); i++)
+        out->n_params += gguf_tensor(j.g, i)->n_elem;
+    model_info_sizes(out, &j.hp);
+out:
+    job_release(&j);
+    return st;
 }
 
 /* *out is the caller's to free, after a failure too. */

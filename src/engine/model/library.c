@@ -182,10 +182,20 @@ static enum status find(const char *name, char **out, struct err *err) {
     return not_found(name, err);
 }
 
+static bool is_gguf(const char *path) {
+    char magic[4] = {0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    bool yes = fd >= 0 && pread(fd, magic, 4, 0) == 4 && memcmp(magic, "GGUF", 4) == 0;
+    if (fd >= 0)
+        close(fd);
+    return yes;
+}
+
 enum status models_info(const char *name, struct model_info *out, struct err *err) {
     char *path;
     CHECK(find(name, &path, err));
-    enum status st = read_info(path, out, err);
+    enum status st =
+        is_gguf(path) ? model_source_info(path, out, err) : read_info(path, out, err);
     free(path);
     return st;
 }
@@ -228,6 +238,8 @@ enum status models_copy(const char *from, const char *to, struct err *err) {
     if (!models_name_ok(to))
         return err_set(err, ST_USAGE, "\"%s\" is no model name", to);
     TRY(find(from, &src, err));
+    if (is_gguf(src))
+        TRY(err_set(err, ST_USAGE, "%s: a GGUF file; llmchat create makes a model of it", src));
     TRY(read_info(src, &info, err)); /* only models get in */
     model_info_release(&info);
     TRY(installed_path(to, &dst, err));
@@ -350,7 +362,7 @@ enum status models_resolve(const char *name_or_path,
                            bool (*progress)(void *user, const char *what, uint64_t done,
                                             uint64_t total),
                            void *user, char **out, struct err *err) {
-    char *path, magic[4] = {0};
+    char *path;
     struct stat sb;
     CHECK(find(name_or_path, &path, err));
     if (stat(path, &sb) == 0 && S_ISDIR(sb.st_mode)) {
@@ -360,11 +372,7 @@ enum status models_resolve(const char *name_or_path,
         free(path);
         return st;
     }
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    bool gguf = fd >= 0 && pread(fd, magic, 4, 0) == 4 && memcmp(magic, "GGUF", 4) == 0;
-    if (fd >= 0)
-        close(fd);
-    if (!gguf) {
+    if (!is_gguf(path)) {
         *out = path;
         return ST_OK;
     }

@@ -182,6 +182,19 @@ static char *name_of(const char *path) {
                : xstrdup(base);
 }
 
+void model_info_sizes(struct model_info *info, const struct hparams *hp) {
+    info->n_layer = hp->n_layer;
+    info->n_vocab = hp->n_vocab;
+    info->n_embd = hp->n_embd;
+    info->n_ff = hp->n_ff;
+    info->n_head = hp->n_head;
+    info->n_head_kv = hp->n_head_kv;
+    info->head_dim = hp->head_dim;
+    info->ctx_train = hp->ctx_train;
+    info->rope_base = (double)hp->rope_base;
+    info->norm_eps = (double)hp->norm_eps;
+}
+
 static void fill_info(const struct container *c, const char *path, const struct hparams *hp,
                       const enum quant quants[2], struct model_info *info) {
     *info = (struct model_info){
@@ -197,17 +210,8 @@ static void fill_info(const struct container *c, const char *path, const struct 
         .chat_template = text_of(c, "chat_template"),
         .created = text_of(c, "created"),
         .file_bytes = container_bytes(c),
-        .n_layer = hp->n_layer,
-        .n_vocab = hp->n_vocab,
-        .n_embd = hp->n_embd,
-        .n_ff = hp->n_ff,
-        .n_head = hp->n_head,
-        .n_head_kv = hp->n_head_kv,
-        .head_dim = hp->head_dim,
-        .ctx_train = hp->ctx_train,
-        .rope_base = (double)hp->rope_base,
-        .norm_eps = (double)hp->norm_eps,
     };
+    model_info_sizes(info, hp);
 }
 
 enum status model_meta_read(const struct container *c, const char *path, struct hparams *hp,

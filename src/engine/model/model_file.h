@@ -32,4 +32,9 @@ void model_meta_write(struct container_writer *w, const struct hparams *hp, enum
 enum status model_meta_read(const struct container *c, const char *path, struct hparams *hp,
                             enum quant quants[2], struct model_info *info, struct err *err);
 
+/* What hp says into its fields of info. */
+void model_info_sizes(struct model_info *info, const struct hparams *hp);
+/* What a GGUF file is, as models_info() gives it of our files: nothing is converted, and quant
+ * is the type of a matrix of the first layer. */
+enum status model_source_info(const char *path, struct model_info *out, struct err *err);
 #endif
