@@ -63,7 +63,7 @@ static void missing_and_empty_files_are_no_errors(void **state) {
     assert_true(c.settings.sampling.temperature == 0.7);
     config_release(&c);
     static const char *const empty[] = {"", "# nothing\n", "\n\n", "---\n",
-                                        "sampling:\nkeys:\n"};
+                                        "sampling:\nkeys:\n", "prompt:\nsystem: x\n"};
     for (size_t i = 0; i < sizeof empty / sizeof *empty; i++) {
         if (parse(empty[i], &c) != ST_OK)
             fail_msg("%s: %s", empty[i], e.msg);

@@ -519,6 +519,23 @@ static void search_finds_any_run_of_cjk(void **state) {
     store_close(s);
 }
 
+static void message_brings_a_deleted_conversation_back(void **state) {
+    (void)state;
+    struct store *here = open_store(), *there = open_store();
+    int64_t conv = new_conv(here, "x"), first = add(here, conv, 0, ROLE_USER, "first");
+    OK(store_conv_delete(there, conv, &e));
+    add(here, conv, first, ROLE_USER, "typed while it was deleted elsewhere");
+    OK(store_conv_purge(there, 0, &e));
+    struct conversation c;
+    OK(store_conv_get(here, conv, &c, &e));
+    assert_false(c.deleted);
+    assert_int_equal(c.n_messages, 2);
+    conversation_release(&c);
+    assert_int_equal(hits(here, "elsewhere"), 1);
+    store_close(there);
+    store_close(here);
+}
+
 static void search_finds_titles_once(void **state) {
     (void)state;
     struct store *s = open_store();
@@ -1004,6 +1021,7 @@ int main(void) {
         T(own_writes_leave_the_version_alone),
         T(search_finds_words_prefixes_and_phrases),
         T(search_finds_any_run_of_cjk),
+        T(message_brings_a_deleted_conversation_back),
         T(search_finds_titles_once),
         T(search_takes_any_input),
         T(snippet_is_one_line_with_the_hit_marked),

@@ -29,7 +29,12 @@ static enum status read_system(struct config *c, const struct ynode *v, struct e
 
 static enum status read_prompt(struct config *c, const struct ynode *v, struct err *err) {
     c->prompt_line = v->line;
-    return ytree_text(v, c->path, &c->prompt, err);
+    CHECK(ytree_text(v, c->path, &c->prompt, err));
+    if (!*c->prompt) { /* "prompt:" alone asks for none */
+        free(c->prompt);
+        c->prompt = NULL;
+    }
+    return ST_OK;
 }
 
 static enum status read_device(struct config *c, const struct ynode *v, struct err *err) {

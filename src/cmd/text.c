@@ -35,7 +35,12 @@ const struct opt template_opts[] = {
     {0},
 };
 
-enum { TEXT_MAX_BYTES = 1 << 30, JSON_MAX_BYTES = 64 << 20, TEMPLATE_MAX_BYTES = 4 << 20 };
+enum {
+    MAX_VARS = 64,
+    TEXT_MAX_BYTES = 1 << 30,
+    JSON_MAX_BYTES = 64 << 20,
+    TEMPLATE_MAX_BYTES = 4 << 20
+};
 
 /* The text model of a name from the list, or of a path. */
 static enum status open_text(const char *name, struct text_model **out, struct err *err) {
@@ -138,10 +143,12 @@ static enum status parse_now(const char *s, int64_t *out, struct err *err) {
 /* --var NAME=JSON, all of them as one JSON object. A value that is no JSON is a mistake, not a
  * string. */
 static enum status parse_vars(const struct args *a, char **out, struct err *err) {
-    const char *given[64];
-    size_t n = arg_texts(a, "var", given, 64);
+    const char *given[MAX_VARS + 1];
+    size_t n = arg_texts(a, "var", given, MAX_VARS + 1);
     json_t *all = json_object();
     enum status st = ST_OK;
+    if (n > MAX_VARS)
+        st = err_set(err, ST_USAGE, "--var: at most %d may be given", MAX_VARS);
     for (size_t i = 0; i < n && st == ST_OK; i++) {
         const char *eq = strchr(given[i], '=');
         json_error_t why;
@@ -193,6 +200,24 @@ static enum status split_messages(const char *file, struct buf *messages, struct
     return st;
 }
 
+/* The tokens are those of a model's own tokenizer; without a model there are none. */
+static enum status put_rendered(const struct text_model *t, const struct render_opts *o,
+                                const struct rendered *r, const char *used, struct err *err) {
+    struct tok_list ids = {0};
+    if (t)
+        CHECK(text_prompt(t, o, &ids, err));
+    json_t *j =
+        json_pack("{s:s%, s:s}", "prompt", buf_str(&r->text), r->text.len, "template", used);
+    json_t *list = t ? json_array() : NULL;
+    for (size_t i = 0; i < ids.n; i++)
+        json_array_append_new(list, json_integer(ids.v[i]));
+    if (list)
+        json_object_set_new(j, "tokens", list);
+    tok_list_release(&ids);
+    put_json(j);
+    return ST_OK;
+}
+
 int cmd_template(struct args *a) {
     struct err err = {0};
     const char *msg_file = arg_text(a, "messages"), *tpl_file = arg_text(a, "template-file");
@@ -224,18 +249,7 @@ int cmd_template(struct args *a) {
     o.template_text = tpl_file ? buf_str(&tpl) : NULL;
     TRY(text_render(t, &o, &r, &used, &err));
     if (arg_flag(a, "json")) {
-        json_t *j =
-            json_pack("{s:s%, s:s}", "prompt", buf_str(&r.text), r.text.len, "template", used);
-        if (t) {
-            struct tok_list ids = {0};
-            st = text_prompt(t, &o, &ids, &err);
-            json_t *list = json_array();
-            for (size_t i = 0; i < ids.n; i++)
-                json_array_append_new(list, json_integer(ids.v[i]));
-            json_object_set_new(j, "tokens", list);
-            tok_list_release(&ids);
-        }
-        put_json(j);
+        TRY(put_rendered(t, &o, &r, used, &err));
     } else {
         put_text(buf_str(&r.text), r.text.len);
         if (isatty(STDOUT_FILENO))

@@ -107,7 +107,10 @@ enum status store_msg_add(struct store *s, int64_t conv, const struct message *m
     *id = 0;
     CHECK(txn_begin(s, err));
     TRY(insert(s, conv, m, &made, err));
-    TRY(db_exec(s, NULL, err, "UPDATE conversation SET leaf = ?, updated = ? WHERE id = ?",
+    /* One that was deleted meanwhile, by another process, comes back: or the message would go
+     * with it, unseen. */
+    TRY(db_exec(s, NULL, err,
+                "UPDATE conversation SET leaf = ?, updated = ?, deleted = 0 WHERE id = ?",
                 "iii", made, clock_unix_ms(), conv));
     if (m->state != MSG_STREAMING)
         TRY(index_put(s, made, m->text ? m->text : "", err));

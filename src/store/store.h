@@ -117,7 +117,8 @@ enum status store_conv_delete(struct store *s, int64_t id, struct err *err);
 enum status store_conv_undelete(struct store *s, int64_t id, struct err *err);
 enum status store_conv_purge(struct store *s, int64_t older_than_ms, struct err *err);
 
-/* Inserts a message below parent and makes it the conversation's leaf, in one transaction. Of m
+/* Inserts a message below parent and makes it the conversation's leaf, in one transaction; a
+ * deleted conversation comes back. Of m
  * all but id, conv and the sibling numbers is used (NULL strings count as ""); created_ms 0:
  * now. */
 enum status store_msg_add(struct store *s, int64_t conv, const struct message *m, int64_t *id,
