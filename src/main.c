@@ -10,19 +10,19 @@ const struct command cmd_table[] = {
      "Without a command the terminal interface opens. F1 there lists the keys.", 0, 0,
      CMD_CONFIG, ui_opts, cmd_ui},
     {"run", "MODEL [PROMPT...]", "Answer one prompt on standard output as it streams",
+     "MODEL is an installed model, one of our files, or a GGUF file, of which a converted "
+     "copy is kept in the cache folder.\n"
      "The words of PROMPT are joined by blanks; standard input, when it is not a terminal, "
-     "follows after an empty "
-     "line. Without a prompt on a terminal the interface opens with this model. The prompt "
-     "goes through the model's "
-     "chat template as a user's message; --raw gives it to the model as it is.\n"
+     "follows after an empty line. Without a prompt on a terminal the interface opens with "
+     "this model. The prompt goes through the model's chat template as a user's message; "
+     "--raw gives it to the model as it is.\n"
      "With --json there is one object a line: type token (id, text) for each token and last "
      "type done.",
      1, -1, CMD_SETTINGS, run_opts, cmd_run},
     {"create", "NAME", "Make a model from a GGUF file",
-     "Linear layers are quantised to 4-bit NF4 in groups of 64 with double-quantised scales; "
-     "the token embedding and "
-     "output head to int8, unless --head-quant says otherwise. The model appears whole or not "
-     "at all.",
+     "Linear layers are quantised to 4-bit NF4 in groups of 64 with double-quantised "
+     "scales; the token embedding and output head to int8, unless --head-quant says "
+     "otherwise. The model appears whole or not at all.",
      1, 1, 0, create_opts, cmd_create},
     {"list", "", "List installed models", "", 0, 0, 0, list_opts, cmd_list},
     {"show", "NAME",
@@ -33,36 +33,34 @@ const struct command cmd_table[] = {
     {"chats", "", "List stored conversations, the latest first", "", 0, 0, 0, chats_opts,
      cmd_chats},
     {"search", "WORDS...", "Find words in all conversations",
-     "All words must occur in a message or a title; \"words in quotes\" must occur together. "
-     "The beginning of a word finds it; Chinese and Japanese text is found by any run of its "
-     "characters.",
+     "All words must occur in a message or a title; \"words in quotes\" must occur "
+     "together. The beginning of a word finds it; Chinese and Japanese text is found by any "
+     "run of its characters. With --json the role of a hit is that of its message, or title.",
      1, -1, 0, search_opts, cmd_search},
     {"export", "ID", "Write a conversation to a file or standard output",
      "Formats: md, json (everything, importable), jsonl (OpenAI fine-tuning messages), html "
-     "(one file), txt. Without "
-     "--format the ending of the file's name decides, else it is md.",
+     "(one file), txt. Without --format the ending of the file's name decides, else it is "
+     "md.",
      1, 1, 0, export_opts, cmd_export},
     {"import", "FILE...", "Read conversations from json or jsonl files",
-     "Takes what export --format json or jsonl writes, and JSON lists of messages. A file is "
-     "imported whole or not at "
-     "all. \"-\" is standard input. Prints the numbers of the new conversations.",
+     "Takes what export --format json or jsonl writes, and JSON lists of messages. A file "
+     "is imported whole or not at all. \"-\" is standard input. Prints the numbers of the "
+     "new conversations.",
      1, -1, 0, import_opts, cmd_import},
     {"tokenize", "MODEL", "Turn standard input into token ids, or back",
      "MODEL is an installed model, one of our files, or a GGUF file, which needs no tensors.",
      1, 1, 0, tokenize_opts, cmd_tokenize},
     {"template", "[MODEL]", "Turn messages into prompt text with a chat template",
-     "Messages are a JSON list, or an object with \"messages\" and perhaps \"tools\". Without "
-     "MODEL --template-file is "
-     "needed, and the begin and end tokens are empty.",
+     "Messages are a JSON list, or an object with \"messages\" and perhaps \"tools\". "
+     "Without MODEL --template-file is needed, and the begin and end tokens are empty.",
      0, 1, 0, template_opts, cmd_template},
     {"eval", "MODEL", "Measure perplexity on a text",
-     "Perplexity as llama.cpp's tool defines it: windows of --ctx tokens, the second half of "
-     "each counts.",
+     "Perplexity as llama.cpp's tool defines it: windows of --ctx tokens, the second half "
+     "of each counts.",
      1, 1, 0, eval_opts, cmd_eval},
     {"bench", "MODEL", "Measure speed: prefill, decode, time to first token",
-     "Prompts are random tokens, new for each run, so that nothing comes from the cache. The "
-     "median of the runs is "
-     "printed.",
+     "Prompts are random tokens, new for each run, so that nothing comes from the cache. "
+     "The median of the runs is printed.",
      1, 1, 0, bench_opts, cmd_bench},
     {"doctor", "", "Show what was found: processor, libraries, folders, database, models", "",
      0, 0, 0, doctor_opts, cmd_doctor},

@@ -33,6 +33,24 @@ else
     echo "ok other rooms use the engine by its front door"
 fi
 
+wrong=$(grep -rnE '^#include "store/' src/chat src/ui src/cmd src/main.c | grep -vE '"store/store\.h"' || true)
+if [ -n "$wrong" ]; then
+    echo "not ok other rooms use the store by its front door"
+    echo "$wrong"
+    bad=1
+else
+    echo "ok other rooms use the store by its front door"
+fi
+
+wrong=$(grep -rnE '^ *# *include +"([^"/]*|\.[^"]*)"' src || true)
+if [ -n "$wrong" ]; then
+    echo "not ok every include names its room"
+    echo "$wrong"
+    bad=1
+else
+    echo "ok every include names its room"
+fi
+
 # only ROOM HEADER: no other room includes HEADER (doctor asks libraries for their versions).
 only() {
     wrong=$(grep -rlE "^#include <$2>" src | grep -vE "^src/($1)/|^src/cmd/doctor.c" || true)
