@@ -103,10 +103,10 @@ void act_search_all(struct app *a) {
                     app_ok(a, chat_reload(a->chat, &err), &err))
                     app_sync(a);
             }
-            transcript_show(a->tr, message);
-            transcript_search(a->tr, words);
             app_focus(a, FOCUS_TRANSCRIPT);
+            transcript_show(a->tr, message);
             transcript_select(a->tr, message);
+            transcript_search(a->tr, words); /* last: it scrolls to the words */
         }
         free(words);
     }

@@ -180,11 +180,14 @@ void act_find(struct app *a) {
         dialog_input(a, "Find in this conversation", "Words:", transcript_query(a->tr), 1);
     if (!words)
         return;
+    enum focus before = a->focus;
+    app_focus(a, FOCUS_TRANSCRIPT); /* first: it selects a message, which may scroll */
     size_t n = transcript_search(a->tr, words);
+    if (n == 0)
+        app_focus(a, before);
     if (*words && n == 0)
         app_complain(a, "“%.100s” is not in this conversation", words);
     else if (*words) {
-        app_focus(a, FOCUS_TRANSCRIPT);
         app_say(a, "Found in %zu message%s · n next, N before, Esc ends", n, n == 1 ? "" : "s");
     }
     free(words);

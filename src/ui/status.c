@@ -100,7 +100,7 @@ static void speed_part(struct app *a, struct line *l) {
                  decode < 10 ? "%.1f tok/s (prefill %.0f)" : "%.0f tok/s (prefill %.0f)",
                  decode, prefill);
         uint16_t style = chat_busy(a->chat) ? UI_STATUS_BUSY : UI_STATUS;
-        if (!part(l, style, text)) {
+        if (prefill <= 0 || !part(l, style, text)) {
             text[strcspn(text, "(") - 1] = 0; /* without the prefill */
             part(l, style, text);
         }

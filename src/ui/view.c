@@ -52,17 +52,18 @@ void view_layout(struct app *a) {
         transcript_set_size(a->tr, p->transcript.h, p->transcript.w);
 }
 
-/* A complaint that is too long for the line goes over the rows above it: what is cut can't
+/* News that is too long for the line goes over the rows above it: what is cut can't
  * help. w: cells at the right of the line that are taken. */
 static void draw_long_toast(const struct app *a, int w) {
     struct strlist lines = {0};
+    uint16_t style = a->toast_bad ? STYLE_ERROR : UI_TOAST;
     int cols = screen_cols(), room = a->panes.split / 2;
     overlay_wrap(&lines, a->toast, cols - 6 - w);
     int n = (int)lines.n < room ? (int)lines.n : room;
     for (int i = 0; i < n; i++) {
         struct rect r = {a->panes.split - n + 1 + i, 2, 1, cols - 4 - w};
-        screen_fill(r, STYLE_ERROR);
-        screen_text(r.y, r.x + 1, r.w - 2, STYLE_ERROR, lines.v[i]);
+        screen_fill(r, style);
+        screen_text(r.y, r.x + 1, r.w - 2, style, lines.v[i]);
     }
     strlist_release(&lines);
 }
@@ -86,8 +87,7 @@ static void draw_split(struct app *a) {
     }
     int w = (int)utf8_cells(right, strlen(right));
     screen_text_right(y, cols - 1 - w, w, UI_TOAST, right);
-    if (a->toast[0] && a->toast_bad &&
-        (int)utf8_cells(a->toast, strlen(a->toast)) > cols - 6 - w) {
+    if (a->toast[0] && (int)utf8_cells(a->toast, strlen(a->toast)) > cols - 6 - w) {
         draw_long_toast(a, w);
     } else if (a->toast[0]) {
         int room = cols - 6 - w;

@@ -289,6 +289,34 @@ static void keys_that_term_does_not_know_work(void **state) {
     quit(t);
 }
 
+static void finding_shows_the_words(void **state) {
+    struct tt *t = start(state, NULL);
+    tt_type(t, "count 60" T_ENTER);
+    tt_wait(t, "line 60 of 60");
+    tt_wait(t, "● saved");
+    tt_type(t, T_ESC "/");
+    tt_wait(t, "Find in this conversation");
+    tt_type(t, "line 3 of" T_ENTER);
+    tt_wait(t, "Found in 1 message");
+    tt_wait(t, "line 3 of 60");
+    tt_type(t, T_ESC "/");
+    tt_wait(t, "Find in this conversation");
+    tt_type(t, T_CTRL_U "not there" T_ENTER);
+    tt_wait(t, "is not in this conversation");
+    quit(t);
+}
+
+static void news_that_is_long_is_shown_whole(void **state) {
+    struct tt *t = start(state, NULL);
+    tt_type(t, "hello" T_ENTER);
+    tt_wait(t, "echo 1: hello");
+    tt_wait(t, "● saved");
+    tt_type(t, "/save" T_ENTER);
+    tt_wait(t, "Everything is saved as you type");
+    tt_wait(t, " title ");
+    quit(t);
+}
+
 static void switches_are_remembered(void **state) {
     struct tt *t = start(state, NULL);
     tt_type(t, T_F9);
@@ -574,6 +602,8 @@ int main(void) {
         T(escape_sequences_in_answers_do_nothing),
         T(menus_open_by_key_letter_and_mouse),
         T(keys_that_term_does_not_know_work),
+        T(finding_shows_the_words),
+        T(news_that_is_long_is_shown_whole),
         T(switches_are_remembered),
         T(the_palette_finds_settings),
         T(the_palette_finds_and_runs_commands),
