@@ -315,6 +315,7 @@ static void failing_save_is_told_and_made_good(void **state) {
     assert_true(seen.text.len > 4096);
     assert_string_equal(last()->text, seen.text.p);
     assert_int_equal(seen.n[EV_STORE_FAILED], 1); /* told once, not at every try */
+    assert_true(chat_unsaved(chat));
     OK(db_script(store, "PRAGMA max_page_count = 1000000", &e));
     int64_t id = last()->id;
     for (int i = 0; i < 100; i++) { /* tried again every second */
@@ -326,8 +327,10 @@ static void failing_save_is_told_and_made_good(void **state) {
         if (st == MSG_STOPPED)
             assert_string_equal(m.text, seen.text.p);
         message_release(&m);
-        if (st == MSG_STOPPED)
+        if (st == MSG_STOPPED) {
+            assert_false(chat_unsaved(chat));
             return;
+        }
         usleep(30000);
     }
     fail_msg("the reply was never saved");

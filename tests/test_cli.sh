@@ -121,6 +121,7 @@ run show ./tiny.gguf --json; is_json "show of a GGUF file" 0 out 'd["layers"]==2
 run cp ./tiny.gguf copy; is "cp of a GGUF file says what to do" 2 - 'create'
 run cp tiny copy; is "cp" 0
 run cp tiny copy; is "cp onto an existing name is refused" 1 - 'already'
+# shellcheck disable=SC2016
 cp home/data/models/tiny.safetensors 'home/data/models/$(touch pwned).safetensors'
 run list --names; is "a file with a name that is none is told and left out" 0 '' 'is no name of a model'
 if ! grep -q pwned out; then pass "so that completions can trust names"; else fail "so that completions can trust names"; fi
@@ -129,7 +130,8 @@ run rm copy; is "rm" 0
 run rm copy; is "rm of what is not there" 1 - 'copy'
 
 # -- run --------------------------------------------------------------------
-run run tiny --temperature 0 --max-tokens 8 hello world; is "run prints an answer" 0 '' -; [ "$(wc -c <out)" -ge 8 ] && pass "an answer of 8 tokens" || fail "an answer of 8 tokens"
+run run tiny --temperature 0 --max-tokens 8 hello world; is "run prints an answer" 0 '' -
+if [ "$(wc -c <out)" -ge 8 ]; then pass "an answer of 8 tokens"; else fail "an answer of 8 tokens"; fi
 cp out first
 run run tiny --temperature 0 --max-tokens 8 hello world
 if cmp -s out first; then pass "greedy answers are the same"; else fail "greedy answers are the same"; fi
