@@ -205,6 +205,23 @@ static void atomic_file_leaves_nothing_when_the_disk_is_full(void **state) {
     free(path);
 }
 
+static void atomic_file_replaces_nothing_but_files(void **state) {
+    (void)state;
+    struct err e;
+    struct stat sb;
+    char *fifo = path_join(tmp_dir, "fifo"), *link = path_join(tmp_dir, "link");
+    assert_int_equal(mkfifo(fifo, 0600), 0);
+    assert_int_equal(symlink(fifo, link), 0);
+    assert_int_equal(file_write_atomic(fifo, "x", 1, &e), ST_IO);
+    assert_non_null(strstr(e.msg, "not a regular file"));
+    assert_int_equal(file_write_atomic(link, "x", 1, &e), ST_IO);
+    assert_int_equal(file_write_atomic(tmp_dir, "x", 1, &e), ST_IO);
+    assert_int_equal(stat(fifo, &sb), 0);
+    assert_true(S_ISFIFO(sb.st_mode));
+    free(fifo);
+    free(link);
+}
+
 static void leavings_of_a_dead_process_are_removed(void **state) {
     (void)state;
     pid_t pid = fork();
@@ -327,6 +344,8 @@ int main(void) {
                                         drop_tmp),
         cmocka_unit_test_setup_teardown(atomic_file_leaves_nothing_when_the_disk_is_full,
                                         make_tmp, drop_tmp),
+        cmocka_unit_test_setup_teardown(atomic_file_replaces_nothing_but_files, make_tmp,
+                                        remove_tmp),
         cmocka_unit_test_setup_teardown(leavings_of_a_dead_process_are_removed, make_tmp,
                                         drop_tmp),
         cmocka_unit_test_setup_teardown(paths_follow_the_environment, make_tmp, drop_tmp),

@@ -216,7 +216,11 @@ static void remove_leavings(const char *path) {
 }
 
 enum status atomic_open(struct atomic_file *f, const char *path, struct err *err) {
+    struct stat sb;
     *f = (struct atomic_file){.fd = -1};
+    if (stat(path, &sb) == 0 && !S_ISREG(sb.st_mode)) /* root would replace /dev/null */
+        return err_set(err, ST_IO, "can't write %s: %s", path,
+                       S_ISDIR(sb.st_mode) ? strerror(EISDIR) : "not a regular file");
     remove_leavings(path);
     f->path = xstrdup(path);
     f->tmp = xasprintf("%s.tmp.%ld", path, (long)getpid());

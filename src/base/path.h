@@ -35,9 +35,9 @@ char *path_share(const char *name);
 enum status file_read(const char *path, size_t max_bytes, struct buf *out, struct err *err);
 
 /* A file that appears whole or not at all: written beside its place (O_EXCL, mode 0600),
- * synced, renamed, folder synced. After open either commit or abort; both release. A process
- * killed between leaves only "NAME.tmp.PID", which the next atomic_open of the same path
- * removes when that process is gone. */
+ * synced, renamed, folder synced. Replaces nothing but regular files. After open either commit
+ * or abort; both release. A process killed between leaves only "NAME.tmp.PID", which the next
+ * atomic_open of the same path removes when that process is gone. */
 struct atomic_file {
     int fd;
     bool keep; /* may be set before the commit: fail with ST_EXISTS where a file is by then */
