@@ -345,7 +345,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(atomic_file_leaves_nothing_when_the_disk_is_full,
                                         make_tmp, drop_tmp),
         cmocka_unit_test_setup_teardown(atomic_file_replaces_nothing_but_files, make_tmp,
-                                        remove_tmp),
+                                        drop_tmp),
         cmocka_unit_test_setup_teardown(leavings_of_a_dead_process_are_removed, make_tmp,
                                         drop_tmp),
         cmocka_unit_test_setup_teardown(paths_follow_the_environment, make_tmp, drop_tmp),
