@@ -177,16 +177,29 @@ static const struct message *own_message(const struct app *a, int64_t id) {
 void act_edit_message(struct app *a) {
     struct err err;
     const struct message *m = own_message(a, target(a));
+    if (chat_busy(a->chat)) {
+        turn_begun(a, ST_BUSY, &err);
+        return;
+    }
     if (!m) {
         app_say(a, "There is no message of yours to change yet");
         return;
     }
     int64_t id = m->id;
     int rows = screen_rows() / 2;
-    char *text = dialog_input(a, "Edit message",
-                              "The changed message begins a new branch; the old one stays.",
-                              m->text, rows > 3 ? rows : 3);
-    if (text && !blank(text) && turn_begun(a, chat_edit(a->chat, id, text, &err), &err))
+    char *text = xstrdup(m->text);
+    bool begun = false;
+    while (text && !begun) { /* what can't be sent is shown again: it is someone's work */
+        char *typed = dialog_input(
+            a, "Edit message", "The changed message begins a new branch; the old one stays.",
+            text, rows > 3 ? rows : 3);
+        free(text);
+        text = typed;
+        if (text && blank(text))
+            break;
+        begun = text && turn_begun(a, chat_edit(a->chat, id, text, &err), &err);
+    }
+    if (begun)
         app_focus(a, FOCUS_INPUT);
     free(text);
 }

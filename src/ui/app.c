@@ -155,6 +155,8 @@ bool app_open(struct app *a, int64_t id) {
             return false;
     }
     app_save_draft(a);
+    if (edit_version(a->edit) != a->draft_saved) /* it was told why: stay with what is typed */
+        return false;
     if (!app_ok(a, chat_open(a->chat, id, &err), &err))
         return false;
     a->waiting = 0;

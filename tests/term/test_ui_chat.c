@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 static int setup(void **state) {
@@ -418,6 +419,57 @@ static void a_full_context_asks_and_goes_on(void **state) {
     quit(t);
 }
 
+/* No file of the program may grow any more. */
+static void disk_full(struct tt *t, bool on) {
+    struct rlimit l = {on ? 1 : RLIM_INFINITY, RLIM_INFINITY};
+    assert_int_equal(prlimit(tt_pid(t), RLIMIT_FSIZE, &l, NULL), 0);
+}
+
+static void a_full_disk_loses_nothing_typed(void **state) {
+    struct tt *t = start(state);
+    tt_type(t, "before" T_ENTER);
+    tt_wait(t, "echo 1: before");
+    tt_wait(t, "● saved");
+    disk_full(t, true);
+    tt_type(t, "typed then");
+    tt_wait(t, "! not saved");
+    tt_type(t, T_CTRL_N); /* the draft would be gone: it stays */
+    tt_type(t, T_ENTER);  /* and can't be sent */
+    tt_type(t, T_CTRL_Q);
+    tt_wait(t, "[ Stay ]  [ Quit ]");
+    tt_type(t, T_ENTER);
+    tt_wait_gone(t, "[ Stay ]");
+    tt_wait(t, "> typed then");
+    tt_wait(t, "echo 1: before");
+    disk_full(t, false);
+    tt_wait(t, "● saved");
+    tt_type(t, T_ENTER);
+    tt_wait(t, "echo 2: typed then");
+    quit(t);
+}
+
+static void an_edit_that_is_too_long_is_shown_again(void **state) {
+    const char *env[] = {"SCRIPT_CTX=400", NULL};
+    struct tt *t = tt_ui_start(*state, NULL, NULL, env);
+    char text[600];
+    tt_wait(t, "tiny·nf4·cpu");
+    tt_type(t, "short" T_ENTER);
+    tt_wait(t, "echo 1: short");
+    tt_wait(t, "● saved");
+    tt_type(t, T_TAB "e");
+    tt_wait(t, "Edit message");
+    snprintf(text, sizeof text, " and long %0400d." T_ENTER, 0);
+    tt_type(t, text);
+    tt_wait(t, "the context holds 400");
+    tt_wait(t, "Edit message");
+    tt_wait(t, "short and long");
+    for (int i = 0; i < 300; i++)
+        tt_type(t, "\177");
+    tt_type(t, T_ENTER);
+    tt_wait(t, "echo 2: short and long");
+    quit(t);
+}
+
 static void a_stopped_context_is_told_and_can_be_asked_again(void **state) {
     const char *env[] = {"SCRIPT_CTX=1200", NULL}; /* tokens are bytes; a quarter is kept */
     char text[600];
@@ -471,6 +523,8 @@ int main(void) {
         T(the_external_editor_changes_the_draft),
         T(copying_reaches_the_clipboard_only_when_asked),
         T(a_full_context_asks_and_goes_on),
+        T(a_full_disk_loses_nothing_typed),
+        T(an_edit_that_is_too_long_is_shown_again),
         T(a_stopped_context_is_told_and_can_be_asked_again),
     };
     if (access(tt_ui(), X_OK) != 0) {

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/path.h"
 #include "ui/ui.h"
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,7 @@ int main(int argc, char **argv) {
         else if (strcmp(argv[i], "--model") == 0 && i + 1 < argc)
             p.model = argv[++i];
     }
+    signal(SIGXFSZ, SIG_IGN); /* as in llmchat itself: a failed write */
     log_open();
     if (config_load(NULL, &config, &err) != ST_OK ||
         path_in(PATH_DATA, "chats.db", &path, &err) != ST_OK ||
