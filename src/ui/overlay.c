@@ -93,8 +93,13 @@ struct text_dialog {
     const char *title, *text;
     const char *const *answers;
     int n, at, top, room, total;
+    int first; /* answer that is drawn first: a narrow screen has no room for all */
     bool unasked;
 };
+
+static int answer_cells(const struct text_dialog *t, int i) {
+    return (int)utf8_cells(t->answers[i], strlen(t->answers[i])) + 4;
+}
 
 static void text_draw(struct app *a, struct overlay *o) {
     struct text_dialog *t = (struct text_dialog *)o;
@@ -102,7 +107,7 @@ static void text_draw(struct app *a, struct overlay *o) {
     overlay_wrap(&lines, t->text, text_width());
     int w = widest(&lines), buttons = 0;
     for (int i = 0; i < t->n; i++)
-        buttons += (int)utf8_cells(t->answers[i], strlen(t->answers[i])) + 6;
+        buttons += answer_cells(t, i) + 2;
     w = w < buttons ? buttons : w;
     w = w < (int)strlen(t->title) + 2 ? (int)strlen(t->title) + 2 : w;
     t->total = (int)lines.n;
@@ -119,8 +124,14 @@ static void text_draw(struct app *a, struct overlay *o) {
         screen_text(in.y + i, in.x, in.w, UI_DIALOG, lines.v[t->top + i]);
     if (t->top + t->room < t->total)
         screen_text_right(in.y + in.h - (t->n ? 2 : 1), in.x, in.w, UI_DIALOG_KEY, " ↓ more");
+    t->first = t->at;
+    for (int w_all = t->n ? answer_cells(t, t->at) : 0; t->first > 0; t->first--) {
+        w_all += answer_cells(t, t->first - 1) + 2;
+        if (w_all > in.w)
+            break;
+    }
     int x = in.x;
-    for (int i = 0; i < t->n; i++) {
+    for (int i = t->first; i < t->n; i++) {
         char label[80];
         snprintf(label, sizeof label, "[ %s ]", t->answers[i]);
         x += screen_text(in.y + in.h - 1, x, in.x + in.w - x,
@@ -218,8 +229,8 @@ static void text_mouse(struct app *a, struct overlay *o, const struct input_even
         text_finish(t, -1);
     else if (e->kind == MOUSE_PRESS && e->y == o->rect.y + o->rect.h - 2) {
         int x = o->rect.x + 2;
-        for (int i = 0; i < t->n; i++) {
-            int w = (int)utf8_cells(t->answers[i], strlen(t->answers[i])) + 4;
+        for (int i = t->first; i < t->n; i++) {
+            int w = answer_cells(t, i);
             if (e->x >= x && e->x < x + w)
                 text_finish(t, i);
             x += w + 2;

@@ -482,9 +482,14 @@ static void a_stopped_context_is_told_and_can_be_asked_again(void **state) {
     snprintf(text, sizeof text, "one more question %0300d" T_ENTER, 0);
     tt_type(t, text);
     tt_wait(t, "The context is full");
-    tt_wait(t, "The model's context holds 1200");
+    tt_wait(t, "holds 1200");
     tt_wait(t, "Enter · Esc");
-    tt_type(t, T_RIGHT T_RIGHT T_ENTER);
+    tt_resize(t, 10, 40); /* where the answers do not fit beside each other */
+    tt_wait_gone(t, "[ Stop ]");
+    tt_type(t, T_RIGHT T_RIGHT);
+    tt_wait(t, "[ Stop ]");
+    tt_resize(t, 24, 80);
+    tt_type(t, T_ENTER);
     tt_wait(t, "Nothing was sent; Ctrl-R asks again");
     tt_wait(t, "you     one more question");
     tt_type(t, T_CTRL_R);
