@@ -13,7 +13,7 @@
 #include "engine/cpu/avx2_inline.h"
 #include <string.h>
 
-static void avx2_quantize(const float *x, int K, int16_t *q, float *scale) {
+void avx2_quantize(const float *x, int K, int16_t *q, float *scale) {
     const __m256 no_sign = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
     for (int k = 0; k < weight_pad_k(K); k += 64) {
         __m256 v[8], top = _mm256_setzero_ps();
@@ -35,7 +35,7 @@ static void avx2_quantize(const float *x, int K, int16_t *q, float *scale) {
     }
 }
 
-static void avx2_norm(const float *x, const float *g, float eps, int K, float *y) {
+void avx2_norm(const float *x, const float *g, float eps, int K, float *y) {
     __m256 sum = _mm256_setzero_ps();
     for (int k = 0; k < K; k += 8) {
         __m256 v = _mm256_maskload_ps(x + k, first8(K - k));
@@ -49,7 +49,7 @@ static void avx2_norm(const float *x, const float *g, float eps, int K, float *y
     }
 }
 
-static void avx2_rope(float *x, const float *c, const float *s, int n) {
+void avx2_rope(float *x, const float *c, const float *s, int n) {
     for (int i = 0; i < n; i += 8) {
         __m256i m = first8(n - i);
         __m256 v = _mm256_maskload_ps(x + i, m), swapped = _mm256_permute_ps(v, 0xb1);
@@ -59,7 +59,7 @@ static void avx2_rope(float *x, const float *c, const float *s, int n) {
     }
 }
 
-static void avx2_act(const float *g, const float *u, int n, float *y) {
+void avx2_act(const float *g, const float *u, int n, float *y) {
     const __m256 one = _mm256_set1_ps(1);
     for (int i = 0; i < n; i += 8) {
         __m256i m = first8(n - i);
@@ -70,7 +70,7 @@ static void avx2_act(const float *g, const float *u, int n, float *y) {
     }
 }
 
-static void avx2_axpby(float a, const float *x, float b, int n, float *y) {
+void avx2_axpby(float a, const float *x, float b, int n, float *y) {
     const __m256 va = _mm256_set1_ps(a), vb = _mm256_set1_ps(b);
     for (int i = 0; i < n; i += 8) {
         __m256i m = first8(n - i);
@@ -79,8 +79,8 @@ static void avx2_axpby(float a, const float *x, float b, int n, float *y) {
     }
 }
 
-static void avx2_kv_put(const struct kv_layer *kv, const float *k, const float *v, int slot,
-                        void *dst_k, void *dst_v) {
+void avx2_kv_put(const struct kv_layer *kv, const float *k, const float *v, int slot,
+                 void *dst_k, void *dst_v) {
     const __m256 top = _mm256_set1_ps(65504), bottom = _mm256_set1_ps(-65504);
     size_t D = (size_t)kv->D;
     if (!kv->f16) {

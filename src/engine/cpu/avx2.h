@@ -1,15 +1,26 @@
 /*
- * avx2.h - what the AVX2 kernel files share: masks for the ends of rows, exp, and the parts of
- * the kernel set.
+ * avx2.h - what the AVX2 kernel files share: the products, and the kernels that need no VNNI.
  */
 #ifndef LLMCHAT_ENGINE_CPU_AVX2_H
 #define LLMCHAT_ENGINE_CPU_AVX2_H
 
 #include "engine/cpu/cpu.h"
 
-void avx2_matmul(const struct cpu_input *in, const struct weight *w, int tile, int n_tile,
-                 float *y, size_t ldy, bool add, void *scratch);
+void avx2_quantize(const float *x, int K, int16_t *q, float *scale);
+void avx2_norm(const float *x, const float *g, float eps, int K, float *y);
+void avx2_rope(float *x, const float *c, const float *s, int n);
+void avx2_act(const float *g, const float *u, int n, float *y);
+void avx2_axpby(float a, const float *x, float b, int n, float *y);
+void avx2_kv_put(const struct kv_layer *kv, const float *k, const float *v, int slot,
+                 void *dst_k, void *dst_v);
 void avx2_att_chunk(const struct cpu_att *a, int row, int key, int n, float *m, float *l,
                     float *o);
+void avx2_matmul(const struct cpu_input *in, const struct weight *w, int tile, int n_tile,
+                 float *y, size_t ldy, bool add, void *scratch);
+void avx2_vnni_matmul(const struct cpu_input *in, const struct weight *w, int tile, int n_tile,
+                      float *y, size_t ldy, bool add, void *scratch);
+/* F32 and BF16 weights */
+void avx2_matmul_float(const struct cpu_input *in, const struct weight *w, int tile, int n_tile,
+                       float *y, size_t ldy, bool add);
 
 #endif

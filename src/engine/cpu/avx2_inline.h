@@ -45,4 +45,12 @@ static inline __m256 exp8(__m256 x) {
     return _mm256_mul_ps(p, _mm256_castsi256_ps(e));
 }
 
+/* 8 rows of an output, of which n exist. */
+static inline void put_rows(float *y, __m256 v, int n, bool add) {
+    __m256i m = first8(n);
+    if (add)
+        v = _mm256_add_ps(_mm256_maskload_ps(y, m), v);
+    _mm256_maskstore_ps(y, m, v);
+}
+
 #endif

@@ -69,13 +69,13 @@ struct cpu_kernels {
 
 extern const struct cpu_kernels cpu_scalar;
 #if defined(__x86_64__)
-extern const struct cpu_kernels cpu_avx2;
+extern const struct cpu_kernels cpu_avx2; /* without VNNI */
+extern const struct cpu_kernels cpu_avx2_vnni;
 extern const struct cpu_kernels cpu_avx512; /* without VNNI */
 extern const struct cpu_kernels cpu_avx512_vnni;
 #endif
 /* The kernel sets that this CPU and its operating system can run, best first, ending with
- * cpu_scalar; returns how many. Two sets may have the same name (avx512 with and without VNNI).
- */
+ * cpu_scalar; returns how many. Sets with and without VNNI have the same name. */
 int cpu_kernel_sets(const struct cpu_kernels *out[8]);
 /* The set that LLMCHAT_CPU asks for, or the best. */
 enum status cpu_choose(const struct cpu_kernels **out, struct err *err);

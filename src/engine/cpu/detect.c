@@ -19,8 +19,11 @@ int cpu_kernel_sets(const struct cpu_kernels *out[8]) {
         out[n++] = &cpu_avx512_vnni;
     if (avx512)
         out[n++] = &cpu_avx512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-        __builtin_cpu_supports("f16c"))
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                __builtin_cpu_supports("f16c");
+    if (avx2 && __builtin_cpu_supports("avxvnni"))
+        out[n++] = &cpu_avx2_vnni;
+    if (avx2)
         out[n++] = &cpu_avx2;
 #endif
     out[n++] = &cpu_scalar;

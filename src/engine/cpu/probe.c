@@ -42,6 +42,7 @@ void engine_cpu_features(struct buf *out) {
     ADD("avx2");
     ADD("fma");
     ADD("f16c");
+    ADD("avxvnni");
     ADD("avx512f");
     ADD("avx512bw");
     ADD("avx512vl");

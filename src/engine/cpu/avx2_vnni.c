@@ -1,0 +1,26 @@
+/*
+ * avx2_vnni.c - AVX2 with AVX-VNNI (Alder Lake and later without AVX-512, Zen 5): vpdpwssd adds
+ * two int16 products to an int32 at once, vpmaddwd and vpaddd in one. The kernels without dot
+ * products are those of avx2.c.
+ */
+#if defined(__x86_64__)
+#include <immintrin.h>
+#pragma GCC target("avx2,fma,f16c,avxvnni")
+
+#include "engine/cpu/avx2.h"
+#define DOT_VNNI 1
+#define MATMUL   avx2_vnni_matmul
+#include "engine/cpu/avx2_int16.h"
+
+const struct cpu_kernels cpu_avx2_vnni = {
+    .name = "avx2",
+    .quantize = avx2_quantize,
+    .matmul = avx2_vnni_matmul,
+    .norm = avx2_norm,
+    .rope = avx2_rope,
+    .act = avx2_act,
+    .axpby = avx2_axpby,
+    .kv_put = avx2_kv_put,
+    .att_chunk = avx2_att_chunk,
+};
+#endif
