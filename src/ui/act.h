@@ -53,8 +53,9 @@ void act_creative(struct app *a);
 void act_balanced(struct app *a);
 void act_precise(struct app *a);
 void act_reset_sampling(struct app *a);
-/* "" and what a preset, a prompt or a person gave: makes it the system prompt. */
-void use_system(struct app *a, const char *text);
+/* "" and what a preset, a prompt or a person gave: makes it the system prompt. False when it
+ * could not be saved. */
+bool use_system(struct app *a, const char *text);
 
 /* act_view.c: what is seen */
 void act_menu(struct app *a);

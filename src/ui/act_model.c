@@ -112,13 +112,14 @@ void act_model_info(struct app *a) {
 
 /* -- the system prompt -- */
 
-void use_system(struct app *a, const char *text) {
+bool use_system(struct app *a, const char *text) {
     struct err err;
     if (!app_ok(a, chat_set_system(a->chat, text, &err), &err))
-        return;
+        return false;
     app_sync(a);
     app_say(a, *text ? "System prompt set for this conversation"
                      : "This conversation has no system prompt now");
+    return true;
 }
 
 /* Asks for the prompt's variables and applies it with its suggested settings. */
@@ -151,6 +152,22 @@ static void use_prompt(struct app *a, const struct prompt *p) {
     free(values);
 }
 
+/* A text that could not be saved is shown again. */
+static void type_system(struct app *a) {
+    int rows = screen_rows() / 2;
+    char *text = xstrdup(chat_system(a->chat) ? chat_system(a->chat) : "");
+    bool done = false;
+    while (text && !done) {
+        char *typed = dialog_input(a, "System prompt",
+                                   "What the model is told before the conversation:", text,
+                                   rows > 3 ? rows : 3);
+        free(text);
+        text = typed;
+        done = text && use_system(a, text);
+    }
+    free(text);
+}
+
 enum { OWN_TEXT = -1, NO_SYSTEM = -2 };
 
 void act_system(struct app *a) {
@@ -174,13 +191,7 @@ void act_system(struct app *a) {
     if (at >= 0 && id == NO_SYSTEM) {
         use_system(a, "");
     } else if (at >= 0 && id == OWN_TEXT) {
-        int rows = screen_rows() / 2;
-        char *text =
-            dialog_input(a, "System prompt", "What the model is told before the conversation:",
-                         chat_system(a->chat), rows > 3 ? rows : 3);
-        if (text)
-            use_system(a, text);
-        free(text);
+        type_system(a);
     } else if (at >= 0) {
         use_prompt(a, &list.v[id]);
     }

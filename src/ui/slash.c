@@ -31,8 +31,7 @@ static bool do_set(struct app *a, const char *arg) {
     }
     snprintf(name, sizeof name, "%.*s", (int)(n < 60 ? n : 60), arg);
     if (strcmp(name, "system") == 0) {
-        use_system(a, value);
-        return true;
+        return use_system(a, value);
     }
     const struct setting_def *d = setting_find(name);
     if (!d) {
@@ -115,10 +114,9 @@ static bool do_model(struct app *a, const char *arg) {
 }
 
 static bool do_system(struct app *a, const char *arg) {
-    if (!*arg)
-        act_system(a);
-    else
-        use_system(a, strcmp(arg, "none") == 0 ? "" : arg);
+    if (*arg)
+        return use_system(a, strcmp(arg, "none") == 0 ? "" : arg);
+    act_system(a);
     return true;
 }
 

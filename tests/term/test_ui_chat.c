@@ -430,7 +430,18 @@ static void a_full_disk_loses_nothing_typed(void **state) {
     tt_type(t, "before" T_ENTER);
     tt_wait(t, "echo 1: before");
     tt_wait(t, "● saved");
+    tt_type(t, T_ESC "m");
+    tt_wait(t, "System prompt…");
+    tt_type(t, "sy" T_ENTER);
+    tt_wait(t, "Your own text…");
+    tt_type(t, "your own" T_ENTER);
+    tt_wait(t, "What the model is told");
     disk_full(t, true);
+    tt_type(t, "be brief" T_ENTER); /* refused: shown again */
+    tt_wait(t, "while saving");
+    tt_wait(t, "│ be brief");
+    tt_type(t, T_ESC);
+    tt_wait_gone(t, "│ be brief");
     tt_type(t, "typed then");
     tt_wait(t, "! not saved");
     tt_type(t, T_CTRL_N); /* the draft would be gone: it stays */
