@@ -162,6 +162,9 @@ run run tiny --chat 99 hi; is "run --chat of what is not there" 1 - '99'
 run chats --json; is_json "chats --json" 0 out 'len(d)==1 and d[0]["messages"]==4 and d[0]["model"]=="tiny" and "tides" in d[0]["title"]'
 run search tides; is "search finds" 0 'tides'
 run search tides --json; is_json "search --json" 0 out 'd[0]["id"]==1 and d[0]["role"]=="user"'
+esc=$(printf '\033')
+run search tides --color always; is "search --color always marks the hit" 0 "$esc\\[1m"
+run search tides; if grep -q "$esc" out; then fail "no colour in a file"; else pass "no colour in a file"; fi
 run search zebra; is "search that finds nothing" 0 - 'Nothing'
 for f in md json jsonl html txt; do
     run export 1 --format $f; is "export $f" 0 'tides'

@@ -19,6 +19,8 @@
 
 const struct opt common_opts[] = {
     {"help", 'h', OPT_FLAG, NULL, 0, "Show this help and exit"},
+    {"color", 0, OPT_CHOICE, "auto|always|never", 0,
+     "Colours; auto means on a terminal, unless NO_COLOR is set or TERM is dumb"},
     {0},
 };
 
@@ -169,6 +171,7 @@ static int run_command(const struct command *c, int argc, char **argv) {
     if (c->flags & (CMD_CONFIG | CMD_SETTINGS))
         TRY(config_load(NULL, &a.config, &err));
     TRY(parse(&a, argc, argv, &err));
+    colour_set(arg_text(&a, "color"));
     if (a.n_pos < c->min_args || (c->max_args >= 0 && a.n_pos > c->max_args))
         TRY(err_set(&err, ST_USAGE, "%s arguments; usage: llmchat %s%s%s",
                     a.n_pos < c->min_args ? "missing" : "too many", c->name,

@@ -82,7 +82,9 @@ int fail(
 int failf(enum status st, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void note(const char *fmt, ...)
     __attribute__((format(printf, 1, 2))); /* one line to standard error */
-bool colour_wanted(FILE *f);               /* a terminal, NO_COLOR unset, TERM not dumb */
+/* What --color says: "always", "never", "auto" or NULL; before anything is printed. */
+void colour_set(const char *mode);
+bool colour_wanted(FILE *f); /* a terminal, NO_COLOR unset, TERM not dumb */
 /* Text from outside to standard output: as it is to a file or pipe, made safe on a terminal. */
 void put_text(const char *s, size_t len);
 /* The label as it is, then text from outside on one line, always made safe. */

@@ -54,7 +54,21 @@ void note(const char *fmt, ...) {
     fputc('\n', stderr);
 }
 
+static bool colour_always;
+
+void colour_set(const char *mode) {
+    if (!mode || strcmp(mode, "auto") == 0)
+        return;
+    colour_always = strcmp(mode, "always") == 0;
+    if (colour_always)
+        unsetenv("NO_COLOR");
+    else
+        setenv("NO_COLOR", "1", 1); /* the interface reads it too */
+}
+
 bool colour_wanted(FILE *f) {
+    if (colour_always)
+        return true;
     const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
     return isatty(fileno(f)) && !(no && *no) && term && strcmp(term, "dumb") != 0;
 }
