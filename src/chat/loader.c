@@ -153,6 +153,8 @@ void loader_note(struct chat *c, struct note *n) {
     } else if (n->kind == NOTE_LOADED && l->engine) {
         c->ready = l;
         loader_adopt(c);
+        if (c->ready)
+            chat_queue(c, EV_MODEL, l->name, 1, 1, NULL, NULL);
     } else if (n->kind == NOTE_LOADED) {
         c->loading = NULL;
         c->load_failed = true;
@@ -176,6 +178,10 @@ enum model_state chat_model_state(const struct chat *c) {
     if (c->load_failed)
         return MODEL_FAILED;
     return c->engine ? MODEL_READY : MODEL_NONE;
+}
+
+bool chat_model_waits(const struct chat *c) {
+    return c->ready != NULL;
 }
 
 const char *chat_model(const struct chat *c) {

@@ -27,7 +27,7 @@ void say_no_model(struct app *a) {
 
 void load_model(struct app *a, const char *name) {
     struct err err;
-    if (chat_model_state(a->chat) == MODEL_LOADING) {
+    if (chat_model_state(a->chat) == MODEL_LOADING && !chat_model_waits(a->chat)) {
         app_complain(a, "A model is being loaded; please wait for it");
         return;
     }

@@ -51,7 +51,7 @@ static void model_part(struct app *a, struct line *l) {
     enum model_state st = chat_model_state(a->chat);
     const struct engine_info *info = chat_engine_info(a->chat);
     if (st == MODEL_LOADING) {
-        if (a->model_share >= 1 && chat_busy(a->chat))
+        if (chat_model_waits(a->chat))
             snprintf(text, sizeof text, "next: %.40s", a->model_name);
         else if (a->model_share >= 0)
             snprintf(text, sizeof text, "%.60s %.0f%%", a->model_what, 100 * a->model_share);

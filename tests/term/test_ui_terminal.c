@@ -450,6 +450,28 @@ static void models_are_switched_and_the_last_used_comes_back(void **state) {
     quit(t);
 }
 
+static void a_model_chosen_while_an_answer_streams_comes_after_it(void **state) {
+    const char *env[] = {"SCRIPT_MODELS=alpha:nf4,beta:int8,gamma:nf4", NULL};
+    struct tt *t = tt_ui_start(*state, "--model", "alpha", env);
+    tt_wait(t, "alpha·nf4·cpu");
+    tt_type(t, "hold" T_ENTER);
+    tt_wait(t, "these words came");
+    tt_type(t, T_CTRL_O);
+    tt_wait(t, "Models");
+    tt_type(t, "beta" T_ENTER);
+    tt_wait(t, "next: beta");
+    tt_type(t, T_CTRL_O); /* another after all */
+    tt_wait(t, "Models");
+    tt_type(t, "gamma" T_ENTER);
+    tt_wait(t, "next: gamma");
+    tt_type(t, T_ESC);
+    tt_wait(t, "stopped");
+    tt_wait(t, "gamma·nf4·cpu");
+    tt_type(t, "then" T_ENTER);
+    tt_wait(t, "echo 2: then");
+    quit(t);
+}
+
 static void a_message_waits_for_the_model_that_loads(void **state) {
     const char *env[] = {"SCRIPT_LOAD_MS=1500", NULL};
     struct tt *t = tt_ui_start(*state, NULL, NULL, env);
@@ -611,6 +633,7 @@ int main(void) {
         T(keys_can_be_rebound_and_conflicts_are_named),
         T(sampling_settings_change_with_arrows_and_typing_and_persist),
         T(models_are_switched_and_the_last_used_comes_back),
+        T(a_model_chosen_while_an_answer_streams_comes_after_it),
         T(a_message_waits_for_the_model_that_loads),
         T(without_a_model_it_says_what_to_type),
         T(quitting_works_where_the_first_dialog_says_so),
