@@ -151,6 +151,25 @@ void tt_home_remove(char *home) {
     free(home);
 }
 
+int tt_setup(void **state) {
+    *state = tt_home();
+    return 0;
+}
+
+int tt_teardown(void **state) {
+    tt_home_remove(*state);
+    return 0;
+}
+
+bool tt_ready(const char *program) {
+    if (getenv("TT_ONLY"))
+        cmocka_set_test_filter(getenv("TT_ONLY"));
+    bool there = program && access(program, X_OK) == 0;
+    if (!there)
+        fprintf(stderr, "%s is not there\n", program ? program : "a program");
+    return there;
+}
+
 void tt_write(const char *home, const char *name, const char *text) {
     char path[300];
     snprintf(path, sizeof path, "%s/%s", home, name);
@@ -489,4 +508,12 @@ int tt_exit_at(struct tt *t, const char *file, int line) {
     }
     pump_all(t);
     return WIFEXITED(t->status) ? WEXITSTATUS(t->status) : 1000 + WTERMSIG(t->status);
+}
+
+void tt_quit_at(struct tt *t, const char *file, int line) {
+    tt_type(t, T_CTRL_Q);
+    _assert_int_equal(tt_exit_at(t, file, line), 0, file, line);
+    if (!tt_modes_restored(t) || tt_alt_screen(t) || !tt_cursor_visible(t))
+        give_up(t, "the terminal is not as it was", file, line);
+    tt_close(t);
 }

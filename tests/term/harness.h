@@ -50,6 +50,12 @@ struct tt;
 /* A folder for LLMCHAT_HOME that goes with its contents. The caller frees the name. */
 char *tt_home(void);
 void tt_home_remove(char *takes_home);
+/* Around each test: *state is its home. */
+int tt_setup(void **state);
+int tt_teardown(void **state);
+/* Whether the program is there (NULL: no); says so where it is not: the tests are skipped then.
+ * $TT_ONLY names the tests to run. */
+bool tt_ready(const char *program);
 /* Writes home/NAME (its folder must be one of config, data), for configurations. */
 void tt_write(const char *home, const char *name, const char *text);
 /* The program with the scripted engine: $UI_FAKE, else tests/term/ui_fake. */
@@ -90,6 +96,9 @@ void tt_wait_cond(struct tt *t, bool (*cond)(struct tt *t, void *user), void *us
 /* Waits for the end; exit code, or 1000 + signal. */
 #define tt_exit(t) tt_exit_at(t, __FILE__, __LINE__)
 int tt_exit_at(struct tt *t, const char *file, int line);
+/* Ctrl-Q: it must end well and leave the terminal as it was. Frees. */
+#define tt_quit(t) tt_quit_at(t, __FILE__, __LINE__)
+void tt_quit_at(struct tt *t, const char *file, int line);
 /* Takes what comes until nothing has come for ms: for things that must not happen. */
 void tt_settle(struct tt *t, int ms);
 

@@ -10,34 +10,13 @@
 #include <cmocka.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <unistd.h>
-
-static int setup(void **state) {
-    *state = tt_home();
-    return 0;
-}
-
-static int teardown(void **state) {
-    tt_home_remove(*state);
-    return 0;
-}
 
 static struct tt *start(void **state) {
     struct tt *t = tt_ui_start(*state, NULL, NULL, NULL);
     tt_wait(t, "tiny·nf4·cpu");
     return t;
-}
-
-static void quit(struct tt *t) {
-    tt_type(t, T_CTRL_Q);
-    assert_int_equal(tt_exit(t), 0);
-    assert_true(tt_modes_restored(t));
-    assert_false(tt_alt_screen(t));
-    assert_true(tt_cursor_visible(t));
-    tt_close(t);
 }
 
 static void shows_menu_bar_list_input_and_status(void **state) {
@@ -47,7 +26,7 @@ static void shows_menu_bar_list_input_and_status(void **state) {
     tt_wait(t, "┌ conversations ─");
     tt_wait(t, "│ >");
     tt_wait(t, "● saved");
-    quit(t);
+    tt_quit(t);
 }
 
 static void a_message_is_answered_and_listed(void **state) {
@@ -58,7 +37,7 @@ static void a_message_is_answered_and_listed(void **state) {
     tt_wait(t, "Today");
     tt_wait(t, "▸ What are tides?");
     tt_wait(t, "● saved");
-    quit(t);
+    tt_quit(t);
 }
 
 static void everything_is_there_after_reopening(void **state) {
@@ -68,11 +47,11 @@ static void everything_is_there_after_reopening(void **state) {
     tt_wait(t, "● saved");
     tt_type(t, "an unsent draft");
     tt_wait(t, "> an unsent draft");
-    quit(t);
+    tt_quit(t);
     t = tt_ui_start(*state, "-c", NULL, NULL);
     tt_wait(t, "echo 1: first question");
     tt_wait(t, "> an unsent draft");
-    quit(t);
+    tt_quit(t);
 }
 
 static void killed_while_streaming_keeps_what_came(void **state) {
@@ -87,7 +66,7 @@ static void killed_while_streaming_keeps_what_came(void **state) {
     tt_wait(t, "of 500");
     tt_type(t, T_ESC "x" T_TAB "g"); /* Alt-X, then the transcript's beginning */
     tt_wait(t, "tick 500");
-    quit(t);
+    tt_quit(t);
 }
 
 static void hang_up_saves_draft_and_stops_the_answer(void **state) {
@@ -104,7 +83,7 @@ static void hang_up_saves_draft_and_stops_the_answer(void **state) {
     tt_wait(t, "these words came before the stop");
     tt_wait(t, "stopped");
     tt_wait(t, "> typed meanwhile");
-    quit(t);
+    tt_quit(t);
 }
 
 static void sigterm_saves_and_restores(void **state) {
@@ -118,7 +97,7 @@ static void sigterm_saves_and_restores(void **state) {
     tt_close(t);
     t = tt_ui_start(*state, "-c", NULL, NULL);
     tt_wait(t, "> not sent yet");
-    quit(t);
+    tt_quit(t);
 }
 
 static void esc_keeps_the_partial_answer_and_the_draft(void **state) {
@@ -131,7 +110,7 @@ static void esc_keeps_the_partial_answer_and_the_draft(void **state) {
     tt_wait(t, "stopped");
     tt_wait(t, "these words came before the stop");
     tt_wait(t, "> next thought");
-    quit(t);
+    tt_quit(t);
 }
 
 static void ctrl_c_stops_then_clears_then_quits(void **state) {
@@ -183,14 +162,14 @@ static void a_paste_of_42_lines_is_one_placeholder_and_one_message(void **state)
     tt_wait(t, "echo 1: pasted line 1");
     tt_wait(t, "pasted line 42");
     assert_false(tt_has(t, "echo 2"));
-    quit(t);
+    tt_quit(t);
 }
 
 static void escape_sequences_in_a_paste_stay_text(void **state) {
     struct tt *t = start(state);
     tt_type(t, T_ESC "[200~a" T_ESC "[A" T_ESC "OPb\003c" T_ESC "[201~");
     tt_wait(t, "> a[AOPbc");
-    quit(t);
+    tt_quit(t);
 }
 
 static void scrolling_is_not_stolen_while_text_streams(void **state) {
@@ -208,7 +187,7 @@ static void scrolling_is_not_stolen_while_text_streams(void **state) {
     tt_type(t, T_ESC ">"); /* back to the end */
     tt_wait_gone(t, "you     tick 400");
     tt_wait_gone(t, "new text below");
-    quit(t);
+    tt_quit(t);
 }
 
 static void resizing_while_streaming_neither_loses_nor_doubles(void **state) {
@@ -232,7 +211,7 @@ static void resizing_while_streaming_neither_loses_nor_doubles(void **state) {
         assert_non_null(first);
         assert_null(strstr(first + 1, line));
     }
-    quit(t);
+    tt_quit(t);
 }
 
 static void regenerating_makes_branches_to_switch_between(void **state) {
@@ -255,7 +234,7 @@ static void regenerating_makes_branches_to_switch_between(void **state) {
              col + 1, row + 1);
     tt_type(t, click);
     tt_wait(t, "◂ 1/2 ▸");
-    quit(t);
+    tt_quit(t);
 }
 
 static void editing_a_message_begins_a_branch(void **state) {
@@ -272,7 +251,7 @@ static void editing_a_message_begins_a_branch(void **state) {
     tt_wait(t, "you     new words");
     tt_wait(t, "2/2");
     assert_false(tt_has(t, "old words\n"));
-    quit(t);
+    tt_quit(t);
 }
 
 static void a_failed_answer_says_why(void **state) {
@@ -281,7 +260,7 @@ static void a_failed_answer_says_why(void **state) {
     tt_wait(t, "the scripted failure");
     tt_type(t, "go on" T_ENTER);
     tt_wait(t, "echo");
-    quit(t);
+    tt_quit(t);
 }
 
 static void two_slashes_send_one_and_mistakes_are_not_sent(void **state) {
@@ -293,7 +272,7 @@ static void two_slashes_send_one_and_mistakes_are_not_sent(void **state) {
     tt_type(t, "//etc is a folder" T_ENTER);
     tt_wait(t, "you     /etc is a folder");
     tt_wait(t, "echo 1: /etc");
-    quit(t);
+    tt_quit(t);
 }
 
 static void slash_set_changes_and_keeps_a_setting(void **state) {
@@ -307,7 +286,7 @@ static void slash_set_changes_and_keeps_a_setting(void **state) {
     tt_type(t, "/set temperature 99" T_ENTER);
     tt_wait(t, "temperature");
     tt_wait(t, "99");
-    quit(t);
+    tt_quit(t);
     t = tt_ui_start(*state, "-c", NULL, NULL);
     tt_wait(t, "echo 1: hello");
     tt_type(t, T_ESC "s");
@@ -315,7 +294,7 @@ static void slash_set_changes_and_keeps_a_setting(void **state) {
     tt_wait(t, "0.25");
     tt_type(t, T_ESC);
     tt_wait_gone(t, "top_k");
-    quit(t);
+    tt_quit(t);
 }
 
 static void history_comes_back_with_up(void **state) {
@@ -331,7 +310,7 @@ static void history_comes_back_with_up(void **state) {
     tt_wait(t, "> two");
     tt_type(t, T_DOWN);
     tt_wait_gone(t, "> two");
-    quit(t);
+    tt_quit(t);
 }
 
 static void deleting_can_be_undone(void **state) {
@@ -346,7 +325,7 @@ static void deleting_can_be_undone(void **state) {
     tt_type(t, "undo delete" T_ENTER);
     tt_wait(t, "▸ precious");
     tt_wait(t, "echo 1: precious");
-    quit(t);
+    tt_quit(t);
 }
 
 static void two_windows_see_each_others_conversations(void **state) {
@@ -357,8 +336,8 @@ static void two_windows_see_each_others_conversations(void **state) {
     tt_type(b, "from the other" T_ENTER);
     tt_wait(b, "echo 1: from the other");
     tt_wait(a, "  from the other");
-    quit(a);
-    quit(b);
+    tt_quit(a);
+    tt_quit(b);
 }
 
 static void the_external_editor_changes_the_draft(void **state) {
@@ -370,7 +349,7 @@ static void the_external_editor_changes_the_draft(void **state) {
     tt_type(t, T_CTRL_G);
     tt_wait(t, "> my dog");
     tt_wait(t, "● saved");
-    quit(t);
+    tt_quit(t);
 }
 
 static void copying_reaches_the_clipboard_only_when_asked(void **state) {
@@ -382,7 +361,7 @@ static void copying_reaches_the_clipboard_only_when_asked(void **state) {
     tt_type(t, T_ESC "w");
     tt_wait(t, "Copied: the answer, 16 bytes");
     assert_string_equal(tt_clipboard(t), "52;c;ZWNobyAxOiBzYXkgdGhpcw==");
-    quit(t);
+    tt_quit(t);
 }
 
 static bool asked_or_answered(struct tt *t, void *user) {
@@ -416,7 +395,7 @@ static void a_full_context_asks_and_goes_on(void **state) {
     tt_wait(t, "the model no longer sees");
     tt_wait(t, "● saved");
     tt_wait(t, "> typed on, pasted on");
-    quit(t);
+    tt_quit(t);
 }
 
 /* No file of the program may grow any more. */
@@ -456,7 +435,7 @@ static void a_full_disk_loses_nothing_typed(void **state) {
     tt_wait(t, "● saved");
     tt_type(t, T_ENTER);
     tt_wait(t, "echo 2: typed then");
-    quit(t);
+    tt_quit(t);
 }
 
 static void an_edit_that_is_too_long_is_shown_again(void **state) {
@@ -478,7 +457,7 @@ static void an_edit_that_is_too_long_is_shown_again(void **state) {
         tt_type(t, "\177");
     tt_type(t, T_ENTER);
     tt_wait(t, "echo 2: short and long");
-    quit(t);
+    tt_quit(t);
 }
 
 static void a_stopped_context_is_told_and_can_be_asked_again(void **state) {
@@ -509,11 +488,11 @@ static void a_stopped_context_is_told_and_can_be_asked_again(void **state) {
     tt_type(t, T_ENTER);
     tt_wait(t, "summary echo 3: Summary of what came before");
     tt_wait(t, "llmchat echo 4: one more question");
-    quit(t);
+    tt_quit(t);
 }
 
 int main(void) {
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define T(f) cmocka_unit_test_setup_teardown(f, tt_setup, tt_teardown)
     const struct CMUnitTest tests[] = {
         T(shows_menu_bar_list_input_and_status),
         T(a_message_is_answered_and_listed),
@@ -543,11 +522,7 @@ int main(void) {
         T(an_edit_that_is_too_long_is_shown_again),
         T(a_stopped_context_is_told_and_can_be_asked_again),
     };
-    if (access(tt_ui(), X_OK) != 0) {
-        fprintf(stderr, "%s is not there\n", tt_ui());
+    if (!tt_ready(tt_ui()))
         return 77;
-    }
-    if (getenv("TT_ONLY"))
-        cmocka_set_test_filter(getenv("TT_ONLY"));
     return cmocka_run_group_tests_name("ui_chat", tests, NULL, NULL);
 }

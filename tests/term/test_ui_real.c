@@ -15,17 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-static int setup(void **state) {
-    *state = tt_home();
-    return 0;
-}
-
-static int teardown(void **state) {
-    tt_home_remove(*state);
-    return 0;
-}
 
 static struct tt *start(const char *home, const char *arg) {
     const char *argv[] = {getenv("LLMCHAT_BIN"), arg, NULL};
@@ -39,14 +28,6 @@ static void make_model(const char *home) {
              ">/dev/null 2>&1",
              getenv("MKMODEL"), home, home, getenv("LLMCHAT_BIN"), home);
     assert_int_equal(system(command), 0);
-}
-
-static void quit(struct tt *t) {
-    tt_type(t, T_CTRL_Q);
-    assert_int_equal(tt_exit(t), 0);
-    assert_true(tt_modes_restored(t));
-    assert_false(tt_alt_screen(t));
-    tt_close(t);
 }
 
 static long resident_kb(pid_t pid) {
@@ -72,7 +53,7 @@ static void without_a_model_it_explains_and_stays_small(void **state) {
 #endif
     tt_type(t, T_ESC);
     tt_wait_gone(t, "No model yet");
-    quit(t);
+    tt_quit(t);
 }
 
 static void a_real_model_answers_and_reuses_its_cache(void **state) {
@@ -90,11 +71,11 @@ static void a_real_model_answers_and_reuses_its_cache(void **state) {
     tt_wait(t, "you     second");
     tt_wait(t, "kv reused ");
     tt_wait(t, "● saved");
-    quit(t);
+    tt_quit(t);
     t = start(*state, "-c");
     tt_wait(t, "you     first");
     tt_wait(t, "you     second");
-    quit(t);
+    tt_quit(t);
 }
 
 static void killed_while_answering_loses_nothing_that_was_said(void **state) {
@@ -108,22 +89,17 @@ static void killed_while_answering_loses_nothing_that_was_said(void **state) {
     tt_close(t);
     t = start(*state, "-c");
     tt_wait(t, "you     remember me");
-    quit(t);
+    tt_quit(t);
 }
 
 int main(void) {
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define T(f) cmocka_unit_test_setup_teardown(f, tt_setup, tt_teardown)
     const struct CMUnitTest tests[] = {
         T(without_a_model_it_explains_and_stays_small),
         T(a_real_model_answers_and_reuses_its_cache),
         T(killed_while_answering_loses_nothing_that_was_said),
     };
-    if (!getenv("LLMCHAT_BIN") || access(getenv("LLMCHAT_BIN"), X_OK) != 0 ||
-        !getenv("MKMODEL") || access(getenv("MKMODEL"), X_OK) != 0) {
-        fprintf(stderr, "LLMCHAT_BIN or MKMODEL names no program\n");
+    if (!tt_ready(getenv("LLMCHAT_BIN")) || !tt_ready(getenv("MKMODEL")))
         return 77;
-    }
-    if (getenv("TT_ONLY"))
-        cmocka_set_test_filter(getenv("TT_ONLY"));
     return cmocka_run_group_tests_name("ui_real", tests, NULL, NULL);
 }

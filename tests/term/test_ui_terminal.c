@@ -14,27 +14,10 @@
 #include <string.h>
 #include <unistd.h>
 
-static int setup(void **state) {
-    *state = tt_home();
-    return 0;
-}
-
-static int teardown(void **state) {
-    tt_home_remove(*state);
-    return 0;
-}
-
 static struct tt *start(void **state, const char *const *env) {
     struct tt *t = tt_ui_start(*state, NULL, NULL, env);
     tt_wait(t, "tiny·nf4·cpu");
     return t;
-}
-
-static void quit(struct tt *t) {
-    tt_type(t, T_CTRL_Q);
-    assert_int_equal(tt_exit(t), 0);
-    assert_true(tt_modes_restored(t));
-    tt_close(t);
 }
 
 /* In what was written, whatever the lines looked like on the screen. */
@@ -97,7 +80,7 @@ static void tiny_screens_say_what_is_needed_and_come_back(void **state) {
     tt_wait(t, "Chat  Edit");
     tt_resize(t, 24, 80);
     tt_wait(t, "┌ conversations ─");
-    quit(t);
+    tt_quit(t);
 }
 
 static void a_crash_restores_the_terminal(void **state) {
@@ -120,7 +103,7 @@ static void a_paste_that_comes_as_keys_is_not_sent_line_by_line(void **state) {
     assert_false(tt_has(t, "you "));
     tt_type(t, T_ENTER);
     tt_wait(t, "echo 1: one pasted");
-    quit(t);
+    tt_quit(t);
 }
 
 static void marking_with_the_mouse_copies_the_text_and_not_the_screen(void **state) {
@@ -136,7 +119,7 @@ static void marking_with_the_mouse_copies_the_text_and_not_the_screen(void **sta
     tt_type(t, keys);
     tt_wait(t, "Copied: the marked text");
     assert_string_equal(tt_clipboard(t), "52;c;bGluZSAxIG9mIDMKCmxpbmUgMg==");
-    quit(t);
+    tt_quit(t);
 }
 
 static void the_mouse_can_be_left_to_the_terminal(void **state) {
@@ -149,7 +132,7 @@ static void the_mouse_can_be_left_to_the_terminal(void **state) {
     tt_type(t, T_ESC "[<0;3;1M" T_ESC "[<0;3;1m");
     tt_settle(t, 60);
     assert_false(tt_has(t, "New chat"));
-    quit(t);
+    tt_quit(t);
 }
 
 static void no_color_shows_no_colors(void **state) {
@@ -158,11 +141,11 @@ static void no_color_shows_no_colors(void **state) {
     tt_type(t, "markdown" T_ENTER);
     tt_wait(t, "done with markdown");
     assert_false(tt_colored(t));
-    quit(t);
+    tt_quit(t);
     t = start(state, NULL);
     tt_settle(t, 50);
     assert_true(tt_colored(t));
-    quit(t);
+    tt_quit(t);
 }
 
 static unsigned label_color(struct tt *t) {
@@ -181,11 +164,11 @@ static void light_terminals_get_dark_colors(void **state) {
     tt_type(t, "hello" T_ENTER);
     tt_wait(t, "echo 1: hello");
     assert_true(luma(label_color(t)) < 130);
-    quit(t);
+    tt_quit(t);
     t = tt_ui_start(*state, "-c", NULL, dark);
     tt_wait(t, "echo 1: hello");
     assert_true(luma(label_color(t)) > 130);
-    quit(t);
+    tt_quit(t);
 }
 
 static void the_terminal_is_asked_for_its_background(void **state) {
@@ -197,7 +180,7 @@ static void the_terminal_is_asked_for_its_background(void **state) {
         tt_type(t, "hello" T_ENTER);
         tt_wait(t, "you     hello");
         assert_int_equal(luma(label_color(t)) < 130, light);
-        quit(t);
+        tt_quit(t);
     }
 }
 
@@ -209,7 +192,7 @@ static void eight_and_sixteen_colors_work(void **state) {
         struct tt *t = start(state, env);
         tt_type(t, "markdown" T_ENTER);
         tt_wait(t, "done with markdown");
-        quit(t);
+        tt_quit(t);
     }
 }
 
@@ -224,7 +207,7 @@ static void markdown_is_drawn(void **state) {
     assert_false(tt_has(t, "**Moon**"));
     tt_type(t, T_ESC "x");
     tt_wait(t, "**Moon**");
-    quit(t);
+    tt_quit(t);
 }
 
 static void wide_text_keeps_the_columns(void **state) {
@@ -239,7 +222,7 @@ static void wide_text_keeps_the_columns(void **state) {
     tt_type(t, "日本語" T_CTRL_B);
     tt_type(t, "x");
     tt_wait(t, "> 日本x語");
-    quit(t);
+    tt_quit(t);
 }
 
 static void escape_sequences_in_answers_do_nothing(void **state) {
@@ -256,7 +239,7 @@ static void escape_sequences_in_answers_do_nothing(void **state) {
     assert_false(wrote(t, "\033]52;"));
     assert_false(wrote(t, "\xc2\x9b"));
     assert_false(wrote(t, "\xe2\x80\xae"));
-    quit(t);
+    tt_quit(t);
 }
 
 static void menus_open_by_key_letter_and_mouse(void **state) {
@@ -273,7 +256,7 @@ static void menus_open_by_key_letter_and_mouse(void **state) {
     tt_type(t, T_ESC "[<0;3;1M" T_ESC "[<0;3;1m");
     tt_wait(t, "New chat");
     escape(t, "New chat");
-    quit(t);
+    tt_quit(t);
 }
 
 /* A description that lacks the terminal's keys: their usual sequences count all the same. */
@@ -286,7 +269,7 @@ static void keys_that_term_does_not_know_work(void **state) {
     tt_type(t, T_F7);
     tt_wait(t, "repeat_last_n");
     escape(t, "repeat_last_n");
-    quit(t);
+    tt_quit(t);
 }
 
 static void finding_shows_the_words(void **state) {
@@ -303,7 +286,7 @@ static void finding_shows_the_words(void **state) {
     tt_wait(t, "Find in this conversation");
     tt_type(t, T_CTRL_U "not there" T_ENTER);
     tt_wait(t, "is not in this conversation");
-    quit(t);
+    tt_quit(t);
 }
 
 static void news_that_is_long_is_shown_whole(void **state) {
@@ -314,7 +297,7 @@ static void news_that_is_long_is_shown_whole(void **state) {
     tt_type(t, "/save" T_ENTER);
     tt_wait(t, "Everything is saved as you type");
     tt_wait(t, " title ");
-    quit(t);
+    tt_quit(t);
 }
 
 static void switches_are_remembered(void **state) {
@@ -327,7 +310,7 @@ static void switches_are_remembered(void **state) {
     tt_wait(t, "for a light background");
     tt_type(t, "light" T_ENTER);
     tt_wait_gone(t, "for a light background");
-    quit(t);
+    tt_quit(t);
     t = start(state, NULL);
     assert_false(tt_has(t, "conversations ─"));
     tt_type(t, T_ESC "v");
@@ -335,7 +318,7 @@ static void switches_are_remembered(void **state) {
     tt_type(t, "t" T_ENTER);
     tt_wait(t, "● light");
     escape(t, "● light");
-    quit(t);
+    tt_quit(t);
     tt_write(*state, "config/config.yaml", "theme: dark\n"); /* what is newer counts */
     t = start(state, NULL);
     tt_type(t, T_ESC "v");
@@ -343,7 +326,7 @@ static void switches_are_remembered(void **state) {
     tt_type(t, "t" T_ENTER);
     tt_wait(t, "● dark");
     escape(t, "● dark");
-    quit(t);
+    tt_quit(t);
 }
 
 static void the_palette_finds_settings(void **state) {
@@ -356,7 +339,7 @@ static void the_palette_finds_settings(void **state) {
     tt_type(t, T_ENTER);
     tt_wait(t, "0 to 5, default 0.7");
     escape(t, "0 to 5, default 0.7");
-    quit(t);
+    tt_quit(t);
 }
 
 static void the_palette_finds_and_runs_commands(void **state) {
@@ -369,7 +352,7 @@ static void the_palette_finds_and_runs_commands(void **state) {
     tt_wait_gone(t, "conversations ─");
     tt_type(t, T_F9);
     tt_wait(t, "conversations ─");
-    quit(t);
+    tt_quit(t);
 }
 
 static void help_lists_the_keys_of_the_table(void **state) {
@@ -382,7 +365,7 @@ static void help_lists_the_keys_of_the_table(void **state) {
     escape(t, "Another answer");
     tt_type(t, T_TAB "?");
     escape(t, "Starts a new conversation");
-    quit(t);
+    tt_quit(t);
 }
 
 static void keys_can_be_rebound_and_conflicts_are_named(void **state) {
@@ -401,7 +384,7 @@ static void keys_can_be_rebound_and_conflicts_are_named(void **state) {
     tt_wait(t, "Alt-N");
     assert_false(tt_has(t, "Ctrl-N"));
     escape(t, "Alt-N");
-    quit(t);
+    tt_quit(t);
 }
 
 static void sampling_settings_change_with_arrows_and_typing_and_persist(void **state) {
@@ -420,7 +403,7 @@ static void sampling_settings_change_with_arrows_and_typing_and_persist(void **s
     tt_type(t, T_DOWN "7" T_ENTER);
     tt_wait(t, "top_k               7");
     escape(t, "top_k");
-    quit(t);
+    tt_quit(t);
     t = tt_ui_start(*state, "-c", NULL, NULL);
     tt_wait(t, "tiny·nf4·cpu");
     tt_type(t, T_F7);
@@ -429,7 +412,7 @@ static void sampling_settings_change_with_arrows_and_typing_and_persist(void **s
     tt_type(t, T_DEL);
     tt_wait(t, "temperature         0.7");
     escape(t, "top_k");
-    quit(t);
+    tt_quit(t);
 }
 
 static void models_are_switched_and_the_last_used_comes_back(void **state) {
@@ -441,13 +424,13 @@ static void models_are_switched_and_the_last_used_comes_back(void **state) {
     tt_wait(t, "int8 · 101 MB");
     tt_type(t, "large" T_ENTER);
     tt_wait(t, "large·int8·cpu");
-    quit(t);
+    tt_quit(t);
     t = tt_ui_start(*state, NULL, NULL, two);
     tt_wait(t, "large·int8·cpu");
     tt_type(t, T_ESC "m");
     tt_wait(t, "✓ large");
     escape(t, "✓ large");
-    quit(t);
+    tt_quit(t);
 }
 
 static void a_model_chosen_while_an_answer_streams_comes_after_it(void **state) {
@@ -469,7 +452,7 @@ static void a_model_chosen_while_an_answer_streams_comes_after_it(void **state) 
     tt_wait(t, "gamma·nf4·cpu");
     tt_type(t, "then" T_ENTER);
     tt_wait(t, "echo 2: then");
-    quit(t);
+    tt_quit(t);
 }
 
 static void a_message_waits_for_the_model_that_loads(void **state) {
@@ -479,7 +462,7 @@ static void a_message_waits_for_the_model_that_loads(void **state) {
     tt_type(t, "early bird" T_ENTER);
     tt_wait(t, "you     early bird");
     tt_wait(t, "echo 1: early bird");
-    quit(t);
+    tt_quit(t);
 }
 
 static void without_a_model_it_says_what_to_type(void **state) {
@@ -494,14 +477,14 @@ static void without_a_model_it_says_what_to_type(void **state) {
     tt_type(t, "all the same" T_ENTER);
     tt_wait(t, "you     kept all the same");
     tt_wait(t, "there is no model");
-    quit(t);
+    tt_quit(t);
 }
 
 static void quitting_works_where_the_first_dialog_says_so(void **state) {
     const char *env[] = {"SCRIPT_MODELS=", NULL};
     struct tt *t = tt_ui_start(*state, NULL, NULL, env);
     tt_wait(t, "Leave with Ctrl-Q");
-    quit(t);
+    tt_quit(t);
 }
 
 static void a_broken_model_is_a_dialog(void **state) {
@@ -511,7 +494,7 @@ static void a_broken_model_is_a_dialog(void **state) {
     tt_wait(t, "the header is 12 bytes");
     escape(t, "The model could not");
     tt_wait(t, "no model");
-    quit(t);
+    tt_quit(t);
 }
 
 static void search_finds_other_conversations(void **state) {
@@ -542,7 +525,7 @@ static void search_finds_other_conversations(void **state) {
     tt_wait(t, "striped  striped");
     tt_type(t, T_ENTER);
     tt_wait(t, "echo 1: the zebra");
-    quit(t);
+    tt_quit(t);
 }
 
 static void export_writes_a_file_and_asks_before_replacing(void **state) {
@@ -560,7 +543,7 @@ static void export_writes_a_file_and_asks_before_replacing(void **state) {
     tt_wait(t, "is there already");
     tt_type(t, "r");
     tt_wait(t, "Written: ");
-    quit(t);
+    tt_quit(t);
 }
 
 static void an_export_is_named_after_the_title(void **state) {
@@ -575,7 +558,7 @@ static void an_export_is_named_after_the_title(void **state) {
     tt_type(t, T_ENTER);
     tt_wait(t, "汉字-und-Ä.md");
     escape(t, "汉字-und-Ä.md");
-    quit(t);
+    tt_quit(t);
 }
 
 static void list_filter_and_narrow_screens(void **state) {
@@ -601,11 +584,11 @@ static void list_filter_and_narrow_screens(void **state) {
     tt_wait(t, "bananas");
     tt_type(t, T_DOWN T_DOWN T_ENTER);
     tt_wait_gone(t, "conversations ─");
-    quit(t);
+    tt_quit(t);
 }
 
 int main(void) {
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define T(f) cmocka_unit_test_setup_teardown(f, tt_setup, tt_teardown)
     const struct CMUnitTest tests[] = {
         T(unknown_term_is_a_clear_message),
         T(dumb_terminal_is_sent_to_run),
@@ -643,11 +626,7 @@ int main(void) {
         T(an_export_is_named_after_the_title),
         T(list_filter_and_narrow_screens),
     };
-    if (access(tt_ui(), X_OK) != 0) {
-        fprintf(stderr, "%s is not there\n", tt_ui());
+    if (!tt_ready(tt_ui()))
         return 77;
-    }
-    if (getenv("TT_ONLY"))
-        cmocka_set_test_filter(getenv("TT_ONLY"));
     return cmocka_run_group_tests_name("ui_terminal", tests, NULL, NULL);
 }
