@@ -84,9 +84,7 @@ void avx2_kv_put(const struct kv_layer *kv, const float *k, const float *v, int 
     const __m256 top = _mm256_set1_ps(65504), bottom = _mm256_set1_ps(-65504);
     size_t D = (size_t)kv->D;
     if (!kv->f16) {
-        for (size_t d = 0; d < D; d++)
-            ((float *)dst_k)[d * 16 + (size_t)slot] = k[d];
-        memcpy((float *)dst_v + (size_t)slot * D, v, D * sizeof(float));
+        kv_put_f32(k, v, D, slot, dst_k, dst_v);
         return;
     }
     uint16_t *to_k = dst_k, *to_v = (uint16_t *)dst_v + (size_t)slot * D;
@@ -167,8 +165,7 @@ att_values(const struct cpu_att *a, int key, int n, int row, const int NR, size_
         for (int c = 0; c < NV; c++)
             sum[i][c] = _mm256_setzero_ps();
     for (int j = 0; j < n; j += 16) {
-        size_t block = (size_t)a->blocks[(key + j) / 16];
-        size_t at = (block * (size_t)kv->Hkv + (size_t)a->head) * 16 * D + d;
+        size_t at = kv_part(kv, a->blocks[(key + j) / 16], a->head) + d;
         int slots = n - j < 16 ? n - j : 16;
         for (int s = 0; s < slots; s++, at += D) {
             __m256 v[VECS];
@@ -216,16 +213,13 @@ static inline __attribute__((always_inline)) void att_rows(const struct cpu_att 
     const struct kv_layer *kv = a->kv;
     size_t D = (size_t)kv->D, d = 0;
     float scale = 1.0f / sqrtf((float)D);
-    int see = a->limit[row + NR - 1] - key < n ? a->limit[row + NR - 1] - key : n;
-    for (int j = 0; j < see; j += 16) {
-        size_t block = (size_t)a->blocks[(key + j) / 16];
-        att_scores(a, kv->k, (block * (size_t)kv->Hkv + (size_t)a->head) * 16 * D, row, NR, j,
-                   scale, f16);
-    }
-    for (int i = row; i < row + NR; i++) {
-        int mine = a->limit[i] - key < see ? a->limit[i] - key : see;
-        att_softmax(a->scores + (size_t)i * CPU_ATT_CHUNK, mine, see, &m[i], &l[i]);
-    }
+    int see = att_sees(a, row + NR - 1, key, n);
+    for (int j = 0; j < see; j += 16)
+        att_scores(a, kv->k, kv_part(kv, a->blocks[(key + j) / 16], a->head), row, NR, j, scale,
+                   f16);
+    for (int i = row; i < row + NR; i++)
+        att_softmax(a->scores + (size_t)i * CPU_ATT_CHUNK, att_sees(a, i, key, see), see, &m[i],
+                    &l[i]);
     for (; d + 16 <= D; d += 16)
         att_values(a, key, see, row, NR, d, 2, 0, f16, o);
     for (; d + 8 <= D; d += 8)

@@ -414,8 +414,8 @@ static void cpu_rope(struct backend *be, float *x, int n_head, int D) {
 }
 
 static void *block_at(const struct kv_layer *kv, void *base, int block, int head) {
-    size_t n = (size_t)kv->D * 16 * (kv->f16 ? sizeof(uint16_t) : sizeof(float));
-    return (char *)base + ((size_t)block * (size_t)kv->Hkv + (size_t)head) * n;
+    size_t size = kv->f16 ? sizeof(uint16_t) : sizeof(float);
+    return (char *)base + kv_part(kv, block, head) * size;
 }
 
 static void kv_rows(struct cpu *c, const void *arg, int t, int end) {

@@ -67,6 +67,17 @@ struct cpu_kernels {
                       float *o);
 };
 
+/* Where a head's 16 keys, or its 16 values, begin in the cache: elements, not bytes. */
+static inline size_t kv_part(const struct kv_layer *kv, int block, int head) {
+    return ((size_t)block * (size_t)kv->Hkv + (size_t)head) * 16 * (size_t)kv->D;
+}
+
+/* How many of the n keys from key on a row sees. */
+static inline int att_sees(const struct cpu_att *a, int row, int key, int n) {
+    int see = a->limit[row] - key;
+    return see < n ? see : n;
+}
+
 extern const struct cpu_kernels cpu_scalar;
 #if defined(__x86_64__)
 extern const struct cpu_kernels cpu_avx2; /* without VNNI */

@@ -111,16 +111,16 @@ static float kv_at(const struct kv_layer *kv, const void *base, size_t i) {
 static void ref_att_chunk(const struct cpu_att *a, int row, int key, int n, float *m, float *l,
                           float *o) {
     const struct kv_layer *kv = a->kv;
-    size_t D = (size_t)kv->D, part = D * 16;
+    size_t D = (size_t)kv->D;
     float scale = 1.0f / sqrtf((float)D);
     for (int r = row; r < a->R; r++) {
-        int n_see = a->limit[r] - key < n ? a->limit[r] - key : n;
+        int n_see = att_sees(a, r, key, n);
         const float *q = a->q + (size_t)r * D;
         float *s = a->scores, *out = o + (size_t)r * D;
         m[r] = -INFINITY;
         for (int j = 0; j < n_see; j++) {
-            size_t b = (size_t)a->blocks[(key + j) / 16], slot = (size_t)(key + j) % 16;
-            size_t base = (b * (size_t)kv->Hkv + (size_t)a->head) * part;
+            size_t base = kv_part(kv, a->blocks[(key + j) / 16], a->head);
+            size_t slot = (size_t)(key + j) % 16;
             s[j] = 0;
             for (size_t d = 0; d < D; d++)
                 s[j] += q[d] * kv_at(kv, kv->k, base + d * 16 + slot);
@@ -130,8 +130,8 @@ static void ref_att_chunk(const struct cpu_att *a, int row, int key, int n, floa
         l[r] = 0;
         memset(out, 0, D * sizeof *out);
         for (int j = 0; j < n_see; j++) {
-            size_t b = (size_t)a->blocks[(key + j) / 16], slot = (size_t)(key + j) % 16;
-            size_t base = (b * (size_t)kv->Hkv + (size_t)a->head) * part;
+            size_t base = kv_part(kv, a->blocks[(key + j) / 16], a->head);
+            size_t slot = (size_t)(key + j) % 16;
             float p = expf(s[j] - m[r]);
             l[r] += p;
             for (size_t d = 0; d < D; d++)

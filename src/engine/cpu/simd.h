@@ -17,6 +17,7 @@
 
 #include "engine/cpu/cpu.h"
 #include <math.h>
+#include <string.h>
 
 #define Q4_STEPS 4095
 #define X_STEPS  8191
@@ -38,6 +39,14 @@
 #define EXP_C5     0.00833333333f
 #define EXP_C6     0.00138888889f
 #define EXP_C7     1.98412698e-4f
+
+/* kv_put for a cache of floats. */
+static inline void kv_put_f32(const float *k, const float *v, size_t D, int slot, float *dst_k,
+                              float *dst_v) {
+    for (size_t d = 0; d < D; d++)
+        dst_k[d * 16 + (size_t)slot] = k[d];
+    memcpy(dst_v + (size_t)slot * D, v, D * sizeof *v);
+}
 
 static inline void q4_words(const struct weight *w, int16_t table[16]) {
     for (int i = 0; i < 16; i++)
