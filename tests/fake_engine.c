@@ -232,19 +232,6 @@ enum status session_generate(struct session *s, const struct request *r, uint64_
 
 /* -- text.h -- */
 
-void tok_list_add(struct tok_list *l, int32_t token) {
-    if (l->n == l->cap) {
-        l->cap = l->cap ? l->cap * 2 : 256;
-        l->v = xreallocarray(l->v, l->cap, sizeof *l->v);
-    }
-    l->v[l->n++] = token;
-}
-
-void tok_list_release(struct tok_list *l) {
-    free(l->v);
-    *l = (struct tok_list){0};
-}
-
 enum status text_prompt(const struct text_model *t, const struct render_opts *opts,
                         struct tok_list *out, struct err *err) {
     (void)t;

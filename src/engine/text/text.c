@@ -11,7 +11,6 @@
 #include "engine/text/tokenizer.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -72,19 +71,6 @@ enum status text_open(const char *path, struct text_model **out, struct err *err
 
 void text_close(struct text_model *t) {
     tokenizer_free(t);
-}
-
-void tok_list_add(struct tok_list *l, int32_t token) {
-    if (l->n == l->cap) {
-        l->cap = l->cap ? 2 * l->cap : 64;
-        l->v = xreallocarray(l->v, l->cap, sizeof *l->v);
-    }
-    l->v[l->n++] = token;
-}
-
-void tok_list_release(struct tok_list *l) {
-    free(l->v);
-    memset(l, 0, sizeof *l);
 }
 
 static bool in_vocab(const struct text_model *t, int32_t token) {
