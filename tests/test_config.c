@@ -14,13 +14,7 @@
 
 #include <cmocka.h>
 
-static struct err e;
-#define OK(call)                                                                               \
-    do {                                                                                       \
-        e = (struct err){0};                                                                   \
-        if ((call) != ST_OK)                                                                   \
-            fail_msg("%s: %s", #call, e.msg);                                                  \
-    } while (0)
+#include "ok.h"
 
 static enum status parse(const char *yaml, struct config *c) {
     return config_parse(yaml, strlen(yaml), "c.yaml", c, &e);

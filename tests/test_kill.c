@@ -27,15 +27,9 @@
 
 #include <cmocka.h>
 
-enum { STORE_ROUNDS = 140, CHAT_ROUNDS = 60, PROMISE_US = 250000 };
+#include "ok.h"
 
-static struct err e;
-#define OK(call)                                                                               \
-    do {                                                                                       \
-        e = (struct err){0};                                                                   \
-        if ((call) != ST_OK)                                                                   \
-            fail_msg("%s: %s", #call, e.msg);                                                  \
-    } while (0)
+enum { STORE_ROUNDS = 140, CHAT_ROUNDS = 60, PROMISE_US = 250000 };
 
 static char dir[64], path[128];
 

@@ -22,13 +22,7 @@
 
 #include <cmocka.h>
 
-static struct err e; /* of the last call */
-#define OK(call)                                                                               \
-    do {                                                                                       \
-        e = (struct err){0};                                                                   \
-        if ((call) != ST_OK)                                                                   \
-            fail_msg("%s: %s", #call, e.msg);                                                  \
-    } while (0)
+#include "ok.h"
 
 static char dir[64], path[128];
 
