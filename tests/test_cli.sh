@@ -245,6 +245,7 @@ run bench tiny-f32 -p 61 -n 13 -r 1; is "bench of a model with wide KV" 0 'prefi
 run bench tiny -p 16 -n 8 -r 1 -b 3; is "bench of a batch" 0 'batch 3'
 run doctor; is "doctor" 0 'sound'
 run doctor --json; is_json "doctor --json" 0 out 'd["machine"]["processor"]["ok"]'
+LLMCHAT_CPU=abacus run doctor; is "doctor with a wrong LLMCHAT_CPU" 1 'BAD  machine +processor .*abacus'
 
 # -- bad surroundings -------------------------------------------------------
 mkdir -p home/config

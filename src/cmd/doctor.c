@@ -61,8 +61,8 @@ static void finding(struct report *r, const char *section, const char *key, bool
 
 static void processor(struct report *r) {
     struct buf b = {0};
-    engine_cpu_features(&b);
-    finding(r, "machine", "processor", true, "%s", buf_str(&b));
+    bool usable = engine_cpu_features(&b);
+    finding(r, "machine", "processor", usable, "%s", buf_str(&b));
     buf_release(&b);
     finding(r, "machine", "cores", true, "%d usable", engine_usable_cores());
     long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGE_SIZE);

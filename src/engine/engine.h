@@ -159,9 +159,10 @@ void session_cancel(struct session *s);
 enum status engine_logits(struct engine *e, const int32_t *tokens, int n_tok, int first,
                           float *out, struct err *err);
 
-/* For `doctor`: appends the processor's name and the features that choose the kernels; and the
- * cores that this process may use (affinity and container limits count). */
-void engine_cpu_features(struct buf *out);
+/* For `doctor`: appends the processor's name, the features that choose the kernels and the set
+ * that is chosen, or why none can be (then false); and the cores that this process may use
+ * (affinity and container limits count). */
+bool engine_cpu_features(struct buf *out);
 int engine_usable_cores(void);
 
 /* Perplexity as llama.cpp's tool defines it: the tokens are cut into windows of ctx that don't

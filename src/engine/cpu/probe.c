@@ -32,7 +32,7 @@ static void add_name(struct buf *out) {
 #endif
 }
 
-void engine_cpu_features(struct buf *out) {
+bool engine_cpu_features(struct buf *out) {
     add_name(out);
 #if defined(__x86_64__)
     __builtin_cpu_init();
@@ -52,10 +52,12 @@ void engine_cpu_features(struct buf *out) {
 #endif
     struct err err;
     const struct cpu_kernels *k;
-    if (cpu_choose(&k, &err) == ST_OK)
+    bool ok = cpu_choose(&k, &err) == ST_OK;
+    if (ok)
         buf_addf(out, "; kernels %s", k->name);
     else
         buf_addf(out, "; %s", err.msg);
+    return ok;
 }
 
 int engine_usable_cores(void) {
