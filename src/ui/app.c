@@ -320,6 +320,7 @@ static void panes_key(struct app *a, key_code key) {
 }
 
 static void handle_input(struct app *a, const struct input_event *e) {
+    int64_t ctrl_c_us = a->ctrl_c_us;
     a->dirty = true;
     if (e->type == IN_KEY && a->top) {
         const struct command *c = bindings_find(&a->keys, e->key, IN_LIST);
@@ -341,6 +342,8 @@ static void handle_input(struct app *a, const struct input_event *e) {
         else if (a->top->mouse)
             a->top->mouse(a, a->top, e);
     }
+    if (a->ctrl_c_us == ctrl_c_us)
+        a->ctrl_c_us = 0; /* something else came: only two in a row quit */
     watch_draft(a);
 }
 

@@ -60,7 +60,7 @@ struct app {
     unsigned draft_saved; /* edit_version() that is saved */
     unsigned draft_seen;
     int64_t draft_due_us; /* 0: nothing to save */
-    int64_t ctrl_c_us;    /* when Ctrl-C was pressed on an empty input */
+    int64_t ctrl_c_us;    /* when Ctrl-C was pressed last; 0: other input came after it */
     int64_t quiet_us; /* until then Enter in a dialog that came by itself is typing; 0 now */
     bool save_failed;
 

@@ -127,6 +127,10 @@ static void ctrl_c_stops_then_clears_then_quits(void **state) {
     tt_wait(t, "Ctrl-C again quits");
     tt_type(t, T_CTRL_Y);
     tt_wait(t, "> a draft");
+    tt_type(t, T_CTRL_C); /* not the second in a row: clears again */
+    tt_wait_gone(t, "> a draft");
+    tt_type(t, "still here");
+    tt_wait(t, "> still here");
     tt_type(t, T_CTRL_C);
     tt_type(t, T_CTRL_C);
     assert_int_equal(tt_exit(t), 0);
