@@ -161,7 +161,7 @@ static const struct slash {
     {"show", "[model]", "what this conversation uses", do_show},
     {"save", "[TITLE]", "gives the conversation a title (it is saved anyway)", do_save},
     {"load", "[TITLE or ID]", "opens another conversation", do_load},
-    {"clear", "", "begins a new conversation; this one stays in the list", do_clear},
+    {"clear", "", "begins a new conversation; this one is kept", do_clear},
     {"model", "[NAME]", "loads another model", do_model},
     {"system", "[TEXT or none]", "the system prompt; alone: the prompt library", do_system},
     {"regen", "", "another answer, as a new branch", do_regen},
