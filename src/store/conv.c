@@ -112,17 +112,12 @@ enum status store_conv_list(struct store *s, int limit, struct conversation_list
 
 enum status store_conv_last(struct store *s, int64_t *id, struct err *err) {
     sqlite3_stmt *q;
-    bool row;
     *id = 0;
     CHECK(db_query(s, &q, err,
                    "SELECT id FROM conversation WHERE deleted = 0 "
                    "ORDER BY updated DESC, id DESC LIMIT 1",
                    ""));
-    enum status st = db_step(s, q, &row, err);
-    if (st == ST_OK && row)
-        *id = sqlite3_column_int64(q, 0);
-    db_done(q);
-    return st;
+    return db_number(s, q, id, err);
 }
 
 /* One column of one conversation; sql has the value first and the id second. */

@@ -169,6 +169,14 @@ void db_done(sqlite3_stmt *q) {
     sqlite3_clear_bindings(q);
 }
 
+enum status db_number(struct store *s, sqlite3_stmt *q, int64_t *out, struct err *err) {
+    bool row;
+    enum status st = db_step(s, q, &row, err);
+    *out = row ? sqlite3_column_int64(q, 0) : 0;
+    db_done(q);
+    return st;
+}
+
 enum status db_exec(struct store *s, int *changed, struct err *err, const char *sql,
                     const char *types, ...) {
     va_list ap;

@@ -40,6 +40,8 @@ enum status db_query(struct store *s, sqlite3_stmt **out, struct err *err, const
 /* *row is false at the end. After an error or the end db_done() is still due. */
 enum status db_step(struct store *s, sqlite3_stmt *q, bool *row, struct err *err);
 void db_done(sqlite3_stmt *q); /* NULL is allowed */
+/* The number that a statement's first row begins with, 0 without a row; ends with db_done(). */
+enum status db_number(struct store *s, sqlite3_stmt *q, int64_t *out, struct err *err);
 /* A statement without rows, not in a transaction of its own; *changed (may be NULL) gets the
  * rows it changed. */
 enum status db_exec(struct store *s, int *changed, struct err *err, const char *sql,

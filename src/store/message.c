@@ -314,14 +314,6 @@ enum status store_msg_all(struct store *s, int64_t conv, struct message_list *ou
     return read_list(s, q, out, err);
 }
 
-static enum status one_id(struct store *s, sqlite3_stmt *q, int64_t *out, struct err *err) {
-    bool row;
-    enum status st = db_step(s, q, &row, err);
-    *out = st == ST_OK && row ? sqlite3_column_int64(q, 0) : 0;
-    db_done(q);
-    return st;
-}
-
 enum status store_msg_sibling(struct store *s, int64_t id, int step, int64_t *out,
                               struct err *err) {
     sqlite3_stmt *q;
@@ -333,7 +325,7 @@ enum status store_msg_sibling(struct store *s, int64_t id, int step, int64_t *ou
                                  " ON b.parent IS m.parent AND b.conv = m.conv"
                                  " WHERE m.id = ? AND b.id < m.id ORDER BY b.id DESC LIMIT 1";
     CHECK(db_query(s, &q, err, sql, "i", id));
-    return one_id(s, q, out, err);
+    return db_number(s, q, out, err);
 }
 
 enum status store_msg_newest_leaf(struct store *s, int64_t id, int64_t *out, struct err *err) {
@@ -347,5 +339,5 @@ enum status store_msg_newest_leaf(struct store *s, int64_t id, int64_t *out, str
                    "  WHERE c.id > down.id)"
                    " SELECT max(id) FROM down",
                    "i", id));
-    return one_id(s, q, out, err);
+    return db_number(s, q, out, err);
 }

@@ -220,14 +220,9 @@ const char *store_library(void) {
 
 enum status store_version(struct store *s, int64_t *version, struct err *err) {
     sqlite3_stmt *q;
-    bool row;
     *version = 0;
     CHECK(db_query(s, &q, err, "PRAGMA data_version", ""));
-    enum status st = db_step(s, q, &row, err);
-    if (st == ST_OK && row)
-        *version = sqlite3_column_int64(q, 0);
-    db_done(q);
-    return st;
+    return db_number(s, q, version, err);
 }
 
 enum status store_check(struct store *s, struct buf *out, struct err *err) {

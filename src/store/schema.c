@@ -74,12 +74,8 @@ const int n_schema_steps = sizeof schema_steps / sizeof schema_steps[0];
 
 static enum status pragma_int(struct store *s, const char *sql, int64_t *out, struct err *err) {
     sqlite3_stmt *q;
-    bool row;
     CHECK(db_query(s, &q, err, sql, ""));
-    enum status st = db_step(s, q, &row, err);
-    *out = st == ST_OK && row ? sqlite3_column_int64(q, 0) : 0;
-    db_done(q);
-    return st;
+    return db_number(s, q, out, err);
 }
 
 /* Copies page by page through a second, read-only connection: the first one holds the write
