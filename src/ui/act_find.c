@@ -26,10 +26,11 @@ void act_open(struct app *a) {
     list_load(a);
     for (size_t i = 0; i < a->list.all.n; i++) {
         const struct conversation *c = &a->list.all.v[i];
-        char day[32];
+        char day[32], *title = list_title(c);
         show_day(day, c->updated_ms);
-        picker_add(&p, *c->title ? c->title : "untitled", c->model, day, c->id)->marked =
-            c->id == chat_id(a->chat);
+        if (title)
+            picker_add(&p, title, c->model, day, c->id)->marked = c->id == chat_id(a->chat);
+        free(title);
     }
     int at = picker_run(a, &p);
     int64_t id = at >= 0 ? p.v[at].id : 0;

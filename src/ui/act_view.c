@@ -25,7 +25,8 @@ void act_about(struct app *a) {
     struct buf text = {0};
     struct err err;
     char *models = NULL;
-    buf_adds(&text, "llmchat runs language models on this machine, in this terminal.\n\n");
+    buf_adds(&text, "llmchat " LLMCHAT_VERSION
+                    " runs language models on this machine, in this terminal.\n\n");
     buf_addf(&text, "Conversations: %s\n", store_path(a->params.store));
     if (path_in(PATH_DATA, "models", &models, &err) == ST_OK)
         buf_addf(&text, "Models: %s\n", models);

@@ -117,6 +117,9 @@ void status_draw(struct app *a, struct rect r);
 
 /* -- list.c -- */
 void list_load(struct app *a);
+/* What a conversation is called (free()d by the caller): its title, or its draft when it holds
+ * nothing else; NULL: it holds nothing at all and is not shown. */
+char *list_title(const struct conversation *c);
 void list_release(struct conv_list *l);
 void list_draw(struct app *a, struct rect r);
 void list_move(struct app *a, int step);

@@ -45,8 +45,7 @@ static void add_row(struct conv_list *l, int64_t id, const char *text, size_t in
     l->row[l->n_row++] = (struct list_row){.id = id, .text = xstrdup(text), .index = index};
 }
 
-/* A conversation of a draft alone is called by it; one that holds nothing is not shown. */
-static char *title_of(const struct conversation *c) {
+char *list_title(const struct conversation *c) {
     if (c->title && *c->title)
         return xstrdup(c->title);
     if (c->draft && *c->draft)
@@ -62,7 +61,7 @@ static void make_rows(struct conv_list *l) {
     const char *group = "";
     for (size_t i = 0; i < l->all.n; i++) {
         const struct conversation *c = &l->all.v[i];
-        char *title = title_of(c);
+        char *title = list_title(c);
         bool shown = title && (!l->filter || !*l->filter ||
                                fuzzy_match(l->filter, title, NULL, 0, NULL) >= 0);
         const char *g = group_of(c->updated_ms);

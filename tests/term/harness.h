@@ -40,6 +40,7 @@
 #define T_DEL    "\033[3~"
 #define T_F1     "\033OP"
 #define T_F2     "\033OQ"
+#define T_F4     "\033OS"
 #define T_F7     "\033[18~"
 #define T_F8     "\033[19~"
 #define T_F9     "\033[20~"

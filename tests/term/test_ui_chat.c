@@ -317,6 +317,19 @@ static void history_comes_back_with_up(void **state) {
     tt_quit(t);
 }
 
+static void a_draft_is_listed_by_its_words(void **state) {
+    struct tt *t = start(state);
+    tt_type(t, "half a thought that waits");
+    tt_wait(t, "● saved");
+    tt_type(t, T_CTRL_N);
+    tt_wait_gone(t, "half a thought that waits");
+    tt_type(t, T_F4); /* the list beside the conversation has no room for all of it */
+    tt_wait(t, "draft: half a thought that waits");
+    tt_type(t, T_ENTER);
+    tt_wait(t, "> half a thought that waits");
+    tt_quit(t);
+}
+
 static void deleting_can_be_undone(void **state) {
     struct tt *t = start(state);
     tt_type(t, "precious" T_ENTER);
@@ -517,6 +530,7 @@ int main(void) {
         T(two_slashes_send_one_and_mistakes_are_not_sent),
         T(slash_set_changes_and_keeps_a_setting),
         T(history_comes_back_with_up),
+        T(a_draft_is_listed_by_its_words),
         T(deleting_can_be_undone),
         T(two_windows_see_each_others_conversations),
         T(the_external_editor_changes_the_draft),
