@@ -253,6 +253,13 @@ const char *arg_text(const struct args *a, const char *name) {
     return value;
 }
 
+void use_compute_options(struct args *a) {
+    const char *device = arg_text(a, "device");
+    if (device)
+        a->config.device = strcmp(device, "cpu") == 0 ? DEVICE_CPU : DEVICE_AUTO;
+    a->config.threads = (int)arg_count(a, "threads", a->config.threads);
+}
+
 long arg_count(const struct args *a, const char *name, long otherwise) {
     const char *s = arg_text(a, name);
     return s ? strtol(s, NULL, 10) : otherwise;

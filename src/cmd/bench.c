@@ -210,11 +210,9 @@ int cmd_bench(struct args *a) {
                      .batch = (int)arg_count(a, "batch", 1),
                      .repeat = (int)arg_count(a, "repeat", 3),
                      .random = (uint64_t)clock_us() | 1};
-    const char *device = arg_text(a, "device");
-    struct engine_params ep = {.device = device && strcmp(device, "cpu") == 0 ? DEVICE_CPU
-                                                                              : DEVICE_AUTO,
-                               .threads = (int)arg_count(a, "threads", 0),
-                               .progress = progress_show};
+    use_compute_options(a);
+    struct engine_params ep = {
+        .device = a->config.device, .threads = a->config.threads, .progress = progress_show};
     struct sample s = {0};
     char *path = NULL;
     enum status st;

@@ -48,7 +48,7 @@ static void print_result(const struct eval_result *r, bool json) {
 
 int cmd_eval(struct args *a) {
     struct err err = {0};
-    const char *text = arg_text(a, "text"), *device = arg_text(a, "device");
+    const char *text = arg_text(a, "text");
     if (!text)
         return failf(ST_USAGE, "eval needs --text FILE (or - for standard input)");
     struct buf in = {0};
@@ -58,6 +58,7 @@ int cmd_eval(struct args *a) {
     char *path = NULL;
     enum status st;
     interrupt_catch();
+    use_compute_options(a);
     TRY(read_input(text, EVAL_TEXT_MAX_BYTES, &in, &err));
     size_t good = utf8_valid_prefix(buf_str(&in), in.len);
     if (good < in.len)
@@ -67,9 +68,8 @@ int cmd_eval(struct args *a) {
                             .save_logits = arg_text(a, "save-logits"),
                             .kl_base = arg_text(a, "kl-base"),
                             .progress = windows};
-    struct engine_params ep = {.device = device && strcmp(device, "cpu") == 0 ? DEVICE_CPU
-                                                                              : DEVICE_AUTO,
-                               .threads = (int)arg_count(a, "threads", 0),
+    struct engine_params ep = {.device = a->config.device,
+                               .threads = a->config.threads,
                                .ctx_tok = p.ctx,
                                .progress = progress_show};
     TRY(engine_open(path, &ep, &e, &err));

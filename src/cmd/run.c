@@ -12,7 +12,6 @@
 #include "cmd/cmd.h"
 #include "engine/models.h"
 #include "engine/text.h"
-#include "ui/ui.h"
 #include <jansson.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -305,33 +304,18 @@ out:
 }
 
 /* A model and no prompt on a terminal: the person wants to talk. */
-static int open_interface(struct args *a) {
-    struct err err = {0};
-    struct store *store = NULL;
-    int64_t id = 0;
-    const char *chat = arg_text(a, "chat"), *system = arg_text(a, "system");
-    if (chat && parse_id(chat, &id, &err) != ST_OK)
-        return fail(&err);
+static int talk(struct args *a) {
+    const char *system = arg_text(a, "system");
     if (system) { /* of new conversations; before what the configuration says */
         free(a->config.system);
         a->config.system = xstrdup(system);
     }
-    if (open_store(&store, &err) != ST_OK)
-        return fail(&err);
-    int rc = ui_run(&(struct ui_params){.store = store,
-                                        .config = &a->config,
-                                        .model = a->pos[0],
-                                        .chat_id = id,
-                                        .continue_last = arg_flag(a, "continue")});
-    store_close(store);
-    return rc;
+    return open_interface(a, a->pos[0]);
 }
 
 int cmd_run(struct args *a) {
     struct err err = {0};
-    if (arg_text(a, "device"))
-        a->config.device = strcmp(arg_text(a, "device"), "cpu") == 0 ? DEVICE_CPU : DEVICE_AUTO;
-    a->config.threads = (int)arg_count(a, "threads", a->config.threads);
+    use_compute_options(a);
     struct run r = {.json = arg_flag(a, "json"), .verbose = arg_flag(a, "verbose")};
     bool terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
     bool raw = arg_flag(a, "raw"), chat = arg_text(a, "chat") || arg_flag(a, "continue");
@@ -339,7 +323,7 @@ int cmd_run(struct args *a) {
         return failf(ST_USAGE, "--raw knows no conversation: not with --chat, --continue, "
                                "--save or --system");
     if (a->n_pos == 1 && terminal && !r.json && !raw)
-        return open_interface(a);
+        return talk(a);
     interrupt_catch();
     struct buf prompt = {0};
     bool cancelled = false;

@@ -4,7 +4,6 @@
 #include "ui/ui.h"
 #include "cmd/cmd.h"
 #include "store/store.h"
-#include <string.h>
 
 const struct opt ui_opts[] = {
     {"continue", 'c', OPT_FLAG, NULL, 0, "Continue the last conversation"},
@@ -16,26 +15,29 @@ const struct opt ui_opts[] = {
     {0},
 };
 
-int cmd_ui(struct args *a) {
+int open_interface(struct args *a, const char *model) {
     struct err err = {0};
-    int64_t id = 0;
-    if (arg_flag(a, "version")) {
-        puts("llmchat " LLMCHAT_VERSION);
-        return 0;
-    }
-    if (arg_text(a, "chat") && parse_id(arg_text(a, "chat"), &id, &err) != ST_OK)
-        return fail(&err);
-    if (arg_text(a, "device"))
-        a->config.device = strcmp(arg_text(a, "device"), "cpu") == 0 ? DEVICE_CPU : DEVICE_AUTO;
-    a->config.threads = (int)arg_count(a, "threads", a->config.threads);
     struct store *store = NULL;
+    int64_t id = 0;
+    const char *chat = arg_text(a, "chat");
+    if (chat && parse_id(chat, &id, &err) != ST_OK)
+        return fail(&err);
     if (open_store(&store, &err) != ST_OK)
         return fail(&err);
     int rc = ui_run(&(struct ui_params){.store = store,
                                         .config = &a->config,
-                                        .model = arg_text(a, "model"),
+                                        .model = model,
                                         .chat_id = id,
                                         .continue_last = arg_flag(a, "continue")});
     store_close(store);
     return rc;
+}
+
+int cmd_ui(struct args *a) {
+    if (arg_flag(a, "version")) {
+        puts("llmchat " LLMCHAT_VERSION);
+        return 0;
+    }
+    use_compute_options(a);
+    return open_interface(a, arg_text(a, "model"));
 }

@@ -73,16 +73,24 @@ static enum status look_up(const struct gguf *g, const char *key, bool required,
     return ST_OK;
 }
 
+/* As look_up(), with the value of an integer of any width: -v when negative, else v. */
+static enum status look_up_integer(const struct gguf *g, const char *key, bool required,
+                                   const struct gguf_kv **kv, bool *negative, uint64_t *v,
+                                   struct err *err) {
+    CHECK(look_up(g, key, required, kv, err));
+    if (*kv && !load_integer(*kv, negative, v))
+        return wrong_type(g, *kv, "an integer", err);
+    return ST_OK;
+}
+
 enum status gguf_get_u64(const struct gguf *g, const char *key, bool required, uint64_t *out,
                          struct err *err) {
     const struct gguf_kv *kv;
     bool negative;
     uint64_t v;
-    CHECK(look_up(g, key, required, &kv, err));
+    CHECK(look_up_integer(g, key, required, &kv, &negative, &v, err));
     if (!kv)
         return ST_OK;
-    if (!load_integer(kv, &negative, &v))
-        return wrong_type(g, kv, "an integer", err);
     if (negative)
         return err_set(err, ST_FORMAT, "%s: key %s is -%" PRIu64 ", wanted 0 or more",
                        gguf_name(g), key, v);
@@ -95,11 +103,9 @@ enum status gguf_get_i64(const struct gguf *g, const char *key, bool required, i
     const struct gguf_kv *kv;
     bool negative;
     uint64_t v;
-    CHECK(look_up(g, key, required, &kv, err));
+    CHECK(look_up_integer(g, key, required, &kv, &negative, &v, err));
     if (!kv)
         return ST_OK;
-    if (!load_integer(kv, &negative, &v))
-        return wrong_type(g, kv, "an integer", err);
     if (!negative && v > INT64_MAX)
         return err_set(err, ST_FORMAT, "%s: key %s is %" PRIu64 ", wanted at most %" PRId64,
                        gguf_name(g), key, v, INT64_MAX);
