@@ -1,45 +1,132 @@
 /*
- * arch.h - the architectures that we know, as tables.
+ * arch.h - the architectures that we know, as one table.
  *
- * An architecture is a row: its name, how its hyperparameters are read, and which tensors a
- * layer has, with their sizes in terms of the hyperparameters and the place in struct layer.
- * Creating a model and opening one walk the same table.
+ * An architecture is a row (arch_table.c): its names, how its hyperparameters are read from
+ * GGUF metadata and from a config.json, and which tensors it has: our name, sizes in terms of
+ * the hyperparameters, the place in struct layer or struct model, and where GGUF files and
+ * Hugging Face checkpoints keep it. Creating a model, opening one and binding it to a device
+ * walk the same rows with arch_visit().
+ *
+ * Our names are those of GGUF: "blk.3.attn_q". A matrix NAME is up to the tensors NAME.weight,
+ * NAME.scale … of our file (model_file.h) and, where the source has one, NAME.bias.
  */
 #ifndef LLMCHAT_ENGINE_MODEL_ARCH_H
 #define LLMCHAT_ENGINE_MODEL_ARCH_H
 
 #include "engine/model/gguf.h"
+#include "engine/model/hf_json.h"
 #include "engine/model/model.h"
 
-enum { MODEL_LAYOUT = 1 }; /* version of our file; newer ones are refused */
+enum { MODEL_LAYOUT = 2 }; /* version of our file; 1 is read too, newer ones are refused */
 
-enum dim { DIM_ONE, DIM_EMBD, DIM_FF, DIM_Q, DIM_KV, DIM_VOCAB, DIM_ROPE_HALF };
-enum tensor_kind {
-    TENSOR_LINEAR, /* struct weight, quantised as the model is */
-    TENSOR_HEAD,   /* struct weight, quantised as --head-quant says */
-    TENSOR_VECTOR, /* const float *, f32 [K] */
+enum dim {
+    DIM_ONE,
+    DIM_EMBD,
+    DIM_FF,
+    DIM_Q,    /* n_head * head_dim */
+    DIM_KV,   /* n_head_kv * head_dim */
+    DIM_HEAD, /* head_dim */
+    DIM_VOCAB,
+    DIM_POS,
+    DIM_ROPE_HALF, /* rope_dim / 2 */
+    DIM_N_HEAD,
+    DIM_EXPERTS,
+    DIM_FF_EXPERT,
+    DIM_FF_SHARED,
 };
 
+enum tensor_kind {
+    TENSOR_LINEAR,  /* struct linear, quantised as the model is */
+    TENSOR_EXPERTS, /* struct linear *, n_expert of them, each quantised as the model is */
+    TENSOR_HEAD,    /* struct linear, quantised as --head-quant says */
+    TENSOR_EXACT,   /* struct linear, never quantised: a router, a position embedding */
+    TENSOR_NORM,    /* struct norm */
+    TENSOR_VECTOR,  /* const float *, [K] */
+};
+
+enum { /* struct arch_tensor, flags */
+       T_OPTIONAL = 1,
+       T_ROTATED = 2, /* rows (or a norm's K) are head dimensions that RoPE rotates: sorted from
+                         half-split to interleaved pairs when the source is half-split */
+       T_PLUS_ONE = 4, /* a norm's gain is stored less 1 (in Hugging Face checkpoints) */
+       T_DENSE = 8,    /* only in layers without LAYER_EXPERTS */
+       T_SPARSE = 16,  /* only in layers with LAYER_EXPERTS */
+};
+
+/* Which rows of a source's tensor are ours; Q, KV the sizes of queries and of keys. */
+enum rows {
+    ROWS_ALL,
+    ROWS_Q, /* of [Q + KV + KV] */
+    ROWS_K,
+    ROWS_V,
+    ROWS_GROUP_Q, /* of [n_head_kv][n_head / n_head_kv + 2][head_dim]: GPT-NeoX, Falcon */
+    ROWS_GROUP_K,
+    ROWS_GROUP_V,
+    ROWS_FIRST_HALF, /* of [2 N] */
+    ROWS_SECOND_HALF,
+    ROWS_EVEN, /* rows 0, 2, 4 … of [2 N] */
+    ROWS_ODD,
+    ROWS_FROM_2, /* without the first two: OPT's positions */
+};
+enum { ROWS_TRANSPOSED = 64 }; /* or'ed: the source holds [K, N] (GPT-2's Conv1D) */
+
+/* Where a source keeps a tensor. In names of experts "%d" stands for the expert; a name without
+ * it is a tensor of all experts [n_expert, …]. */
+struct place {
+    const char *name; /* behind the layer's prefix, without ".weight"; a name that ends with '!'
+                         is complete without ".weight" (and has no bias) */
+    unsigned rows;    /* enum rows, perhaps with ROWS_TRANSPOSED */
+};
+
+enum { ARCH_PLACES = 3 };
+
 struct arch_tensor {
-    const char *name; /* "attn_q": behind "blk.N." for a layer's; ".weight" follows in GGUF */
+    const char *name; /* ours, behind "blk.N." for a layer's; NULL ends the list */
     enum tensor_kind kind;
-    enum dim n, k; /* [N, K]; N is DIM_ONE for vectors */
+    enum dim n, k; /* [N, K]; N is DIM_ONE for vectors and norms */
     size_t field;  /* in struct layer, or in struct model */
-    bool optional;
+    unsigned flags;
+    struct place hf[ARCH_PLACES];   /* tried in this order; no name: it is never there */
+    struct place gguf[ARCH_PLACES]; /* the same; all empty: our name */
 };
 
 struct arch {
-    const char *name;
+    const char *name;                        /* ours, and GGUF's general.architecture */
+    const char *hf_types;                    /* model_type of config.json: "llama mistral" */
     const struct arch_tensor *layer, *model; /* each ends with a NULL name */
+    const char *hf_layer;                    /* "model.layers.%d." */
+    const char *hf_ignored; /* endings of tensors that mean nothing: ".rotary_emb.inv_freq …" */
+    bool hf_interleaved, gguf_interleaved; /* RoPE pairs of the source are (2i, 2i + 1) */
+    /* *hp has the defaults of HPARAM_LIST. What a file asks for and the graph does not do is
+     * ST_UNSUPPORTED, by name, never ignored. */
     enum status (*from_gguf)(const struct gguf *g, struct hparams *hp, struct err *err);
+    enum status (*from_hf)(const struct hf_json *config, struct hparams *hp, struct err *err);
 };
 
 /* ST_UNSUPPORTED names the architecture and those that are supported; file stands in the
  * message. */
 enum status arch_find(const char *name, const char *file, const struct arch **out,
                       struct err *err);
+enum status arch_find_hf(const char *model_type, const char *file, const struct arch **out,
+                         struct err *err);
 uint64_t arch_dim(enum dim d, const struct hparams *hp);
+void arch_defaults(struct hparams *hp);
 /* Bounds and relations of all hyperparameters, whatever file they come from. */
 enum status arch_check(const struct hparams *hp, const char *file, struct err *err);
+
+/* One tensor of a model. */
+struct arch_slot {
+    const struct arch_tensor *t;
+    int layer, expert; /* -1: none */
+    char name[64];     /* "blk.3.ffn_gate.7" */
+};
+typedef enum status arch_visit_fn(void *user, const struct arch_slot *s, struct err *err);
+/* Calls visit for every tensor the architecture may have, in the order of our file: those of
+ * the model, then layer by layer, experts one by one. */
+enum status arch_visit(const struct arch *a, const struct hparams *hp, arch_visit_fn *visit,
+                       void *user, struct err *err);
+/* The slot's struct linear, struct norm or const float * in m, whose layers and expert arrays
+ * exist (model_alloc_layers()). */
+void *arch_field(struct model *m, const struct arch_slot *s);
 
 #endif
