@@ -125,8 +125,11 @@ typedef enum status arch_visit_fn(void *user, const struct arch_slot *s, struct 
  * the model, then layer by layer, experts one by one. */
 enum status arch_visit(const struct arch *a, const struct hparams *hp, arch_visit_fn *visit,
                        void *user, struct err *err);
-/* The slot's struct linear, struct norm or const float * in m, whose layers and expert arrays
- * exist (model_alloc_layers()). */
+/* m->layers and the expert arrays in them, all zero, as m->hp says; model_free_layers() frees
+ * both. */
+void model_alloc_layers(struct model *m);
+void model_free_layers(struct model *m);
+/* The slot's struct linear, struct norm or const float * in m, whose layers are allocated. */
 void *arch_field(struct model *m, const struct arch_slot *s);
 
 #endif
