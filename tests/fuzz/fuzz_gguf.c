@@ -46,10 +46,10 @@ static void touch_tensors(const struct gguf *g) {
     for (uint64_t i = 0; i < gguf_n_tensors(g); i++) {
         const struct gguf_tensor *t = gguf_tensor(g, i);
         const struct ggml_type_row *row = ggml_type_row(t->type);
-        if (!row->dequant || t->n_elem > 1 << 20)
+        if (!ggml_type_readable(row) || t->n_elem > 1 << 20)
             continue;
         float *v = xreallocarray(NULL, (size_t)t->n_elem, sizeof *v);
-        row->dequant(t->data, v, (size_t)t->n_elem);
+        ggml_dequant(row, t->data, v, (size_t)t->n_elem);
         free(v);
     }
 }
