@@ -20,8 +20,8 @@ static const uint64_t max_tokens = 1 << 22;
 
 /* What a vocabulary owns: storage of all that does not lie in a mapping. */
 struct owned {
-    char *model, *pre, *chat_template;
-    void *token_bytes, *token_off, *merge_bytes, *merge_off, *types, *scores;
+    void **p; /* [n] */
+    size_t n, cap;
 };
 
 static const struct {
@@ -50,49 +50,107 @@ static int8_t *flag_field(struct vocab_data *v, size_t i) {
     return (int8_t *)v + flags[i].field;
 }
 
-static struct owned *start(struct vocab_data *v) {
-    struct owned *o = xcalloc(1, sizeof *o);
-    *v = (struct vocab_data){.model = "", .pre = "", .chat_template = "", .owned = o};
+void vocab_init(struct vocab_data *v) {
+    *v = (struct vocab_data){.model = "",
+                             .pre = "",
+                             .chat_template = "",
+                             .arch = "",
+                             .name = "",
+                             .owned = xcalloc(1, sizeof(struct owned))};
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
         *id_field(v, i) = -1;
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
         *flag_field(v, i) = -1;
-    return o;
+}
+
+void *vocab_own(struct vocab_data *v, void *takes_p) {
+    struct owned *o = v->owned;
+    if (o->n == o->cap) {
+        o->cap = o->cap ? 2 * o->cap : 16;
+        o->p = xreallocarray(o->p, o->cap, sizeof *o->p);
+    }
+    return o->p[o->n++] = takes_p;
 }
 
 void vocab_release(struct vocab_data *v) {
     struct owned *o = v->owned;
-    if (o) {
-        free(o->model);
-        free(o->pre);
-        free(o->chat_template);
-        free(o->token_bytes);
-        free(o->token_off);
-        free(o->merge_bytes);
-        free(o->merge_off);
-        free(o->types);
-        free(o->scores);
-        free(o);
-    }
+    for (size_t i = 0; o && i < o->n; i++)
+        free(o->p[i]);
+    if (o)
+        free(o->p);
+    free(o);
     *v = (struct vocab_data){0};
 }
 
+void vocab_own_strings(struct vocab_data *v, struct vocab_strings *out,
+                       const struct strlist *l) {
+    struct buf bytes = {0};
+    uint32_t *off = vocab_own(v, xreallocarray(NULL, l->n + 1, sizeof *off));
+    off[0] = 0;
+    buf_reserve(&bytes, 1);
+    for (size_t i = 0; i < l->n; i++) {
+        buf_adds(&bytes, l->v[i]);
+        off[i + 1] = (uint32_t)bytes.len;
+    }
+    *out = (struct vocab_strings){(uint32_t)l->n, vocab_own(v, buf_take(&bytes)), off};
+}
+
+static bool template_name_ok(const char *name) {
+    size_t n = strlen(name);
+    for (const char *p = name; *p; p++)
+        if ((unsigned char)*p <= ' ' || *p == 127 || strchr("/\\\"'", *p))
+            return false;
+    return n > 0 && n <= VOCAB_TEMPLATE_NAME && utf8_valid(name, n);
+}
+
+enum status vocab_add_template(struct vocab_data *v, struct strlist *names,
+                               struct strlist *texts, const char *where, const char *name,
+                               const char *text, size_t len, struct err *err) {
+    if (!template_name_ok(name))
+        return err_set(err, ST_FORMAT,
+                       "%s: \"%.80s\" is no name of a chat template, wanted 1 to %d bytes "
+                       "without blanks, quotes and slashes",
+                       where, name, VOCAB_TEMPLATE_NAME);
+    if (len > VOCAB_TEMPLATE_BYTES)
+        return err_set(err, ST_LIMIT,
+                       "%s: chat template %s has %zu bytes, at most %d are taken", where, name,
+                       len, VOCAB_TEMPLATE_BYTES);
+    if (!utf8_valid(text, len) || memchr(text, 0, len))
+        return err_set(err, ST_FORMAT,
+                       "%s: chat template %s is not valid UTF-8 text at byte %zu", where, name,
+                       strnlen(text, utf8_valid_prefix(text, len)));
+    bool twice = strcmp(name, "default") == 0 && *v->chat_template;
+    for (size_t i = 0; i < names->n; i++)
+        twice |= strcmp(names->v[i], name) == 0;
+    if (twice)
+        return err_set(err, ST_FORMAT, "%s: chat template %s is there twice", where, name);
+    if (names->n >= VOCAB_TEMPLATES)
+        return err_set(err, ST_LIMIT, "%s: more than %d chat templates", where,
+                       VOCAB_TEMPLATES);
+    if (strcmp(name, "default") == 0) {
+        v->chat_template = vocab_own(v, xstrndup(text, len));
+        return ST_OK;
+    }
+    strlist_add(names, name);
+    strlist_addn(texts, text, len);
+    return ST_OK;
+}
+
 /* A string value as valid UTF-8, terminated. */
-static enum status gguf_text(const struct gguf *g, const char *key, bool required, char **out,
-                             struct err *err) {
+static enum status gguf_text(struct vocab_data *v, const struct gguf *g, const char *key,
+                             bool required, const char **out, struct err *err) {
     struct gguf_str s = {"", 0};
     struct buf b = {0};
     CHECK(gguf_get_str(g, key, required, &s, err));
     utf8_scrub(&b, s.p, s.len);
     buf_adds(&b, "");
-    free(*out);
-    *out = b.p ? buf_take(&b) : xstrdup("");
+    *out = vocab_own(v, b.p ? buf_take(&b) : xstrdup(""));
     return ST_OK;
 }
 
-static enum status gguf_strings(const struct gguf *g, const char *key, bool required,
-                                uint64_t max, struct vocab_strings *out, void **bytes_owner,
-                                void **off_owner, struct err *err) {
+static enum status gguf_strings(struct vocab_data *v, const struct gguf *g, const char *key,
+                                bool required, uint64_t max, struct vocab_strings *out,
+                                struct err *err) {
     struct gguf_str_iter it, again;
     struct gguf_str s;
     uint64_t n, total = 0;
@@ -105,10 +163,9 @@ static enum status gguf_strings(const struct gguf *g, const char *key, bool requ
                        "%s: key %s: %" PRIu64 " strings of %" PRIu64
                        " bytes, wanted at most %" PRIu64 " of %d",
                        gguf_name(g), key, n, total, max, INT32_MAX);
-    char *bytes = xmalloc((size_t)total + 1);
-    uint32_t *off = xreallocarray(NULL, (size_t)n + 1, sizeof *off), at = 0, i = 0;
-    *bytes_owner = bytes;
-    *off_owner = off;
+    char *bytes = vocab_own(v, xmalloc((size_t)total + 1));
+    uint32_t *off = vocab_own(v, xreallocarray(NULL, (size_t)n + 1, sizeof *off));
+    uint32_t at = 0, i = 0;
     while (gguf_next_string(&again, &s)) {
         memcpy(bytes + at, s.p, s.len);
         off[i++] = at;
@@ -126,29 +183,26 @@ static enum status wrong_count(const char *file, const char *what, uint64_t foun
                    found, wanted);
 }
 
-static enum status gguf_arrays(struct vocab_data *v, struct owned *o, const struct gguf *g,
-                               struct err *err) {
+static enum status gguf_arrays(struct vocab_data *v, const struct gguf *g, struct err *err) {
     const unsigned char *p;
     uint64_t n;
-    CHECK(gguf_strings(g, "tokenizer.ggml.tokens", true, max_tokens, &v->tokens,
-                       &o->token_bytes, &o->token_off, err));
-    CHECK(gguf_strings(g, "tokenizer.ggml.merges", false, 4 * max_tokens, &v->merges,
-                       &o->merge_bytes, &o->merge_off, err));
+    CHECK(gguf_strings(v, g, "tokenizer.ggml.tokens", true, max_tokens, &v->tokens, err));
+    CHECK(gguf_strings(v, g, "tokenizer.ggml.merges", false, 4 * max_tokens, &v->merges, err));
     if (v->tokens.n == 0)
         return err_set(err, ST_FORMAT, "%s: key tokenizer.ggml.tokens is empty", gguf_name(g));
     CHECK(gguf_get_i32s(g, "tokenizer.ggml.token_type", false, &n, &p, err));
     if (p) {
         if (n != v->tokens.n)
             return wrong_count(gguf_name(g), "tokenizer.ggml.token_type", n, v->tokens.n, err);
-        v->types = o->types = xreallocarray(NULL, v->tokens.n, sizeof *v->types);
-        memcpy(o->types, p, v->tokens.n * sizeof *v->types);
+        v->types = memcpy(vocab_own(v, xreallocarray(NULL, v->tokens.n, sizeof *v->types)), p,
+                          v->tokens.n * sizeof *v->types);
     }
     CHECK(gguf_get_f32s(g, "tokenizer.ggml.scores", false, &n, &p, err));
     if (p) {
         if (n != v->tokens.n)
             return wrong_count(gguf_name(g), "tokenizer.ggml.scores", n, v->tokens.n, err);
-        v->scores = o->scores = xreallocarray(NULL, v->tokens.n, sizeof *v->scores);
-        memcpy(o->scores, p, v->tokens.n * sizeof *v->scores);
+        v->scores = memcpy(vocab_own(v, xreallocarray(NULL, v->tokens.n, sizeof *v->scores)), p,
+                           v->tokens.n * sizeof *v->scores);
     }
     return ST_OK;
 }
@@ -189,21 +243,46 @@ static enum status gguf_numbers(struct vocab_data *v, const struct gguf *g, stru
     return ST_OK;
 }
 
+/* tokenizer.chat_templates names the further ones, each in tokenizer.chat_template.NAME. */
+static enum status gguf_templates(struct vocab_data *v, const struct gguf *g, struct err *err) {
+    struct gguf_str_iter it;
+    struct gguf_str s;
+    struct strlist names = {0}, texts = {0};
+    char name[VOCAB_TEMPLATE_NAME + 2], key[VOCAB_TEMPLATE_NAME + 32];
+    uint64_t n;
+    enum status st;
+    TRY(gguf_text(v, g, "tokenizer.chat_template", false, &v->chat_template, err));
+    TRY(gguf_get_strings(g, "tokenizer.chat_templates", false, &n, &it, err));
+    while (gguf_next_string(&it, &s)) {
+        snprintf(name, sizeof name, "%.*s", (int)(s.len < 99 ? s.len : 99), s.p);
+        snprintf(key, sizeof key, "tokenizer.chat_template.%s", name);
+        if (!strcmp(name, "default") && *v->chat_template)
+            continue;
+        TRY(gguf_get_str(g, key, true, &s, err));
+        TRY(vocab_add_template(v, &names, &texts, gguf_name(g), name, s.p, s.len, err));
+    }
+    vocab_own_strings(v, &v->template_names, &names);
+    vocab_own_strings(v, &v->template_texts, &texts);
+out:
+    strlist_release(&names);
+    strlist_release(&texts);
+    return st;
+}
+
 enum status vocab_from_gguf(struct vocab_data *v, const struct gguf *g, struct err *err) {
     enum status st;
-    struct owned *o = start(v);
+    vocab_init(v);
     if (!gguf_find(g, "tokenizer.ggml.model")) {
         st = err_set(err, ST_NOT_FOUND, "%s: holds no tokenizer (key tokenizer.ggml.model)",
                      gguf_name(g));
         goto out;
     }
-    TRY(gguf_text(g, "tokenizer.ggml.model", true, &o->model, err));
-    TRY(gguf_text(g, "tokenizer.ggml.pre", false, &o->pre, err));
-    TRY(gguf_text(g, "tokenizer.chat_template", false, &o->chat_template, err));
-    v->model = o->model;
-    v->pre = o->pre;
-    v->chat_template = o->chat_template;
-    TRY(gguf_arrays(v, o, g, err));
+    TRY(gguf_text(v, g, "tokenizer.ggml.model", true, &v->model, err));
+    TRY(gguf_text(v, g, "tokenizer.ggml.pre", false, &v->pre, err));
+    TRY(gguf_text(v, g, "general.architecture", false, &v->arch, err));
+    TRY(gguf_text(v, g, "general.name", false, &v->name, err));
+    TRY(gguf_templates(v, g, err));
+    TRY(gguf_arrays(v, g, err));
     TRY(gguf_charsmap(v, g, err));
     TRY(gguf_numbers(v, g, err));
 out:
@@ -290,22 +369,58 @@ static enum status mapped_numbers(struct vocab_data *v, const struct container *
     return ST_OK;
 }
 
+/* The first that is there; files of the first layout have the second of each pair only. */
+static const char *meta_text(const struct container *c, const char *key, const char *older) {
+    const char *text = container_meta(c, key);
+    if (!text && older)
+        text = container_meta(c, older);
+    return text ? text : "";
+}
+
+/* Checked as those of any file: they are printed, parsed and compared. */
+static enum status mapped_templates(struct vocab_data *v, const struct container *c,
+                                    struct err *err) {
+    struct vocab_strings n = {0}, t = {0};
+    struct strlist names = {0}, texts = {0};
+    enum status st;
+    TRY(mapped_strings(c, "chat_templates.names", VOCAB_TEMPLATES, &n, err));
+    TRY(mapped_strings(c, "chat_templates", VOCAB_TEMPLATES, &t, err));
+    if (n.n != t.n)
+        TRY(wrong_count(container_name(c), "chat_templates.names", n.n, t.n, err));
+    for (uint32_t i = 0; i < n.n; i++) {
+        size_t len, name_len;
+        const char *text = vocab_string(&t, i, &len), *name = vocab_string(&n, i, &name_len);
+        char *own = xstrndup(name, name_len);
+        st = vocab_add_template(v, &names, &texts, container_name(c), own, text, len, err);
+        free(own);
+        if (st != ST_OK)
+            goto out;
+    }
+    vocab_own_strings(v, &v->template_names, &names);
+    vocab_own_strings(v, &v->template_texts, &texts);
+out:
+    strlist_release(&names);
+    strlist_release(&texts);
+    return st;
+}
+
 enum status vocab_from_container(struct vocab_data *v, const struct container *c,
                                  struct err *err) {
     enum status st;
-    start(v);
+    vocab_init(v);
     const char *model = container_meta(c, "tokenizer.model");
-    const char *pre = container_meta(c, "tokenizer.pre");
-    const char *chat = container_meta(c, "chat_template");
     if (!model) {
         st = err_set(err, ST_NOT_FOUND, "%s: holds no tokenizer (metadata tokenizer.model)",
                      container_name(c));
         goto out;
     }
     v->model = model;
-    v->pre = pre ? pre : "";
-    v->chat_template = chat ? chat : "";
+    v->pre = meta_text(c, "tokenizer.pre", NULL);
+    v->chat_template = meta_text(c, "chat_template", NULL);
+    v->arch = meta_text(c, "tokenizer.arch", "architecture");
+    v->name = meta_text(c, "tokenizer.name", "title");
     TRY(mapped_arrays(v, c, err));
+    TRY(mapped_templates(v, c, err));
     TRY(mapped_numbers(v, c, err));
 out:
     if (st != ST_OK)
@@ -328,6 +443,10 @@ void vocab_declare(struct container_writer *w, const struct vocab_data *v) {
     container_writer_meta(w, "tokenizer.model", v->model);
     container_writer_meta(w, "tokenizer.pre", v->pre);
     container_writer_meta(w, "chat_template", v->chat_template);
+    if (*v->arch)
+        container_writer_meta(w, "tokenizer.arch", v->arch);
+    if (*v->name)
+        container_writer_meta(w, "tokenizer.name", v->name);
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
         int32_t id = *(const int32_t *)(const void *)((const char *)v + ids[i].field);
         snprintf(key, sizeof key, "tokenizer.%s", ids[i].key);
@@ -349,6 +468,10 @@ void vocab_declare(struct container_writer *w, const struct vocab_data *v) {
         container_writer_declare(w, "tokenizer.scores", DTYPE_F32, 1, &n);
     if (v->n_charsmap)
         container_writer_declare(w, "tokenizer.charsmap", DTYPE_U8, 1, &n_charsmap);
+    if (v->template_names.n) {
+        declare_strings(w, "chat_templates.names", &v->template_names);
+        declare_strings(w, "chat_templates", &v->template_texts);
+    }
 }
 
 static enum status write_one(struct container_writer *w, const void *p, size_t len,
@@ -374,5 +497,9 @@ enum status vocab_write(struct container_writer *w, const struct vocab_data *v,
         CHECK(write_one(w, v->scores, v->tokens.n * sizeof *v->scores, err));
     if (v->n_charsmap)
         CHECK(write_one(w, v->charsmap, v->n_charsmap, err));
+    if (v->template_names.n) {
+        CHECK(write_strings(w, &v->template_names, err));
+        CHECK(write_strings(w, &v->template_texts, err));
+    }
     return ST_OK;
 }

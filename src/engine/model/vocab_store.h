@@ -3,11 +3,12 @@
  * vocab_from_container() in text/vocab.h.
  *
  * Tensors: "tokenizer.tokens" U8 and "tokenizer.tokens.offsets" U32 [n + 1], the same for
- * merges, "tokenizer.types" I32 [n], "tokenizer.scores" F32 [n], "tokenizer.charsmap" U8.
- * Metadata: "tokenizer.model", "tokenizer.pre", "chat_template" and the ids and flags as
- * "tokenizer.bos_token_id" and so on. Tensors rather than JSON, since they are used where they
- * are mapped: parsing 50,000 JSON strings at every start would take longer than everything else
- * together.
+ * merges, "tokenizer.types" I32 [n], "tokenizer.scores" F32 [n], "tokenizer.charsmap" U8,
+ * "chat_templates.names" and "chat_templates" U8 with offsets where there are named ones.
+ * Metadata: "tokenizer.model", "tokenizer.pre", "tokenizer.arch", "tokenizer.name",
+ * "chat_template" and the ids and flags as "tokenizer.bos_token_id" and so on. Tensors rather
+ * than JSON, since they are used where they are mapped: parsing 50,000 JSON strings at every
+ * start would take longer than everything else together.
  */
 #ifndef LLMCHAT_ENGINE_MODEL_VOCAB_STORE_H
 #define LLMCHAT_ENGINE_MODEL_VOCAB_STORE_H

@@ -15,6 +15,7 @@
 #define LLMCHAT_ENGINE_TEXT_VOCAB_H
 
 #include "base/err.h"
+#include "base/mem.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -66,7 +67,12 @@ static inline const char *vocab_string(const struct vocab_strings *s, uint32_t i
 struct vocab_data {
     const char *model; /* tokenizer.ggml.model: "gpt2", "llama", … ; terminated */
     const char *pre;   /* tokenizer.ggml.pre: "smollm", … ; "" when the file does not say */
-    const char *chat_template; /* valid UTF-8; "" when there is none */
+    const char *chat_template; /* the default one: valid UTF-8; "" when there is none */
+    const char *arch; /* what the file calls its architecture ("llama", "gpt2"); "" unknown */
+    const char *name; /* what the file calls the model ("DialoGPT-small"); "" unknown */
+    /* Further templates: names ("tool_use"; distinct, never "default", VOCAB_TEMPLATE_NAME
+     * bytes at most) and texts, valid UTF-8 without NUL; n = 0 when there are none. */
+    struct vocab_strings template_names, template_texts;
     struct vocab_strings tokens;
     struct vocab_strings merges; /* n = 0 when there are none */
     const int32_t *types;        /* [tokens.n] enum vocab_token_type, or NULL */
@@ -83,8 +89,28 @@ struct vocab_data {
     void *owned; /* what vocab_release() frees */
 };
 
+enum { /* of the chat templates that a model brings */
+       VOCAB_TEMPLATES = 64,
+       VOCAB_TEMPLATE_NAME = 64,
+       VOCAB_TEMPLATE_BYTES = 4 << 20,
+};
+
 struct gguf;
 struct container;
+
+/* For those who fill one: an empty vocabulary (ids and flags -1, texts ""); memory that
+ * vocab_release() frees with it; a copy of the strings of l in such memory (the bytes of each
+ * are terminated by the next one's or by nothing: strings are read by length). */
+void vocab_init(struct vocab_data *v);
+void *vocab_own(struct vocab_data *v, void *takes_p);
+void vocab_own_strings(struct vocab_data *v, struct vocab_strings *out,
+                       const struct strlist *l);
+/* Adds a template; "default" sets chat_template. ST_FORMAT for a name or a text that is not
+ * valid or there twice, ST_LIMIT for too many or too much; messages begin with `where`. The
+ * lists are collected in names and texts and end in v by vocab_own_strings(). */
+enum status vocab_add_template(struct vocab_data *v, struct strlist *names,
+                               struct strlist *texts, const char *where, const char *name,
+                               const char *text, size_t len, struct err *err);
 
 /* Both leave v released on failure. Pointers live until vocab_release() AND as long as the file
  * is open. ST_FORMAT names the key; ST_NOT_FOUND: the file has no tokenizer. */
