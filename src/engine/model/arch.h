@@ -51,6 +51,7 @@ enum { /* struct arch_tensor, flags */
        T_PLUS_ONE = 4, /* a norm's gain is stored less 1 (in Hugging Face checkpoints) */
        T_DENSE = 8,    /* only in layers without LAYER_EXPERTS */
        T_SPARSE = 16,  /* only in layers with LAYER_EXPERTS */
+       T_ONES = 32,    /* a norm that no source stores: its gain is 1 */
 };
 
 /* Which rows of a source's tensor are ours; Q, KV the sizes of queries and of keys. */
@@ -90,23 +91,56 @@ struct arch_tensor {
     struct place gguf[ARCH_PLACES]; /* the same; all empty: our name */
 };
 
+/* What no file says and the architecture means. */
+struct arch_traits {
+    enum norm_kind norm;
+    enum act_kind act; /* in GGUF files; a config.json names its own */
+    enum residual_kind residual;
+    enum { POS_ROPE, POS_LEARNED, POS_ALIBI } pos;
+    bool norm_rows;   /* q_norm and k_norm over whole rows */
+    bool expert_norm; /* weights of the chosen experts sum to 1 */
+};
+
 struct arch {
     const char *name;                        /* ours, and GGUF's general.architecture */
     const char *hf_types;                    /* model_type of config.json: "llama mistral" */
     const struct arch_tensor *layer, *model; /* each ends with a NULL name */
     const char *hf_layer;                    /* "model.layers.%d." */
-    const char *hf_ignored; /* endings of tensors that mean nothing: ".rotary_emb.inv_freq …" */
+    const char *hf_prefix; /* names of the table begin with the first of these: a checkpoint may
+                              have another one in its place: "transformer.|"; NULL: no other */
+    const char *hf_ignored; /* parts of names of tensors that mean nothing: "rotary_emb" */
     bool hf_interleaved, gguf_interleaved; /* RoPE pairs of the source are (2i, 2i + 1) */
-    /* *hp has the defaults of HPARAM_LIST. What a file asks for and the graph does not do is
-     * ST_UNSUPPORTED, by name, never ignored. */
-    enum status (*from_gguf)(const struct gguf *g, struct hparams *hp, struct err *err);
-    enum status (*from_hf)(const struct hf_json *config, struct hparams *hp, struct err *err);
+    struct arch_traits traits;
+    const char *hf_defaults; /* JSON: what a missing key of config.json means here; or NULL */
+    const char *hf_refused;  /* keys that must be missing, null, false, 0 or empty; or NULL */
+    /* What only this architecture has; NULL: nothing. *hp has all that they have in common,
+     * config the defaults. What a file asks for and the graph does not do is ST_UNSUPPORTED, by
+     * name, never ignored. */
+    enum status (*gguf_special)(const struct gguf *g, struct hparams *hp, struct err *err);
+    enum status (*hf_special)(const struct hf_json *config, struct hparams *hp,
+                              struct err *err);
 };
+
+/* All hyperparameters, checked by arch_check(). */
+enum status arch_from_gguf(const struct arch *a, const struct gguf *g, struct hparams *hp,
+                           struct err *err);
+/* config: what config.json holds; of a model with several parts it is the text part that
+ * counts, whose model_type arch_find_hf() was asked for. */
+enum status arch_from_hf(const struct arch *a, const struct hf_json *config, struct hparams *hp,
+                         struct err *err);
+/* The architecture of a config.json: model_type of it, or of its text_config. */
+enum status arch_of_config(const struct hf_json *config, const struct arch **out,
+                           struct err *err);
+/* RoPE factors that a config.json lists (a place named "config.json:short_factor!"): out
+ * [max] and *n how many; *n 0 when there are none. */
+enum status arch_rope_factors(const struct hf_json *config, const char *which, int max,
+                              float *out, int *n, struct err *err);
 
 /* ST_UNSUPPORTED names the architecture and those that are supported; file stands in the
  * message. */
 enum status arch_find(const char *name, const char *file, const struct arch **out,
                       struct err *err);
+/* hf types: a model_type of config.json. */
 enum status arch_find_hf(const char *model_type, const char *file, const struct arch **out,
                          struct err *err);
 uint64_t arch_dim(enum dim d, const struct hparams *hp);
