@@ -8,7 +8,7 @@
  * through a table built once. Near zero this is coarser than the map itself; searching the map
  * directly gives other codes. mean:         PyTorch's blocked f32 sum, see quant_torch_sum().
  * A double or Kahan sum would be better arithmetic and give a neighbouring offset, so other
- * bits.
+ * bits. The build says -ffp-contract=off: the one fused multiply-add here is written as fmaf().
  *
  * nf4_quantise_group() compares all 64 inputs with one midpoint after the other: no branches,
  * and the compiler makes vector code of it; a binary search per element was four times slower.
@@ -23,6 +23,23 @@ const float nf4_table[16] = {-1.0f,         -0.696192801f, -0.525073051f,  -0.39
                              -0.284441382f, -0.18477343f,  -0.0910500363f, 0.0f,
                              0.0795802996f, 0.160930201f,  0.246112302f,   0.337915242f,
                              0.440709829f,  0.562617004f,  0.722956836f,   1.0f};
+
+const float fp4_table[16] = {0.0f,
+                             0x1.555556p-8f,
+                             0x1.555556p-1f,
+                             1.0f,
+                             0x1.555556p-2f,
+                             0.5f,
+                             0x1.555556p-3f,
+                             0.25f,
+                             0.0f,
+                             -0x1.555556p-8f,
+                             -0x1.555556p-1f,
+                             -1.0f,
+                             -0x1.555556p-2f,
+                             -0.5f,
+                             -0x1.555556p-3f,
+                             -0.25f};
 
 /* From tests/oracle/quant.py (record 1 of nf4.bin). */
 const float quant_code_map[256] = {
@@ -239,4 +256,19 @@ float bf16_to_f32(uint16_t h) {
     float f;
     memcpy(&f, &bits, sizeof f);
     return f;
+}
+
+uint16_t f16_from_f32(float f) {
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
+    bits &= 0x7fffffff;
+    if (bits > 0x7f800000)
+        return sign | 0x7e00;
+    if (bits >= 0x47800000) /* 65536 */
+        return sign | 0x7c00;
+    if (bits < 0x38800000) /* below 2^-14: a multiple of 2^-24 */
+        return sign | (uint16_t)rintf(fabsf(f) * 0x1p24f);
+    bits += 0xfff + (bits >> 13 & 1); /* a carry goes into the exponent, at 65520 to infinity */
+    return sign | (uint16_t)((bits >> 13) - (112u << 10));
 }
