@@ -16,12 +16,14 @@
 
 struct model_info {
     char *name, *path;
-    char *architecture, *quant, *head_quant, *license;
-    char *title;         /* the name in the model's own metadata, "" when none */
-    char *source;        /* base name of the file it was made from; a GGUF file's own */
-    char *source_sha256; /* hex, "" when unknown */
-    char *chat_template; /* "" when none */
-    char *created;       /* ISO 8601, UTC; "" for a GGUF file */
+    char *architecture, *license;
+    char *quant, *head_quant; /* "nf4" …; where the source's numbers were kept, its own word:
+                                 "Q4_K", "gptq-int4-g128" */
+    char *title;              /* the name in the model's own metadata, "" when none */
+    char *source;             /* base name of the file it was made from; a GGUF file's own */
+    char *source_sha256;      /* hex, "" when unknown */
+    char *chat_template;      /* "" when none */
+    char *created;            /* ISO 8601, UTC; "" for a GGUF file */
     uint64_t file_bytes, n_params;
     int n_layer, n_vocab, n_embd, n_ff, n_head, n_head_kv, head_dim, ctx_train;
     double rope_base, norm_eps;
@@ -39,7 +41,7 @@ bool models_name_ok(const char *name);
 /* The models folder, made if missing. *out is the caller's to free. */
 enum status models_dir(char **out, struct err *err);
 enum status models_list(struct model_list *out, struct err *err);
-/* name: one from the list, or a path to one of our files or to a GGUF file. */
+/* name: one from the list, or a path to one of our files, a GGUF file or a folder. */
 enum status models_info(const char *name, struct model_info *out, struct err *err);
 enum status models_remove(const char *name, struct err *err);
 enum status models_copy(const char *from, const char *to,
@@ -54,20 +56,23 @@ enum status models_resolve(const char *name_or_path,
                                             uint64_t total),
                            void *user, char **out, struct err *err);
 
-enum quant { QUANT_NF4, QUANT_INT8, QUANT_BF16, QUANT_F32, QUANT_N };
+enum quant { QUANT_NF4, QUANT_INT8, QUANT_BF16, QUANT_F32, QUANT_KEEP, QUANT_N };
 const char *quant_name(enum quant q);
 bool quant_parse(const char *s, enum quant *out);
 
 struct create_params {
     const char *name;      /* installed under this name; NULL with out_path */
     const char *out_path;  /* or written to this file */
-    const char *from;      /* GGUF file */
-    enum quant quant;      /* all linear layers */
+    const char *from;      /* GGUF file, or Hugging Face folder */
+    enum quant quant;      /* all linear layers; QUANT_N: keep where the source is quantised,
+                              else nf4. keep stores the source's own numbers, bit for bit */
     enum quant head_quant; /* token embedding and output head; QUANT_N: int8 beside nf4 and
                               int8, else as quant */
     bool replace; /* an existing model of this name is replaced (atomically), else ST_EXISTS */
     bool (*progress)(void *user, const char *what, uint64_t done,
                      uint64_t total); /* bytes; false cancels */
+    /* Told what could not be kept exactly, a sentence each; NULL: nobody wants to know. */
+    void (*note)(void *user, const char *text);
     void *user;
 };
 /* Makes a model. Nothing is left behind when it fails or is cancelled (ST_CANCELLED). */

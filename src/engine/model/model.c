@@ -20,40 +20,79 @@ struct mapped {
     struct vocab_data vocab;
 };
 
-/* One row of the table: a weight or a vector into its place in base. */
-static enum status bind_one(const struct container *c, const struct hparams *hp,
-                            const enum quant quants[2], const struct arch_tensor *t,
-                            const char *prefix, void *base, struct err *err) {
-    char name[64], full[96];
+struct binding {
+    struct model *m;
+    const struct container *c;
+};
+
+/* NAME.weight of a vector, or NAME.bias: f32 [K]; left NULL when it is not there and need not
+ * be. */
+static enum status bind_floats(const struct container *c, const char *base, const char *suffix,
+                               uint64_t K, bool optional, const float **out, struct err *err) {
+    char name[96];
     const struct ctensor *ct = NULL;
-    uint64_t N = arch_dim(t->n, hp), K = arch_dim(t->k, hp);
-    void *field = (char *)base + t->field;
-    snprintf(name, sizeof name, "%s%s", prefix, t->name);
-    snprintf(full, sizeof full, "%s.weight", name);
-    if (t->optional && !container_find(c, full))
+    snprintf(name, sizeof name, "%s%s", base, suffix);
+    if (optional && !container_find(c, name))
         return ST_OK;
-    if (t->kind == TENSOR_VECTOR) {
-        CHECK(container_need(c, full, DTYPE_F32, 1, &K, &ct, err));
-        *(const float **)field = (const float *)(const void *)ct->data;
+    CHECK(container_need(c, name, DTYPE_F32, 1, &K, &ct, err));
+    *out = (const float *)(const void *)ct->data;
+    return ST_OK;
+}
+
+/* NAME.perm: each input once, so that whoever gathers by it stays inside a row. */
+static enum status bind_perm(const struct container *c, const char *base, uint64_t K,
+                             const int32_t **out, struct err *err) {
+    char name[96];
+    const struct ctensor *ct = NULL;
+    snprintf(name, sizeof name, "%s.perm", base);
+    if (!container_find(c, name))
         return ST_OK;
-    }
-    enum quant q = quants[t->kind == TENSOR_HEAD];
-    return weight_bind(field, c, name, quant_weight_type(q), (int)N, (int)K, err);
+    CHECK(container_need(c, name, DTYPE_I32, 1, &K, &ct, err));
+    const int32_t *perm = (const int32_t *)(const void *)ct->data;
+    for (uint64_t k = 0; k < K; k++)
+        if (perm[k] < 0 || (uint64_t)perm[k] >= K)
+            return err_set(err, ST_FORMAT, "%s: tensor %s: input %d of %d", container_name(c),
+                           name, perm[k], (int)K);
+    *out = perm;
+    return ST_OK;
+}
+
+static enum status bind_linear(const struct container *c, const struct arch_slot *s,
+                               const struct hparams *hp, struct linear *l, struct err *err) {
+    uint64_t N = arch_dim(s->t->n, hp), K = arch_dim(s->t->k, hp);
+    CHECK(weight_bind(&l->w, c, s->name, (int)N, (int)K, err));
+    CHECK(bind_floats(c, s->name, ".bias", N, true, &l->bias, err));
+    return bind_perm(c, s->name, K, &l->perm, err);
+}
+
+/* One tensor of the table into its place. */
+static enum status bind_one(void *user, const struct arch_slot *s, struct err *err) {
+    struct binding *b = user;
+    char name[96];
+    uint64_t K = arch_dim(s->t->k, &b->m->hp);
+    void *field = arch_field(b->m, s);
+    snprintf(name, sizeof name, "%s.weight", s->name);
+    if (s->t->flags & T_OPTIONAL && !container_find(b->c, name))
+        return ST_OK;
+    if (s->t->kind == TENSOR_VECTOR)
+        return bind_floats(b->c, s->name, ".weight", K, false, field, err);
+    if (s->t->kind != TENSOR_NORM)
+        return bind_linear(b->c, s, &b->m->hp, field, err);
+    struct norm *norm = field;
+    CHECK(bind_floats(b->c, s->name, ".weight", K, false, &norm->g, err));
+    return bind_floats(b->c, s->name, ".bias", K, true, &norm->b, err);
 }
 
 static enum status bind_all(struct model *m, const struct container *c, const struct arch *arch,
-                            const enum quant quants[2], struct err *err) {
-    char prefix[32];
-    m->layers = xcalloc((size_t)m->hp.n_layer, sizeof *m->layers);
-    for (const struct arch_tensor *t = arch->model; t->name; t++)
-        CHECK(bind_one(c, &m->hp, quants, t, "", m, err));
-    for (int l = 0; l < m->hp.n_layer; l++) {
-        snprintf(prefix, sizeof prefix, "blk.%d.", l);
-        for (const struct arch_tensor *t = arch->layer; t->name; t++)
-            CHECK(bind_one(c, &m->hp, quants, t, prefix, &m->layers[l], err));
+                            struct err *err) {
+    struct binding b = {m, c};
+    model_alloc_layers(m);
+    CHECK(arch_visit(arch, &m->hp, bind_one, &b, err));
+    if (!m->head.w.data) { /* tied */
+        struct linear embd = m->embd;
+        embd.bias = m->head.bias;
+        m->head = embd;
     }
-    if (!m->head.data)
-        m->head = m->embd; /* tied */
     return ST_OK;
 }
 
@@ -70,13 +109,11 @@ static enum status open_text(struct model *m, struct mapped *p, struct err *err)
 enum status model_open(const char *path, struct model **out, struct err *err) {
     struct model *m = xcalloc(1, sizeof *m);
     struct mapped *p = m->priv = xcalloc(1, sizeof *p);
-    const struct arch *arch = NULL;
-    enum quant quants[2];
     enum status st;
     TRY(container_open(path, &p->file, err));
-    TRY(model_meta_read(p->file, path, &m->hp, quants, &m->info, err));
-    TRY(arch_find(m->info.architecture, container_name(p->file), &arch, err));
-    TRY(bind_all(m, p->file, arch, quants, err));
+    TRY(model_meta_read(p->file, path, &m->hp, &m->info, err));
+    TRY(arch_find(m->info.architecture, container_name(p->file), &m->arch, err));
+    TRY(bind_all(m, p->file, m->arch, err));
     TRY(open_text(m, p, err));
     *out = m;
     return ST_OK;
@@ -94,7 +131,7 @@ void model_close(struct model *m) {
     vocab_release(&p->vocab);
     container_close(p->file);
     free(p);
-    free(m->layers);
+    model_free_layers(m);
     model_info_release(&m->info);
     free(m);
 }

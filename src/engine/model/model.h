@@ -25,6 +25,7 @@
 #include "engine/quant/weight.h"
 
 struct text_model;
+struct arch;
 
 enum norm_kind { NORM_RMS, NORM_LAYER };
 enum act_kind { ACT_SILU, ACT_GELU_TANH, ACT_GELU_ERF, ACT_RELU, ACT_RELU2 };
@@ -130,6 +131,7 @@ struct layer {
 
 struct model {
     struct model_info info;
+    const struct arch *arch; /* its row, for arch_visit() */
     struct hparams hp;
     struct linear embd; /* [n_vocab, n_embd] */
     struct linear pos;  /* [n_pos, n_embd] added to the embedding of the token at a position */
