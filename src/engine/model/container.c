@@ -7,9 +7,11 @@
  * and end with the file. That is what the format demands, and it makes a pointer into the
  * mapping safe without further checks.
  *
- * The header of a model of ours is about 100 KB; the limit of 32 MiB bounds what jansson can be
- * made to allocate (the reference implementation's limit of 100 MB would let a hostile file
- * take a gigabyte).
+ * The header of a model of ours is about 100 KB, that of a checkpoint with 100,000 tensors (a
+ * mixture of experts, quantised) 15 MB. The limit of 32 MiB bounds what jansson can be made to
+ * allocate for a moment: about thirty times the header; the reference implementation's limit of
+ * 100 MB would let a hostile file take gigabytes. Only names and metadata are kept, since a set
+ * of shards has all its headers open at once.
  */
 #include "engine/model/container.h"
 
@@ -26,7 +28,8 @@ struct container {
     char *name;
     struct file_map map;
     bool owns_map;
-    json_t *root, *meta;            /* meta: borrowed from root, NULL when there is none */
+    json_t *meta;                   /* NULL when there is none */
+    char *names;                    /* of all tensors, each with its NUL */
     struct ctensor *tensors;        /* [n] by place */
     const struct ctensor **by_name; /* [n] sorted */
     size_t n;
@@ -36,11 +39,14 @@ static const struct {
     const char *name;
     size_t bytes;
 } dtypes[DTYPE_N] = {
-    [DTYPE_BOOL] = {"BOOL", 1}, [DTYPE_U8] = {"U8", 1},   [DTYPE_I8] = {"I8", 1},
-    [DTYPE_I16] = {"I16", 2},   [DTYPE_U16] = {"U16", 2}, [DTYPE_F16] = {"F16", 2},
-    [DTYPE_BF16] = {"BF16", 2}, [DTYPE_I32] = {"I32", 4}, [DTYPE_U32] = {"U32", 4},
-    [DTYPE_F32] = {"F32", 4},   [DTYPE_F64] = {"F64", 8}, [DTYPE_I64] = {"I64", 8},
-    [DTYPE_U64] = {"U64", 8},
+    [DTYPE_BOOL] = {"BOOL", 1},       [DTYPE_U8] = {"U8", 1},
+    [DTYPE_I8] = {"I8", 1},           [DTYPE_F8_E4M3] = {"F8_E4M3", 1},
+    [DTYPE_F8_E5M2] = {"F8_E5M2", 1}, [DTYPE_F8_E8M0] = {"F8_E8M0", 1},
+    [DTYPE_I16] = {"I16", 2},         [DTYPE_U16] = {"U16", 2},
+    [DTYPE_F16] = {"F16", 2},         [DTYPE_BF16] = {"BF16", 2},
+    [DTYPE_I32] = {"I32", 4},         [DTYPE_U32] = {"U32", 4},
+    [DTYPE_F32] = {"F32", 4},         [DTYPE_F64] = {"F64", 8},
+    [DTYPE_I64] = {"I64", 8},         [DTYPE_U64] = {"U64", 8},
 };
 
 const char *dtype_name(enum dtype t) {
@@ -145,10 +151,10 @@ static enum status check_places(const struct container *c, const unsigned char *
     return ST_OK;
 }
 
-static enum status read_meta(struct container *c, struct err *err) {
+static enum status read_meta(struct container *c, const json_t *root, struct err *err) {
     const char *key;
     json_t *value;
-    c->meta = json_object_get(c->root, "__metadata__");
+    c->meta = json_incref(json_object_get(root, "__metadata__"));
     if (c->meta && !json_is_object(c->meta))
         return err_set(err, ST_FORMAT, "%s: __metadata__ is no object", c->name);
     json_object_foreach(c->meta, key, value) {
@@ -158,32 +164,44 @@ static enum status read_meta(struct container *c, struct err *err) {
     return ST_OK;
 }
 
-static enum status read_tensors(struct container *c, size_t header_bytes, struct err *err) {
+static bool is_padding(const struct ctensor *t) {
+    return t->dtype == DTYPE_U8 && strncmp(t->name, "pad.", 4) == 0 && t->name[4] &&
+           !t->name[4 + strspn(t->name + 4, "0123456789")];
+}
+
+static enum status read_tensors(struct container *c, json_t *root, size_t header_bytes,
+                                struct err *err) {
     const unsigned char *data = c->map.p + 8 + header_bytes;
     const unsigned char *end = c->map.p + c->map.len;
     const char *key;
     json_t *value;
-    c->tensors = xcalloc(json_object_size(c->root), sizeof *c->tensors);
-    json_object_foreach(c->root, key, value) {
+    c->tensors = xcalloc(json_object_size(root), sizeof *c->tensors);
+    char *name = c->names = xmalloc(header_bytes); /* unescaped they are shorter */
+    json_object_foreach(root, key, value) {
         if (value == c->meta)
             continue;
         struct ctensor *t = &c->tensors[c->n];
-        t->name = key;
+        size_t len = strlen(key) + 1;
+        t->name = memcpy(name, key, len);
+        name += len;
         CHECK(read_entry(c, data, (uint64_t)(end - data), t, value, err));
         c->n++;
     }
     qsort(c->tensors, c->n, sizeof *c->tensors, place_cmp);
-    CHECK(check_places(c, data, end, err));
+    return check_places(c, data, end, err);
+}
+
+/* Leaves the padding out, and sorts. */
+static void list_names(struct container *c) {
     size_t n = 0;
     for (size_t i = 0; i < c->n; i++)
-        if (strncmp(c->tensors[i].name, "pad.", 4) != 0)
+        if (!is_padding(&c->tensors[i]))
             c->tensors[n++] = c->tensors[i];
     c->n = n;
     c->by_name = xreallocarray(NULL, n, sizeof *c->by_name);
     for (size_t i = 0; i < n; i++)
         c->by_name[i] = &c->tensors[i];
     qsort(c->by_name, n, sizeof *c->by_name, name_cmp);
-    return ST_OK;
 }
 
 static enum status read_all(struct container *c, struct err *err) {
@@ -203,13 +221,18 @@ static enum status read_all(struct container *c, struct err *err) {
     if (header == 0 || c->map.p[8] != '{')
         return err_set(err, ST_FORMAT, "%s: not a safetensors file: header begins without '{'",
                        c->name);
-    c->root =
+    json_t *root =
         json_loadb((const char *)c->map.p + 8, (size_t)header, JSON_REJECT_DUPLICATES, &why);
-    if (!c->root)
+    if (!root)
         return err_set(err, ST_FORMAT, "%s: header: %s near byte %d", c->name, why.text,
                        why.position);
-    CHECK(read_meta(c, err));
-    return read_tensors(c, (size_t)header, err);
+    enum status st = read_meta(c, root, err);
+    if (st == ST_OK)
+        st = read_tensors(c, root, (size_t)header, err);
+    json_decref(root);
+    if (st == ST_OK)
+        list_names(c);
+    return st;
 }
 
 static enum status open_map(struct file_map map, bool owns, const char *name,
@@ -242,7 +265,8 @@ void container_close(struct container *c) {
         return;
     free(c->tensors);
     free(c->by_name);
-    json_decref(c->root);
+    free(c->names);
+    json_decref(c->meta);
     if (c->owns_map)
         file_map_close(&c->map);
     free(c->name);
@@ -255,6 +279,10 @@ const char *container_name(const struct container *c) {
 
 uint64_t container_bytes(const struct container *c) {
     return c->map.len;
+}
+
+struct file_map container_map(const struct container *c) {
+    return c->map;
 }
 
 size_t container_n_tensors(const struct container *c) {

@@ -1,5 +1,6 @@
 /*
- * container.h - our model file: a safetensors file whose tensors lie as the kernels read them.
+ * container.h - safetensors files: our model file, whose tensors lie as the kernels read them,
+ * and those that others wrote.
  *
  * Layout (safetensors): u64 header length, little-endian; a JSON object of that length; the
  * data. Each entry of the object is a tensor {"dtype", "shape", "data_offsets": [begin, end)},
@@ -7,7 +8,7 @@
  * adds: every tensor begins at a multiple of 64 in the file. The header is padded with blanks
  * for that, and behind a tensor whose size is no multiple of 64 follows a tensor of zero bytes
  * named "pad.N" (U8), so that any safetensors reader opens the file. Readers skip "pad."
- * tensors.
+ * tensors (U8, digits behind the point).
  *
  * Reading maps the file and checks everything at once; then pointers go into the mapping.
  * Immutable after opening.
@@ -28,6 +29,9 @@ enum dtype {
     DTYPE_BOOL,
     DTYPE_U8,
     DTYPE_I8,
+    DTYPE_F8_E4M3, /* 4 bits of exponent (bias 7), 3 of mantissa, no infinities */
+    DTYPE_F8_E5M2, /* the high byte of an F16 */
+    DTYPE_F8_E8M0, /* powers of two */
     DTYPE_I16,
     DTYPE_U16,
     DTYPE_F16,
@@ -49,7 +53,8 @@ struct ctensor {
     int n_dims;
     uint64_t shape[CONTAINER_MAX_DIMS]; /* slowest dimension first */
     uint64_t n_elem, n_bytes;
-    const unsigned char *data; /* [n_bytes] in the mapping */
+    const unsigned char *data; /* [n_bytes] in the mapping; in files that are not ours at any
+                                  alignment */
 };
 
 struct container;
@@ -64,7 +69,8 @@ void container_close(struct container *c); /* NULL is allowed */
 
 const char *container_name(const struct container *c); /* base name of the file, for messages */
 uint64_t container_bytes(const struct container *c);   /* size of the file */
-size_t container_n_tensors(const struct container *c); /* without padding */
+struct file_map container_map(const struct container *c); /* lives as long as c */
+size_t container_n_tensors(const struct container *c);    /* without padding */
 const struct ctensor *container_tensor(const struct container *c, size_t i); /* by place */
 const struct ctensor *container_find(const struct container *c, const char *name); /* or NULL */
 /* The named tensor, which must have this type and shape (n_dims sizes) and begin at a multiple
