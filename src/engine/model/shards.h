@@ -1,10 +1,10 @@
 /*
  * shards.h - the safetensors files of a Hugging Face folder as one set of tensors.
  *
- * model.safetensors.index.json with its shards, else model.safetensors, else the only
- * *.safetensors file of the folder. The index is checked against the files: every shard that it
- * names is there, every tensor is in the shard that it names, no tensor is in two shards. File
- * names with a slash are refused.
+ * model.safetensors, else model.safetensors.index.json with its shards (the order in which
+ * transformers looks), else the only *.safetensors file of the folder. The index is checked
+ * against the files: every shard that it names is there, every tensor is in the shard that it
+ * names, no tensor is in two shards. File names with a slash are refused.
  */
 #ifndef LLMCHAT_ENGINE_MODEL_SHARDS_H
 #define LLMCHAT_ENGINE_MODEL_SHARDS_H
