@@ -1,13 +1,14 @@
 /*
- * create.c - `llmchat create NAME --from FILE`.
+ * create.c - `llmchat create NAME --from PATH`.
  */
 #include "cmd/cmd.h"
 #include "engine/models.h"
 
 const struct opt create_opts[] = {
-    {"from", 0, OPT_TEXT, "FILE", 0, "The GGUF file to make the model from"},
-    {"quant", 0, OPT_CHOICE, "nf4|int8|bf16|f32", 0, "Linear layers (default nf4)"},
-    {"head-quant", 0, OPT_CHOICE, "nf4|int8|bf16|f32", 0,
+    {"from", 0, OPT_TEXT, "PATH", 0, "A GGUF file or a Hugging Face folder"},
+    {"quant", 0, OPT_CHOICE, "nf4|int8|bf16|f32|keep", 0,
+     "Linear layers (default keep where PATH is quantised already, else nf4)"},
+    {"head-quant", 0, OPT_CHOICE, "nf4|int8|bf16|f32|keep", 0,
      "Token embedding and output head (default int8 beside nf4 and int8, else as --quant)"},
     {"force", 'f', OPT_FLAG, NULL, 0, "Replace an installed model of this name"},
     {0},
@@ -16,11 +17,12 @@ const struct opt create_opts[] = {
 int cmd_create(struct args *a) {
     struct err err = {0};
     if (!arg_text(a, "from"))
-        return failf(ST_USAGE, "create needs --from FILE (a GGUF file)");
+        return failf(ST_USAGE,
+                     "create needs --from PATH (a GGUF file or a Hugging Face folder)");
     struct create_params p = {
         .name = a->pos[0],
         .from = arg_text(a, "from"),
-        .quant = QUANT_NF4,
+        .quant = QUANT_N,
         .head_quant = QUANT_N,
         .replace = arg_flag(a, "force"),
         .progress = progress_show,
@@ -40,6 +42,8 @@ int cmd_create(struct args *a) {
     err_set(&line, ST_OK, "%s: %s, %s parameters, %s, %s", m.name, m.architecture,
             show_count(m.n_params), m.quant, show_bytes(m.file_bytes));
     note("%s", line.msg);
+    if (*m.notes)
+        note("not kept exactly:\n%s", m.notes);
     model_info_release(&m);
     return 0;
 }

@@ -71,8 +71,6 @@ struct create_params {
     bool replace; /* an existing model of this name is replaced (atomically), else ST_EXISTS */
     bool (*progress)(void *user, const char *what, uint64_t done,
                      uint64_t total); /* bytes; false cancels */
-    /* Told what could not be kept exactly, a sentence each; NULL: nobody wants to know. */
-    void (*note)(void *user, const char *text);
     void *user;
 };
 /* Makes a model. Nothing is left behind when it fails or is cancelled (ST_CANCELLED). */

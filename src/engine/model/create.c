@@ -1,23 +1,23 @@
 /*
- * create.c - a model of ours from a GGUF file.
+ * create.c - a model of ours from a checkpoint: a GGUF file or a Hugging Face folder.
  *
  * First everything is checked: hyperparameters, every tensor's type and shape, the vocabulary.
  * Then the header is written, and the tensors follow one by one, 16 rows at a time: values as
- * f32, quantised, packed into a tile, written. Only the scales of one tensor are held (a
- * thirty-second of its f32 size), since the second quantisation needs their mean. A second
- * thread hashes the source meanwhile; the hash is put into the header before the file gets its
- * name.
+ * f32, quantised, packed into a tile, written; or, where they are kept, the source's own codes
+ * and scales, placed as they are. Only the scales of one tensor are held, since the second
+ * quantisation needs their mean, and a transposed tensor while it is turned: memory does not
+ * grow with the model. A second thread hashes the source meanwhile; the hash is put into the
+ * header before the file gets its name.
  *
  * The file is written beside its place, synced and renamed (base/path.h), so there is a whole
  * model or none. Rejected: quantising into memory and writing at the end (twice the memory),
  * and hashing first (a second pass over a file that may not fit into the page cache).
  */
 #include "base/clock.h"
-#include "base/sha256.h"
 #include "base/utf8.h"
 #include "engine/model/model_file.h"
+#include "engine/model/view.h"
 #include "engine/model/vocab_store.h"
-#include "engine/quant/ggml_types.h"
 #include "engine/quant/pack.h"
 #include "engine/quant/quant.h"
 #include "engine/text.h"
@@ -32,16 +32,23 @@
 #include <time.h>
 #include <unistd.h>
 
+/* A tensor of the model to be made. */
+struct piece {
+    struct arch_slot slot;
+    struct view view; /* t NULL: a norm that no source stores */
+    struct weight_form form;
+    bool keep; /* the source's codes are placed as they are */
+};
+
 struct job {
     const struct create_params *p;
-    struct gguf *g;
-    const struct arch *arch;
-    struct hparams hp;
+    struct source *s;
     enum quant quant, head_quant;
     struct vocab_data vocab;
     struct container_writer *w;
-    uint64_t n_params, done_bytes, total_bytes, shown_bytes;
-    bool *used; /* [gguf_n_tensors] */
+    struct piece *pieces; /* in the order of our file */
+    size_t n_piece, cap_piece;
+    uint64_t n_params, done, total, shown; /* elements */
 
     pthread_t hasher;
     bool hashing;
@@ -49,188 +56,282 @@ struct job {
     char sha256[65];
 };
 
-typedef enum status visit_fn(struct job *j, const struct arch_tensor *t, const char *base,
-                             const struct gguf_tensor *gt, struct err *err);
+static bool is_matrix(const struct piece *p) {
+    return p->slot.t->kind != TENSOR_NORM && p->slot.t->kind != TENSOR_VECTOR;
+}
 
-static enum status visit_one(struct job *j, visit_fn *visit, const struct arch_tensor *t,
-                             const char *prefix, struct err *err) {
-    char base[64], full[96];
-    snprintf(base, sizeof base, "%s%s", prefix, t->name);
-    snprintf(full, sizeof full, "%s.weight", base);
-    const struct gguf_tensor *gt = gguf_find_tensor(j->g, full);
-    if (!gt && t->optional)
+/* The layout of a kept matrix: the source's own where ours holds it, else floats. */
+static struct weight_form kept_form(struct piece *p) {
+    const struct source_tensor *t = p->view.t;
+    bool codes = t->keep == WEIGHT_I8 || t->keep == WEIGHT_Q4;
+    p->keep = codes && view_has_codes(&p->view);
+    if (p->keep)
+        return (struct weight_form){t->keep, t->group, false, t->keep_min};
+    return (struct weight_form){codes ? WEIGHT_F32 : t->keep, 0, false, false};
+}
+
+static enum status add_piece(void *user, const struct arch_slot *slot, struct err *err) {
+    struct job *j = user;
+    struct piece p = {.slot = *slot};
+    CHECK(view_find(j->s, slot, &p.view, err));
+    if (!p.view.t && !(slot->t->flags & T_ONES))
         return ST_OK;
-    if (!gt)
-        return err_set(err, ST_FORMAT, "%s: tensor %s is missing", gguf_name(j->g), full);
-    return visit(j, t, base, gt, err);
-}
-
-/* Calls visit for every tensor of the model, in the order of our file. */
-static enum status visit_all(struct job *j, visit_fn *visit, struct err *err) {
-    char prefix[32];
-    for (const struct arch_tensor *t = j->arch->model; t->name; t++)
-        CHECK(visit_one(j, visit, t, "", err));
-    for (int l = 0; l < j->hp.n_layer; l++) {
-        snprintf(prefix, sizeof prefix, "blk.%d.", l);
-        for (const struct arch_tensor *t = j->arch->layer; t->name; t++)
-            CHECK(visit_one(j, visit, t, prefix, err));
+    if (is_matrix(&p)) {
+        enum quant q = slot->t->kind == TENSOR_EXACT  ? QUANT_F32
+                       : slot->t->kind == TENSOR_HEAD ? j->head_quant
+                                                      : j->quant;
+        p.form = q == QUANT_KEEP ? kept_form(&p) : quant_form(q);
     }
+    if (j->n_piece == j->cap_piece) {
+        j->cap_piece = j->cap_piece ? 2 * j->cap_piece : 64;
+        j->pieces = xreallocarray(j->pieces, j->cap_piece, sizeof *j->pieces);
+    }
+    j->pieces[j->n_piece++] = p;
+    j->total += p.view.t ? p.view.N * p.view.K : 0;
+    j->n_params += p.view.t ? p.view.N * p.view.K : 0;
+    if (p.view.bias)
+        j->n_params += p.view.vector ? p.view.K : p.view.N;
     return ST_OK;
-}
-
-static enum status check_tensor(struct job *j, const struct arch_tensor *t, const char *base,
-                                const struct gguf_tensor *gt, struct err *err) {
-    uint64_t N = arch_dim(t->n, &j->hp), K = arch_dim(t->k, &j->hp);
-    const struct ggml_type_row *row = ggml_type_row(gt->type);
-    if (!row->dequant)
-        return err_set(
-            err, ST_UNSUPPORTED,
-            "%s: tensor %s.weight has type %s, which is not supported; supported: %s",
-            gguf_name(j->g), base, row->name, ggml_types_supported());
-    if (gt->ne[0] != K || gt->ne[1] != N || gt->ne[2] != 1 || gt->ne[3] != 1)
-        return err_set(err, ST_FORMAT,
-                       "%s: tensor %s.weight is %" PRIu64 " x %" PRIu64 " x %" PRIu64
-                       " x %" PRIu64 ", wanted %" PRIu64 " x %" PRIu64,
-                       gguf_name(j->g), base, gt->ne[0], gt->ne[1], gt->ne[2], gt->ne[3], K, N);
-    j->used[gt - gguf_tensor(j->g, 0)] = true;
-    j->n_params += gt->n_elem;
-    j->total_bytes += gt->n_bytes;
-    return ST_OK;
-}
-
-static bool ends_with(struct gguf_str s, const char *end) {
-    size_t n = strlen(end);
-    return s.len >= n && memcmp(s.p + s.len - n, end, n) == 0;
 }
 
 /* Every tensor that the table knows is there and fits, and there is none that it does not know.
  */
 static enum status check_source(struct job *j, struct err *err) {
-    CHECK(arch_check(&j->hp, gguf_name(j->g), err));
-    j->used = xcalloc(gguf_n_tensors(j->g), sizeof *j->used);
-    CHECK(visit_all(j, check_tensor, err));
-    for (uint64_t i = 0; i < gguf_n_tensors(j->g); i++) {
-        struct gguf_str name = gguf_tensor(j->g, i)->name;
-        if (!j->used[i])
-            return err_set(err, ST_UNSUPPORTED,
-                           "%s: tensor %.*s: %s not supported for %s models", gguf_name(j->g),
-                           (int)name.len, name.p,
-                           ends_with(name, ".bias") ? "biases are" : "it is", j->arch->name);
-    }
-    CHECK(vocab_from_gguf(&j->vocab, j->g, err));
-    if (j->vocab.tokens.n != (uint32_t)j->hp.n_vocab)
+    CHECK(arch_visit(j->s->arch, &j->s->hp, add_piece, j, err));
+    CHECK(source_all_used(j->s, err));
+    CHECK(source_vocab(j->s, &j->vocab, err));
+    if (j->vocab.tokens.n != (uint32_t)j->s->hp.n_vocab)
         return err_set(err, ST_FORMAT,
-                       "%s: tokenizer.ggml.tokens has %" PRIu32
-                       " entries, token_embd.weight has %d rows",
-                       gguf_name(j->g), j->vocab.tokens.n, j->hp.n_vocab);
+                       "%s: the tokenizer has %" PRIu32
+                       " tokens, the token embedding has %d rows",
+                       j->s->file, j->vocab.tokens.n, j->s->hp.n_vocab);
     struct text_model *text; /* a tokenizer that could not be opened later is refused now */
     if (text_from_vocab(&j->vocab, &text, err) != ST_OK)
-        return err_prefix(err, "%s", gguf_name(j->g));
+        return err_prefix(err, "%s", j->s->file);
     text_close(text);
     return ST_OK;
 }
 
-static enum status declare_tensor(struct job *j, const struct arch_tensor *t, const char *base,
-                                  const struct gguf_tensor *gt, struct err *err) {
-    (void)err;
-    if (t->kind == TENSOR_VECTOR) {
-        char name[96];
-        snprintf(name, sizeof name, "%s.weight", base);
-        container_writer_declare(j->w, name, DTYPE_F32, 1, gt->ne);
-    } else {
-        enum quant q = t->kind == TENSOR_HEAD ? j->head_quant : j->quant;
-        weight_declare(j->w, base, quant_weight_type(q), (int)gt->ne[1], (int)gt->ne[0]);
+/* Why a matrix is not stored as its source has it, though that was asked for; NULL: it is. */
+static const char *why_not_kept(const struct job *j, const struct piece *p) {
+    enum quant q = p->slot.t->kind == TENSOR_HEAD ? j->head_quant : j->quant;
+    if (!is_matrix(p) || p->slot.t->kind == TENSOR_EXACT || q != QUANT_KEEP)
+        return NULL;
+    if (p->view.t->inexact)
+        return p->view.t->inexact;
+    if (p->view.t->quantised && !p->keep)
+        return "it is transposed, and stored as floats of the same value";
+    return NULL;
+}
+
+/* What a person has to know, a line for each kind of tensor. */
+static char *notes(const struct job *j) {
+    struct buf out = {0};
+    for (size_t i = 0; i < j->n_piece; i++) {
+        const char *why = why_not_kept(j, &j->pieces[i]);
+        const char *type = why ? j->pieces[i].view.t->type : NULL;
+        size_t same = 0, before = 0;
+        for (size_t k = 0; why && k < j->n_piece; k++)
+            if (why_not_kept(j, &j->pieces[k]) == why && j->pieces[k].view.t->type == type) {
+                same++;
+                before += k < i;
+            }
+        if (why && !before)
+            buf_addf(&out, "%s%zu %s of type %s, the first is %s: %s", out.len ? "\n" : "",
+                     same, same == 1 ? "matrix" : "matrices", type, j->pieces[i].slot.name,
+                     why);
     }
-    return ST_OK;
+    char *text = xstrdup(buf_str(&out));
+    buf_release(&out);
+    return text;
 }
 
-/* A text of the GGUF's general metadata; left out when it is missing or no string. */
-static void copy_text(struct job *j, const char *gguf_key, const char *key) {
-    struct gguf_str s = {"", 0};
-    if (gguf_get_str(j->g, gguf_key, false, &s, NULL) != ST_OK || s.len > 4096)
-        return;
-    char *text = xstrndup(s.p, s.len);
-    container_writer_meta(j->w, key, text);
-    free(text);
+static void declare_floats(struct job *j, const char *base, const char *suffix, uint64_t n,
+                           enum dtype dtype) {
+    char name[96];
+    snprintf(name, sizeof name, "%s%s", base, suffix);
+    container_writer_declare(j->w, name, dtype, 1, &n);
 }
 
-static enum status declare_all(struct job *j, struct err *err) {
+static void declare_piece(struct job *j, const struct piece *p) {
+    const struct hparams *hp = &j->s->hp;
+    uint64_t N = arch_dim(p->slot.t->n, hp), K = arch_dim(p->slot.t->k, hp);
+    if (is_matrix(p))
+        weight_declare(j->w, p->slot.name, &p->form, (int)N, (int)K);
+    else
+        declare_floats(j, p->slot.name, ".weight", K, DTYPE_F32);
+    if (p->keep && p->view.t->perm)
+        declare_floats(j, p->slot.name, ".perm", K, DTYPE_I32);
+    if (p->view.bias)
+        declare_floats(j, p->slot.name, ".bias", is_matrix(p) ? N : K, DTYPE_F32);
+}
+
+static void copy_text(struct job *j, const char *what) {
+    const char *text = source_text(j->s, what);
+    if (text)
+        container_writer_meta(j->w, what, text);
+}
+
+/* Metadata "quant" or "head_quant": the quantiser's name, or the source's word for what was
+ * kept. */
+static const char *quant_word(const struct job *j, enum quant q, bool head) {
+    if (q != QUANT_KEEP)
+        return quant_name(q);
+    for (size_t i = 0; head && i < j->n_piece; i++)
+        if (j->pieces[i].slot.t->kind == TENSOR_HEAD)
+            return j->pieces[i].view.t->type;
+    return j->s->quant_name;
+}
+
+static void declare_all(struct job *j) {
     char when[32];
     struct tm tm;
     time_t now = (time_t)(clock_unix_ms() / 1000);
     strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &tm));
     j->w = container_writer_new();
-    model_meta_write(j->w, &j->hp, j->quant, j->head_quant);
-    container_writer_meta(j->w, "architecture", j->arch->name);
+    model_meta_write(j->w, &j->s->hp);
+    container_writer_meta(j->w, "architecture", j->s->arch->name);
+    container_writer_meta(j->w, "quant", quant_word(j, j->quant, false));
+    container_writer_meta(j->w, "head_quant", quant_word(j, j->head_quant, true));
     container_writer_metaf(j->w, "n_params", "%" PRIu64, j->n_params);
-    copy_text(j, "general.name", "title");
-    copy_text(j, "general.license", "license");
-    container_writer_meta(j->w, "source", gguf_name(j->g));
+    copy_text(j, "title");
+    copy_text(j, "license");
+    container_writer_meta(j->w, "source", j->s->file);
     container_writer_metaf(j->w, "source_sha256", "%064d", 0);
     container_writer_meta(j->w, "created", when);
+    char *lines = notes(j);
+    if (*lines)
+        container_writer_meta(j->w, "notes", lines);
+    free(lines);
     vocab_declare(j->w, &j->vocab);
-    return visit_all(j, declare_tensor, err);
+    for (size_t i = 0; i < j->n_piece; i++)
+        declare_piece(j, &j->pieces[i]);
 }
 
-/* Counts source bytes; tells the caller about every megabyte and at the end. */
-static enum status advance(struct job *j, uint64_t n_bytes, struct err *err) {
-    j->done_bytes += n_bytes;
-    if (j->done_bytes - j->shown_bytes < 1 << 20 && j->done_bytes != j->total_bytes)
+/* Counts elements; tells the caller about every megabyte and at the end. */
+static enum status advance(struct job *j, uint64_t n, struct err *err) {
+    uint64_t bytes = j->s->file_bytes;
+    j->done += n;
+    if (j->done - j->shown < 1 << 20 && j->done != j->total)
         return ST_OK;
-    j->shown_bytes = j->done_bytes;
+    j->shown = j->done;
     if (j->p->progress &&
-        !j->p->progress(j->p->user, "quantising", j->done_bytes, j->total_bytes))
+        !j->p->progress(j->p->user, "quantising",
+                        (uint64_t)((double)bytes * ((double)j->done / (double)j->total)),
+                        bytes))
         return err_set(err, ST_CANCELLED, "cancelled");
     return ST_OK;
 }
 
-/* n elements of a tensor from element `first` on, as f32. */
-static enum status values(struct job *j, const struct gguf_tensor *gt, uint64_t first, size_t n,
-                          float *out, struct err *err) {
-    const struct ggml_type_row *row = ggml_type_row(gt->type);
-    row->dequant(gt->data + first / row->block_elems * row->block_bytes, out, n);
-    if (!quant_finite(out, n))
-        return err_set(err, ST_FORMAT,
-                       "%s: tensor %.*s: a value among elements %" PRIu64 "..%" PRIu64
-                       " is not finite",
-                       gguf_name(j->g), GGUF_SHOW(gt->name), first, first + n - 1);
-    return ST_OK;
+static enum status check_finite(const struct job *j, const struct piece *p, uint64_t row,
+                                const float *v, size_t n, const char *what, struct err *err) {
+    if (quant_finite(v, n))
+        return ST_OK;
+    return err_set(err, ST_FORMAT,
+                   "%s: tensor %s: a %s in row %" PRIu64 " or behind is not finite", j->s->file,
+                   p->view.t->name, what, row);
 }
 
-static enum status write_vector(struct job *j, const struct gguf_tensor *gt, struct err *err) {
-    float *v = xreallocarray(NULL, (size_t)gt->n_elem, sizeof *v);
+static enum status put_tensor(struct job *j, const void *v, size_t len, struct err *err) {
+    CHECK(container_writer_put(j->w, v, len, err));
+    return container_writer_end_tensor(j->w, err);
+}
+
+static enum status write_vector(struct job *j, struct piece *p, struct err *err) {
+    size_t K = (size_t)arch_dim(p->slot.t->k, &j->s->hp);
+    float *v = xreallocarray(NULL, K, sizeof *v);
     enum status st;
-    TRY(values(j, gt, 0, (size_t)gt->n_elem, v, err));
-    TRY(container_writer_put(j->w, v, (size_t)gt->n_elem * sizeof *v, err));
-    TRY(container_writer_end_tensor(j->w, err));
-    TRY(advance(j, gt->n_bytes, err));
+    for (size_t i = 0; i < K; i++)
+        v[i] = 1;
+    if (p->view.t) {
+        view_vector(&p->view, v);
+        TRY(check_finite(j, p, 0, v, K, "value", err));
+    }
+    TRY(put_tensor(j, v, K * sizeof *v, err));
+    if (p->view.t)
+        TRY(advance(j, p->view.K, err));
 out:
     free(v);
     return st;
 }
 
-/* The tiles of a matrix; scale [Np, G] gets the scales in row order. */
-static enum status write_tiles(struct job *j, const struct gguf_tensor *gt, enum weight_type t,
-                               float *scale, struct err *err) {
-    int N = (int)gt->ne[1], K = (int)gt->ne[0], Kp = weight_pad_k(K), G = Kp / WEIGHT_GROUP;
+static enum status write_bias(struct job *j, struct piece *p, struct err *err) {
+    size_t n = (size_t)(p->view.vector ? p->view.K : p->view.N);
+    float *v = xreallocarray(NULL, n, sizeof *v);
+    enum status st;
+    view_bias(&p->view, v);
+    TRY(check_finite(j, p, 0, v, n, "bias", err));
+    TRY(put_tensor(j, v, n * sizeof *v, err));
+out:
+    free(v);
+    return st;
+}
+
+/* The tiles of a matrix, quantised; scale [Np, G] gets the scales in row order. */
+static enum status write_tiles(struct job *j, struct piece *p, float *scale, struct err *err) {
+    enum weight_type t = p->form.type;
+    int N = (int)p->view.N, K = (int)p->view.K, Kp = weight_pad_k(K);
+    int G = p->form.group ? Kp / p->form.group : 0;
     float *rows = xcalloc((size_t)WEIGHT_TILE * (size_t)Kp, sizeof *rows);
+    float *in = xreallocarray(NULL, (size_t)WEIGHT_TILE * (size_t)K, sizeof *in);
     void *tile = xmalloc(weight_tile_bytes(t, Kp));
     enum status st = ST_OK;
     for (int n = 0; n < N; n += WEIGHT_TILE) {
         int here = N - n < WEIGHT_TILE ? N - n : WEIGHT_TILE;
+        view_rows(&p->view, (uint64_t)n, here, in);
+        TRY(check_finite(j, p, (uint64_t)n, in, (size_t)here * (size_t)K, "value", err));
         for (int r = 0; r < here; r++)
-            TRY(values(j, gt, (uint64_t)(n + r) * (uint64_t)K, (size_t)K, rows + (size_t)r * Kp,
-                       err));
+            memcpy(rows + (size_t)r * Kp, in + (size_t)r * K, (size_t)K * sizeof *rows);
         for (int r = here; r < WEIGHT_TILE; r++)
             memset(rows + (size_t)r * Kp, 0, (size_t)Kp * sizeof *rows);
         weight_pack_tile(t, rows, Kp, tile, scale + (size_t)n * G);
         TRY(container_writer_put(j->w, tile, weight_tile_bytes(t, Kp), err));
-        TRY(advance(j, gt->n_bytes / (uint64_t)N * (uint64_t)here, err));
+        TRY(advance(j, (uint64_t)here * (uint64_t)K, err));
     }
     TRY(container_writer_end_tensor(j->w, err));
 out:
     free(tile);
+    free(in);
     free(rows);
+    return st;
+}
+
+/* One tile's numbers of a kept matrix into rows of whole groups: in [n, groups of K]. */
+static void spread(const float *in, int n, int used, int G, float *out) {
+    for (int r = 0; r < n; r++)
+        memcpy(out + (size_t)r * G, in + (size_t)r * used, (size_t)used * sizeof *out);
+}
+
+/* The tiles of a kept matrix; scale and min [Np, G] are zero and get its own, in row order. */
+static enum status write_codes(struct job *j, struct piece *p, float *scale, float *min,
+                               struct err *err) {
+    enum weight_type t = p->form.type;
+    int N = (int)p->view.N, K = (int)p->view.K, Kp = weight_pad_k(K), g = p->form.group;
+    int G = Kp / g, used = (K + g - 1) / g;
+    size_t rows = WEIGHT_TILE, part = rows * (size_t)used;
+    uint8_t *in = xcalloc(rows, (size_t)K), *code = xcalloc(rows, (size_t)Kp);
+    float *s = xcalloc(2 * part, sizeof *s), *m = p->form.min ? s + part : NULL;
+    void *tile = xmalloc(weight_tile_bytes(t, Kp));
+    enum status st = ST_OK;
+    for (int n = 0; n < N; n += WEIGHT_TILE) {
+        int here = N - n < WEIGHT_TILE ? N - n : WEIGHT_TILE;
+        view_codes(&p->view, (uint64_t)n, here, in, s, m);
+        TRY(check_finite(j, p, (uint64_t)n, s, 2 * part, "scale", err));
+        for (int r = 0; r < here; r++)
+            memcpy(code + (size_t)r * Kp, in + (size_t)r * K, (size_t)K);
+        spread(s, here, used, G, scale + (size_t)n * G);
+        if (m)
+            spread(m, here, used, G, min + (size_t)n * G);
+        weight_place_codes(t, code, Kp, tile);
+        TRY(container_writer_put(j->w, tile, weight_tile_bytes(t, Kp), err));
+        TRY(advance(j, (uint64_t)here * (uint64_t)K, err));
+    }
+    TRY(container_writer_end_tensor(j->w, err));
+out:
+    free(tile);
+    free(s);
+    free(code);
+    free(in);
     return st;
 }
 
@@ -271,35 +372,48 @@ out:
     return st;
 }
 
-static enum status write_tensor(struct job *j, const struct arch_tensor *at, const char *base,
-                                const struct gguf_tensor *gt, struct err *err) {
-    (void)base;
-    if (at->kind == TENSOR_VECTOR)
-        return write_vector(j, gt, err);
-    enum weight_type t = quant_weight_type(at->kind == TENSOR_HEAD ? j->head_quant : j->quant);
-    int N = (int)gt->ne[1], K = (int)gt->ne[0];
-    int Np = weight_pad_n(N), G = weight_pad_k(K) / WEIGHT_GROUP;
-    float *scale = xcalloc((size_t)Np * (size_t)G, sizeof *scale);
-    enum status st = write_tiles(j, gt, t, scale, err);
-    if (st == ST_OK && t == WEIGHT_I8)
-        st = write_scales(j, scale, Np, G, err);
-    if (st == ST_OK && t == WEIGHT_Q4)
-        st = write_nested(j, scale, N, K, err);
+/* What follows the tiles of a matrix. */
+static enum status write_parts(struct job *j, struct piece *p, float *scale, const float *min,
+                               struct err *err) {
+    int N = (int)p->view.N, K = (int)p->view.K, Np = weight_pad_n(N);
+    if (!p->form.group)
+        return ST_OK;
+    if (p->form.nested)
+        return write_nested(j, scale, N, K, err);
+    CHECK(write_scales(j, scale, Np, weight_pad_k(K) / p->form.group, err));
+    if (p->form.min)
+        CHECK(write_scales(j, min, Np, weight_pad_k(K) / p->form.group, err));
+    if (p->form.type == WEIGHT_Q4)
+        CHECK(put_tensor(j, p->view.t->table, 16 * sizeof(float), err));
+    return ST_OK;
+}
+
+static enum status write_matrix(struct job *j, struct piece *p, struct err *err) {
+    size_t Np = (size_t)weight_pad_n((int)p->view.N), Kp = (size_t)weight_pad_k((int)p->view.K);
+    size_t groups = p->form.group ? Np * (Kp / (size_t)p->form.group) : 1;
+    float *scale = xcalloc(groups, sizeof *scale), *min = NULL;
+    enum status st;
+    if (p->form.min)
+        min = xcalloc(groups, sizeof *min);
+    TRY(p->keep ? write_codes(j, p, scale, min, err) : write_tiles(j, p, scale, err));
+    TRY(write_parts(j, p, scale, min, err));
+    if (p->keep && p->view.t->perm)
+        TRY(put_tensor(j, p->view.t->perm, (size_t)p->view.K * sizeof(int32_t), err));
+out:
+    view_release(&p->view);
+    free(min);
     free(scale);
     return st;
 }
 
+static enum status write_piece(struct job *j, struct piece *p, struct err *err) {
+    CHECK(is_matrix(p) ? write_matrix(j, p, err) : write_vector(j, p, err));
+    return p->view.bias ? write_bias(j, p, err) : ST_OK;
+}
+
 static void *hash_source(void *arg) {
     struct job *j = arg;
-    struct file_map map = gguf_map(j->g);
-    struct sha256 s;
-    sha256_init(&s);
-    for (size_t at = 0; at < map.len && !atomic_load(&j->stop_hashing);) {
-        size_t n = map.len - at < 1 << 20 ? map.len - at : 1 << 20;
-        sha256_add(&s, map.p + at, n);
-        at += n;
-    }
-    sha256_hex(&s, j->sha256);
+    source_hash(j->s, j->sha256, &j->stop_hashing);
     return NULL;
 }
 
@@ -311,7 +425,8 @@ static enum status write_all(struct job *j, const char *path, struct err *err) {
         return err_set(err, ST_NOMEM, "can't start a thread");
     j->hashing = true;
     CHECK(vocab_write(j->w, &j->vocab, err));
-    CHECK(visit_all(j, write_tensor, err));
+    for (size_t i = 0; i < j->n_piece; i++)
+        CHECK(write_piece(j, &j->pieces[i], err));
     pthread_join(j->hasher, NULL);
     j->hashing = false;
     CHECK(container_writer_patch(j->w, "source_sha256", j->sha256, err));
@@ -325,67 +440,42 @@ static void job_release(struct job *j) {
     }
     container_writer_free(j->w);
     vocab_release(&j->vocab);
-    gguf_close(j->g);
-    free(j->used);
+    for (size_t i = 0; i < j->n_piece; i++)
+        view_release(&j->pieces[i].view);
+    free(j->pieces);
+    source_close(j->s);
 }
 
-static enum status open_source(struct job *j, struct err *err) {
-    struct gguf_str arch = {"", 0};
-    uint64_t parts = 1;
-    CHECK(gguf_open(j->p->from, &j->g, err));
-    CHECK(gguf_get_u64(j->g, "split.count", false, &parts, err));
-    if (parts > 1)
-        return err_set(err, ST_UNSUPPORTED,
-                       "%s: one of %" PRIu64
-                       " parts of a split model, which is not supported; join them first",
-                       gguf_name(j->g), parts);
-    CHECK(gguf_get_str(j->g, "general.architecture", true, &arch, err));
-    char *name = xstrndup(arch.p, arch.len);
-    enum status st = arch_find(name, gguf_name(j->g), &j->arch, err);
-    free(name);
-    CHECK(st);
-    return j->arch->from_gguf(j->g, &j->hp, err);
-}
-
-static char *text_of(const struct gguf *g, const char *key) {
-    struct gguf_str s = {"", 0};
-    struct buf clean = {0};
-    gguf_get_str(g, key, false, &s, NULL);
-    utf8_scrub(&clean, s.p, s.len);
-    char *text = xstrdup(buf_str(&clean));
-    buf_release(&clean);
-    return text;
-}
-
-static char *type_of(const struct gguf *g, const char *tensor) {
-    const struct gguf_tensor *t = gguf_find_tensor(g, tensor);
-    return xstrdup(t ? ggml_type_row(t->type)->name : "");
+static char *text_or_empty(const struct source *s, const char *what) {
+    const char *text = source_text(s, what);
+    return xstrdup(text ? text : "");
 }
 
 enum status model_source_info(const char *path, struct model_info *out, struct err *err) {
     struct create_params p = {.from = path};
-    struct job j = {.p = &p};
+    struct job j = {.p = &p, .quant = QUANT_KEEP, .head_quant = QUANT_KEEP};
     enum status st;
     *out = (struct model_info){0};
-    TRY(open_source(&j, err));
-    TRY(arch_check(&j.hp, gguf_name(j.g), err));
+    TRY(source_open(path, &j.s, err));
+    TRY(arch_visit(j.s->arch, &j.s->hp, add_piece, &j, err));
+    TRY(source_vocab(j.s, &j.vocab, err));
     *out = (struct model_info){
-        .name = xstrdup(gguf_name(j.g)),
+        .name = xstrdup(j.s->file),
         .path = xstrdup(path),
-        .architecture = xstrdup(j.arch->name),
-        .quant = type_of(j.g, "blk.0.ffn_up.weight"),
-        .head_quant = type_of(j.g, "token_embd.weight"),
-        .license = text_of(j.g, "general.license"),
-        .title = text_of(j.g, "general.name"),
-        .source = xstrdup(gguf_name(j.g)),
+        .architecture = xstrdup(j.s->arch->name),
+        .quant = xstrdup(quant_word(&j, QUANT_KEEP, false)),
+        .head_quant = xstrdup(quant_word(&j, QUANT_KEEP, true)),
+        .license = text_or_empty(j.s, "license"),
+        .title = text_or_empty(j.s, "title"),
+        .source = xstrdup(j.s->file),
         .source_sha256 = xstrdup(""),
-        .chat_template = text_of(j.g, "tokenizer.chat_template"),
+        .chat_template = xstrdup(j.vocab.chat_template),
         .created = xstrdup(""),
-        .file_bytes = gguf_map(j.g).len,
+        .notes = notes(&j),
+        .file_bytes = j.s->file_bytes,
+        .n_params = j.n_params,
     };
-    for (uint64_t i = 0; i < gguf_n_tensors(j.g); i++)
-        out->n_params += gguf_tensor(j.g, i)->n_elem;
-    model_info_sizes(out, &j.hp);
+    model_info_sizes(out, &j.s->hp);
 out:
     job_release(&j);
     return st;
@@ -413,16 +503,25 @@ static enum status target_path(const struct create_params *p, char **out, struct
     return ST_OK;
 }
 
+/* What "as the source suggests" and the head's default mean for this source. */
+static void settle_quants(struct job *j) {
+    j->quant = j->p->quant;
+    if (j->quant == QUANT_N)
+        j->quant = j->s->quantised ? QUANT_KEEP : QUANT_NF4;
+    j->head_quant = j->p->head_quant;
+    if (j->head_quant == QUANT_N)
+        j->head_quant = j->quant == QUANT_NF4 ? QUANT_INT8 : j->quant;
+}
+
 enum status models_create(const struct create_params *p, struct err *err) {
-    struct job j = {.p = p, .quant = p->quant, .head_quant = p->head_quant};
+    struct job j = {.p = p};
     char *path = NULL;
     enum status st;
-    if (j.head_quant == QUANT_N)
-        j.head_quant = p->quant == QUANT_NF4 ? QUANT_INT8 : p->quant;
     TRY(target_path(p, &path, err));
-    TRY(open_source(&j, err));
+    TRY(source_open(p->from, &j.s, err));
+    settle_quants(&j);
     TRY(check_source(&j, err));
-    TRY(declare_all(&j, err));
+    declare_all(&j);
     TRY(write_all(&j, path, err));
 out:
     job_release(&j);

@@ -5,8 +5,9 @@
  * A model is one file, NAME.safetensors; it is never changed in place, so a copy is a hard link
  * and removing one never disturbs a process that has it mapped.
  *
- * A GGUF file named on the command line is converted once, to NF4, into the cache folder:
- * converted/BASE-KEY.safetensors, where KEY is a hash of the file's real path, size and time
+ * A GGUF file or a Hugging Face folder named on the command line is converted once into the
+ * cache folder, quantised weights kept and others to NF4: converted/BASE-KEY.safetensors, where
+ * KEY is a hash of the real path, of size and time of the file or of each file in the folder,
  * and of our layout's version. Each use sets the copy's time; when the copies exceed 20 GB
  * together, those not used for longest are removed, never the one just made.
  */
@@ -87,9 +88,8 @@ static enum status installed_path(const char *name, char **out, struct err *err)
 static enum status read_info(const char *path, struct model_info *out, struct err *err) {
     struct container *c = NULL;
     struct hparams hp;
-    enum quant quants[2];
     CHECK(container_open(path, &c, err));
-    enum status st = model_meta_read(c, path, &hp, quants, out, err);
+    enum status st = model_meta_read(c, path, &hp, out, err);
     container_close(c);
     return st;
 }
@@ -151,7 +151,7 @@ static enum status not_found(const char *name, struct err *err) {
                       buf_str(&names))
             : err_set(err, ST_NOT_FOUND,
                       "no model named %.120s; none is installed (llmchat create NAME --from "
-                      "FILE.gguf makes one)",
+                      "PATH makes one of a GGUF file or a Hugging Face folder)",
                       name);
     buf_release(&names);
     model_list_release(&l);
@@ -191,11 +191,17 @@ static bool is_gguf(const char *path) {
     return yes;
 }
 
+/* What a model is made from, and not a model. */
+static bool is_source(const char *path) {
+    struct stat sb;
+    return (stat(path, &sb) == 0 && S_ISDIR(sb.st_mode)) || is_gguf(path);
+}
+
 enum status models_info(const char *name, struct model_info *out, struct err *err) {
     char *path;
     CHECK(find(name, &path, err));
     enum status st =
-        is_gguf(path) ? model_source_info(path, out, err) : read_info(path, out, err);
+        is_source(path) ? model_source_info(path, out, err) : read_info(path, out, err);
     free(path);
     return st;
 }
@@ -238,8 +244,8 @@ enum status models_copy(const char *from, const char *to, struct err *err) {
     if (!models_name_ok(to))
         return err_set(err, ST_USAGE, "\"%s\" is no model name", to);
     TRY(find(from, &src, err));
-    if (is_gguf(src))
-        TRY(err_set(err, ST_USAGE, "%s: a GGUF file; llmchat create makes a model of it", src));
+    if (is_source(src))
+        TRY(err_set(err, ST_USAGE, "%s: no model; llmchat create makes one of it", src));
     TRY(read_info(src, &info, err)); /* only models get in */
     model_info_release(&info);
     TRY(installed_path(to, &dst, err));
@@ -298,46 +304,76 @@ static void bound_cache(const char *dir, const char *keep) {
     free(v);
 }
 
-/* Where the converted copy of this very file belongs. */
-static enum status converted_path(const char *gguf, char **out, struct err *err) {
+static void add_stamp(struct strlist *l, const char *name, const struct stat *sb) {
+    char *line = xasprintf("%s\n%jd\n%jd.%09ld\n", name, (intmax_t)sb->st_size,
+                           (intmax_t)sb->st_mtim.tv_sec, sb->st_mtim.tv_nsec);
+    strlist_add(l, line);
+    free(line);
+}
+
+/* What changes when a source does: size and time of the file, or of every file of a folder. */
+static enum status stamp(const char *real, struct strlist *out, struct err *err) {
     struct stat sb;
-    struct sha256 s;
-    char hex[65], *real = realpath(gguf, NULL);
-    if (!real || stat(real, &sb) != 0) {
-        free(real);
-        return err_set(err, ST_IO, "%s: %s", gguf, strerror(errno));
+    if (stat(real, &sb) != 0)
+        return err_set(err, ST_IO, "%s: %s", real, strerror(errno));
+    if (!S_ISDIR(sb.st_mode)) {
+        add_stamp(out, real, &sb);
+        return ST_OK;
     }
-    char *key = xasprintf("%d\n%s\n%jd\n%jd.%09ld\n", MODEL_LAYOUT, real, (intmax_t)sb.st_size,
-                          (intmax_t)sb.st_mtim.tv_sec, sb.st_mtim.tv_nsec);
+    DIR *d = opendir(real);
+    if (!d)
+        return err_set(err, ST_IO, "%s: %s", real, strerror(errno));
+    for (struct dirent *e; (e = readdir(d));)
+        if (e->d_name[0] != '.' && fstatat(dirfd(d), e->d_name, &sb, 0) == 0)
+            add_stamp(out, e->d_name, &sb);
+    closedir(d);
+    if (out->n)
+        qsort(out->v, out->n, sizeof *out->v, text_cmp);
+    return ST_OK;
+}
+
+/* Where the converted copy of this very source belongs. */
+static enum status converted_path(const char *source, char **out, struct err *err) {
+    struct strlist lines = {0};
+    struct sha256 s;
+    char hex[65], layout[16], *real = realpath(source, NULL);
+    if (!real)
+        return err_set(err, ST_IO, "%s: %s", source, strerror(errno));
+    enum status st = stamp(real, &lines, err);
     sha256_init(&s);
-    sha256_add(&s, key, strlen(key));
+    snprintf(layout, sizeof layout, "%d\n", MODEL_LAYOUT);
+    sha256_add(&s, layout, strlen(layout));
+    sha256_add(&s, real, strlen(real));
+    for (size_t i = 0; i < lines.n; i++)
+        sha256_add(&s, lines.v[i], strlen(lines.v[i]));
     sha256_hex(&s, hex);
-    const char *base = path_base(gguf);
+    const char *base = path_base(real);
     int len = (int)strlen(base) - (has_ending(base, ".gguf") ? 5 : 0);
     char *relative =
         xasprintf("converted/%.*s-%.16s%s", len < 100 ? len : 100, base, hex, ending);
-    enum status st = path_in(PATH_CACHE, relative, out, err);
+    if (st == ST_OK)
+        st = path_in(PATH_CACHE, relative, out, err);
     free(relative);
-    free(key);
     free(real);
+    strlist_release(&lines);
     return st;
 }
 
-static enum status convert(const char *gguf,
+static enum status convert(const char *source,
                            bool (*progress)(void *user, const char *what, uint64_t done,
                                             uint64_t total),
                            void *user, char **out, struct err *err) {
     struct model_info info;
     char *path;
-    CHECK(converted_path(gguf, &path, err));
+    CHECK(converted_path(source, &path, err));
     enum status st = ST_OK;
     if (read_info(path, &info, NULL) == ST_OK) {
         model_info_release(&info);
         utimensat(AT_FDCWD, path, NULL, 0);
     } else {
         struct create_params p = {.out_path = path,
-                                  .from = gguf,
-                                  .quant = QUANT_NF4,
+                                  .from = source,
+                                  .quant = QUANT_N,
                                   .head_quant = QUANT_N,
                                   .replace = true,
                                   .progress = progress,
@@ -363,16 +399,8 @@ enum status models_resolve(const char *name_or_path,
                                             uint64_t total),
                            void *user, char **out, struct err *err) {
     char *path;
-    struct stat sb;
     CHECK(find(name_or_path, &path, err));
-    if (stat(path, &sb) == 0 && S_ISDIR(sb.st_mode)) {
-        enum status st =
-            err_set(err, ST_UNSUPPORTED,
-                    "%s: a folder; models are made from GGUF files (llmchat create)", path);
-        free(path);
-        return st;
-    }
-    if (!is_gguf(path)) {
+    if (!is_source(path)) {
         *out = path;
         return ST_OK;
     }

@@ -281,6 +281,7 @@ static void fill_info(const struct container *c, const char *path, const struct 
         .source_sha256 = text_of(c, "source_sha256"),
         .chat_template = text_of(c, "chat_template"),
         .created = text_of(c, "created"),
+        .notes = text_of(c, "notes"),
         .file_bytes = container_bytes(c),
     };
     model_info_sizes(info, hp);
@@ -318,5 +319,6 @@ void model_info_release(struct model_info *m) {
     free(m->source_sha256);
     free(m->chat_template);
     free(m->created);
+    free(m->notes);
     *m = (struct model_info){0};
 }

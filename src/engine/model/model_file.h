@@ -4,7 +4,7 @@
  * Metadata: "llmchat.layout" (version of all this), "architecture", the hyperparameters (names
  * as in HPARAM_LIST; one that is missing has its default), "layers" (a hexadecimal digit of
  * LAYER_ flags for each), "quant" and "head_quant" (words for a person), "title", "license",
- * "source", "source_sha256", "created", "n_params", and the vocabulary's (vocab_store.h).
+ * "source", "source_sha256", "created", "notes", "n_params", and the vocabulary's (vocab_store.h).
  *
  * A weight matrix "blk.0.attn_q" is several tensors, tiled as weight.h says, T = Np / 16 tiles,
  * G = Kp / S groups; what is there says how it is stored:

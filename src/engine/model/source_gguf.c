@@ -178,10 +178,8 @@ static enum status open_arch(struct source *s, const struct gguf *g, struct err 
     enum status st = arch_find(name, gguf_name(g), &s->arch, err);
     free(name);
     CHECK(st);
-    arch_defaults(&s->hp);
-    CHECK(s->arch->from_gguf(g, &s->hp, err));
     s->interleaved = s->arch->gguf_interleaved;
-    return arch_check(&s->hp, gguf_name(g), err);
+    return arch_from_gguf(s->arch, g, &s->hp, err);
 }
 
 enum status source_open_gguf(const char *path, struct source *s, struct err *err) {

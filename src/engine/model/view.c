@@ -212,7 +212,7 @@ enum status view_find(struct source *s, const struct arch_slot *slot, struct vie
         source_name(s, slot, &own, ".weight", name);
         CHECK(find_at(s, slot, &own, out, err));
     }
-    if (!out->t && named && !(t->flags & T_OPTIONAL))
+    if (!out->t && named && !(t->flags & (T_OPTIONAL | T_ONES)))
         return err_set(err, ST_FORMAT, "%s: tensor %s is missing", s->file, name);
     return ST_OK;
 }
