@@ -23,7 +23,8 @@ struct model_info {
     char *source;             /* base name of the file it was made from; a GGUF file's own */
     char *source_sha256;      /* hex, "" when unknown */
     char *chat_template;      /* "" when none */
-    char *created;            /* ISO 8601, UTC; "" for a GGUF file */
+    char *created;       /* ISO 8601, UTC; "" for a GGUF file or a folder */
+    char *notes;         /* lines on what `keep` could not keep exactly; "" mostly */
     uint64_t file_bytes, n_params;
     int n_layer, n_vocab, n_embd, n_ff, n_head, n_head_kv, head_dim, ctx_train;
     double rope_base, norm_eps;
