@@ -267,37 +267,52 @@ void avx512_att_chunk(const struct cpu_att *a, int row, int key, int n, float *m
     }
 }
 
-/* F32 and BF16 weights: f32 multiply-adds over k in ascending order, one accumulator for each
- * output. */
+/* F32, BF16 and F16 weights: f32 multiply-adds over k in ascending order, one accumulator for
+ * each output. */
+
+/* 16 rows of inputs k and, but for F32, k + 1. */
+static inline __attribute__((always_inline)) void
+float_inputs(const enum weight_type type, const void *p, __m512 *even, __m512 *odd) {
+    const __m512i high = _mm512_set1_epi32((int)0xffff0000);
+    const __m512i apart =
+        _mm512_set_epi16(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1, 30, 28, 26,
+                         24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    __m512i raw = _mm512_loadu_si512(p);
+    if (type == WEIGHT_F16) {
+        raw = _mm512_permutexvar_epi16(apart, raw);
+        *even = _mm512_cvtph_ps(_mm512_castsi512_si256(raw));
+        *odd = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(raw, 1));
+        return;
+    }
+    *even = _mm512_castsi512_ps(type == WEIGHT_BF16 ? _mm512_slli_epi32(raw, 16) : raw);
+    *odd = _mm512_castsi512_ps(_mm512_and_si512(raw, high));
+}
 
 static inline __attribute__((always_inline)) void
 float_block(const struct cpu_input *in, const struct weight *w, int tile, int t, const int NP,
-            const int NT, const bool bf16, float *y, size_t ldy, bool add) {
-    size_t Kp = (size_t)w->Kp, part = Kp * 16 * (bf16 ? 2 : 4);
+            const int NT, const enum weight_type type, float *y, size_t ldy, bool add) {
+    const bool two = type != WEIGHT_F32;
+    size_t part = (size_t)w->Kp * 16 * (two ? 2 : 4);
     const char *p = (const char *)w->data + (size_t)tile * part;
     const float *x = in->x + (size_t)t * in->ldx;
-    const __m512i high = _mm512_set1_epi32((int)0xffff0000);
     __m512 sum[BLOCK][4];
 #pragma GCC unroll 8
     for (int i = 0; i < NT; i++)
 #pragma GCC unroll 4
         for (int j = 0; j < NP; j++)
             sum[i][j] = _mm512_setzero_ps();
-    for (int k = 0; k < w->K; k += bf16 ? 2 : 1, p += 64) {
+    for (int k = 0; k < w->K; k += two ? 2 : 1, p += 64) {
         __m512 v[4], v2[4];
 #pragma GCC unroll 4
-        for (int j = 0; j < NP; j++) {
-            __m512i raw = _mm512_loadu_si512(p + (size_t)j * part);
-            v[j] = _mm512_castsi512_ps(bf16 ? _mm512_slli_epi32(raw, 16) : raw);
-            v2[j] = _mm512_castsi512_ps(_mm512_and_si512(raw, high));
-        }
+        for (int j = 0; j < NP; j++)
+            float_inputs(type, p + (size_t)j * part, &v[j], &v2[j]);
 #pragma GCC unroll 8
         for (int i = 0; i < NT; i++) {
             const float *xi = x + (size_t)i * in->ldx + k;
 #pragma GCC unroll 4
             for (int j = 0; j < NP; j++) {
                 sum[i][j] = _mm512_fmadd_ps(v[j], _mm512_set1_ps(xi[0]), sum[i][j]);
-                if (bf16)
+                if (two)
                     sum[i][j] = _mm512_fmadd_ps(v2[j], _mm512_set1_ps(xi[1]), sum[i][j]);
             }
         }
@@ -310,49 +325,39 @@ float_block(const struct cpu_input *in, const struct weight *w, int tile, int t,
                      add);
 }
 
-#define FLOAT_CASES(bf16)                                                                      \
-    switch (n) {                                                                               \
-    case 1:                                                                                    \
-        float_block(in, w, tile, t, 2, 1, bf16, y, ldy, add);                                  \
-        break;                                                                                 \
-    case 2:                                                                                    \
-        float_block(in, w, tile, t, 2, 2, bf16, y, ldy, add);                                  \
-        break;                                                                                 \
-    case 3:                                                                                    \
-        float_block(in, w, tile, t, 2, 3, bf16, y, ldy, add);                                  \
-        break;                                                                                 \
-    case 4:                                                                                    \
-        float_block(in, w, tile, t, 2, 4, bf16, y, ldy, add);                                  \
-        break;                                                                                 \
-    case 5:                                                                                    \
-        float_block(in, w, tile, t, 2, 5, bf16, y, ldy, add);                                  \
-        break;                                                                                 \
-    default:                                                                                   \
-        float_block(in, w, tile, t, 2, 6, bf16, y, ldy, add);                                  \
-    }
+#define FLOAT_CASE(NT)                                                                         \
+    case NT:                                                                                   \
+        float_block(in, w, tile, t, 2, NT, type, y, ldy, add);                                 \
+        break
 
-static void float_tiles(const struct cpu_input *in, const struct weight *w, int tile,
-                        int n_tile, const bool bf16, float *y, size_t ldy, bool add) {
+static inline __attribute__((always_inline)) void
+float_tiles(const struct cpu_input *in, const struct weight *w, int tile, int n_tile,
+            const enum weight_type type, float *y, size_t ldy, bool add) {
     for (; in->T == 1 && n_tile >= 4; n_tile -= 4, tile += 4, y += 64)
-        float_block(in, w, tile, 0, 4, 1, bf16, y, ldy, add);
+        float_block(in, w, tile, 0, 4, 1, type, y, ldy, add);
     for (; n_tile >= 2; n_tile -= 2, tile += 2, y += 32)
-        for (int t = 0; t < in->T; t += BLOCK) {
-            int n = in->T - t;
-            if (bf16)
-                FLOAT_CASES(true)
-            else
-                FLOAT_CASES(false)
-        }
+        for (int t = 0; t < in->T; t += BLOCK)
+            switch (in->T - t) {
+                FLOAT_CASE(1);
+                FLOAT_CASE(2);
+                FLOAT_CASE(3);
+                FLOAT_CASE(4);
+                FLOAT_CASE(5);
+            default:
+                float_block(in, w, tile, t, 2, BLOCK, type, y, ldy, add);
+            }
     for (int t = 0; n_tile == 1 && t < in->T; t++)
-        float_block(in, w, tile, t, 1, 1, bf16, y, ldy, add);
+        float_block(in, w, tile, t, 1, 1, type, y, ldy, add);
 }
 
 void avx512_matmul_float(const struct cpu_input *in, const struct weight *w, int tile,
                          int n_tile, float *y, size_t ldy, bool add) {
-    if (w->type == WEIGHT_BF16)
-        float_tiles(in, w, tile, n_tile, true, y, ldy, add);
+    if (w->type == WEIGHT_F32)
+        float_tiles(in, w, tile, n_tile, WEIGHT_F32, y, ldy, add);
+    else if (w->type == WEIGHT_BF16)
+        float_tiles(in, w, tile, n_tile, WEIGHT_BF16, y, ldy, add);
     else
-        float_tiles(in, w, tile, n_tile, false, y, ldy, add);
+        float_tiles(in, w, tile, n_tile, WEIGHT_F16, y, ldy, add);
 }
 
 const struct cpu_kernels cpu_avx512 = {

@@ -15,7 +15,7 @@ void avx512_kv_put(const struct kv_layer *kv, const float *k, const float *v, in
                    void *dst_k, void *dst_v);
 void avx512_att_chunk(const struct cpu_att *a, int row, int key, int n, float *m, float *l,
                       float *o);
-/* F32 and BF16 weights */
+/* F32, BF16 and F16 weights */
 void avx512_matmul_float(const struct cpu_input *in, const struct weight *w, int tile,
                          int n_tile, float *y, size_t ldy, bool add);
 

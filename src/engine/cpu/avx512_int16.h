@@ -3,11 +3,15 @@
  * avx512.c, which define DOT_VNNI as 1 or 0, MATMUL as the function's name, and the target of
  * the code.
  *
- *     y[t, n] (+)= sum over groups g of scale_w[n, g] * scale_x[t, g] * sum over 64 k of w16[n,
- * k] * q[t, k]
+ *     y[t, n] (+)= sum over groups g of
+ *                      scale_w[n, g] * scale_x[t, g] * sum over the S inputs k of w16[n, k]
+ * q[t, k]
+ *                    + min_w[n, g] * (scale_x[t, g] * sum over k of q[t, k])
  *
- * The inner sum is exact in int32; groups are added in ascending order with one fused
- * multiply-add each, in every variant below, so the bits don't depend on the number of tokens.
+ * The inner sums are exact in int32; groups are added in ascending order with one fused
+ * multiply-add for each line, in every variant below, so the bits don't depend on the number of
+ * tokens. `any` false: S = 64 and no minimum, what NF4 and our int8 have; the other kinds share
+ * code in which S is a variable.
  *
  * A 64-byte vector holds 2 inputs of 16 rows as int16, the 2 activations of a token are
  * broadcast. Of 4 neighbouring inputs the pairs are (0, 2) and (1, 3): then a nibble or byte
@@ -31,15 +35,20 @@ enum {
 };
 
 struct q4_decoder {
-    __m512i table; /* [32] int16: the 16 values twice */
-    __m512 slope, base;
+    __m512i table;      /* [32] int16: the 16 values twice */
+    __m512 step;        /* of the table; 1 for I8 */
+    __m512 slope, base; /* of the code's map */
 };
 
 static struct q4_decoder q4_decoder(const struct weight *w) {
     int16_t words[32];
+    float step = 1;
     static const float slopes[8] = {MAP_SLOPES}, bases[8] = {MAP_BASES};
-    struct q4_decoder d;
-    q4_words(w, words);
+    struct q4_decoder d = {.step = _mm512_set1_ps(1)};
+    if (w->type == WEIGHT_I8)
+        return d;
+    q4_words(w, words, &step);
+    d.step = _mm512_set1_ps(step);
     memcpy(words + 16, words, 16 * sizeof *words);
     d.table = _mm512_loadu_si512(words);
     /* entry lzcnt(a) & 15: 15 .. 9 for i = 0 .. 6, 8 for a = 128, 0 for a = 0 */
@@ -69,7 +78,7 @@ static inline void i8_expand(const void *p, __m512i v[2]) {
     v[1] = _mm512_srai_epi16(four, 8);
 }
 
-/* 16 scales, divided by the steps of the table. */
+/* 16 scales from codes, times the step of the table. */
 static inline __m512 q4_scales(const struct q4_decoder *d, const uint8_t *code, __m512 absmax2,
                                __m512 offset) {
     __m512i c = _mm512_sub_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)code)),
@@ -80,7 +89,7 @@ static inline __m512 q4_scales(const struct q4_decoder *d, const uint8_t *code, 
     __m512i sign = _mm512_and_si512(c, _mm512_set1_epi32(INT32_MIN));
     v = _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(v), sign));
     v = _mm512_fmadd_ps(v, absmax2, offset);
-    return _mm512_mul_ps(v, _mm512_set1_ps(1.0f / Q4_STEPS));
+    return _mm512_mul_ps(v, d->step);
 }
 
 static inline __m512i bcast2(const int16_t *q) {
@@ -103,6 +112,11 @@ static inline __m512 add_group(__m512 sum, __m512i dots, __m512 ws, float xs) {
                            sum);
 }
 
+/* The same for the minimum; sum_x: of the group's activations. */
+static inline __m512 add_min(__m512 sum, __m512 min, float sum_x) {
+    return _mm512_fmadd_ps(min, _mm512_set1_ps(sum_x), sum);
+}
+
 static inline void put_rows(float *y, __m512 v, __mmask16 rows, bool add) {
     if (add)
         v = _mm512_add_ps(_mm512_maskz_loadu_ps(rows, y), v);
@@ -114,14 +128,34 @@ static __mmask16 tile_rows(const struct weight *w, int tile) {
     return n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1);
 }
 
+/* 8 inputs of 16 rows from *p on, which moves behind them. */
+static inline void next8(const struct q4_decoder *d, const bool q4, const uint8_t **p,
+                         __m512i v[4]) {
+    _mm_prefetch((const char *)*p + AHEAD, _MM_HINT_T0);
+    if (q4) {
+        q4_expand(d, *p, v);
+        *p += 64;
+        return;
+    }
+    _mm_prefetch((const char *)*p + AHEAD + 64, _MM_HINT_T0);
+    i8_expand(*p, v);
+    i8_expand(*p + 64, v + 2);
+    *p += 128;
+}
+
 /* One row tile, NT tokens from t on. For one token the sum of a group runs in four chains. */
 static inline __attribute__((always_inline)) void
 few_block(const struct cpu_input *in, const struct weight *w, const struct q4_decoder *d,
-          int tile, int t, const int NT, const bool q4, float *y, size_t ldy, bool add) {
-    size_t Kp = (size_t)w->Kp, G = Kp / 64;
+          int tile, int t, const int NT, const bool q4, const bool any, float *y, size_t ldy,
+          bool add) {
+    const struct groups gr = weight_groups(w);
+    const int S = any ? gr.S : 64, shift = any ? gr.shift : 0, U = any ? 2 : 8;
+    size_t Kp = (size_t)w->Kp, G = any ? gr.G : Kp / 64, X = Kp / 64;
     const uint8_t *p = (const uint8_t *)w->data + (size_t)tile * Kp * (q4 ? 8 : 16);
     const int16_t *q = in->q + (size_t)t * Kp;
-    const float *xs = in->scale + (size_t)t * G;
+    const float *xs = in->scale + (size_t)t * X;
+    const float *min = any && w->min ? w->min + (size_t)tile * G * 16 : NULL;
+    const float *xsum = min ? in->sum + (size_t)t * cpu_sums(w->Kp) + gr.sum : NULL;
     __m512 sum[FEW], absmax2 = _mm512_setzero_ps(), offset = _mm512_set1_ps(w->offset);
     float a2[16];
     int end = 0;
@@ -130,88 +164,95 @@ few_block(const struct cpu_input *in, const struct weight *w, const struct q4_de
         sum[i] = _mm512_setzero_ps();
     for (int g = 0; g < (int)G; g++) {
         size_t at = ((size_t)tile * G + (size_t)g) * 16;
-        if (q4 && g == end) {
-            q4_absmax2(w, tile, g, a2, &end);
-            absmax2 = _mm512_loadu_ps(a2);
+        __m512 ws;
+        if (!any && q4 && w->code) {
+            if (g == end) {
+                q4_absmax2(w, tile, g, a2, &end);
+                absmax2 = _mm512_loadu_ps(a2);
+            }
+            ws = q4_scales(d, w->code + at, absmax2, offset);
+        } else {
+            ws = _mm512_mul_ps(_mm512_loadu_ps(w->scale + at), d->step);
         }
-        __m512 ws =
-            q4 ? q4_scales(d, w->code + at, absmax2, offset) : _mm512_loadu_ps(w->scale + at);
         __m512i acc[FEW], more[3];
 #pragma GCC unroll 8
         for (int i = 0; i < NT; i++)
             acc[i] = _mm512_setzero_si512();
         more[0] = more[1] = more[2] = _mm512_setzero_si512();
+        for (int k = 0; k < S; k += 8 * U)
 #pragma GCC unroll 8
-        for (int b = 0; b < 8; b++, q += 8) {
-            __m512i v[4];
-            _mm_prefetch((const char *)p + AHEAD, _MM_HINT_T0);
-            if (q4) {
-                q4_expand(d, p, v);
-                p += 64;
-            } else {
-                _mm_prefetch((const char *)p + AHEAD + 64, _MM_HINT_T0);
-                i8_expand(p, v);
-                i8_expand(p + 64, v + 2);
-                p += 128;
-            }
-            if (NT == 1) {
-                acc[0] = dot2(acc[0], v[0], bcast2(q));
-                more[0] = dot2(more[0], v[1], bcast2(q + 2));
-                more[1] = dot2(more[1], v[2], bcast2(q + 4));
-                more[2] = dot2(more[2], v[3], bcast2(q + 6));
-                continue;
-            }
+            for (int b = 0; b < U; b++, q += 8) {
+                __m512i v[4];
+                next8(d, q4, &p, v);
+                if (NT == 1) {
+                    acc[0] = dot2(acc[0], v[0], bcast2(q));
+                    more[0] = dot2(more[0], v[1], bcast2(q + 2));
+                    more[1] = dot2(more[1], v[2], bcast2(q + 4));
+                    more[2] = dot2(more[2], v[3], bcast2(q + 6));
+                    continue;
+                }
 #pragma GCC unroll 8
-            for (int i = 0; i < NT; i++) {
-                const int16_t *qi = q + (size_t)i * Kp;
+                for (int i = 0; i < NT; i++) {
+                    const int16_t *qi = q + (size_t)i * Kp;
 #pragma GCC unroll 4
-                for (int j = 0; j < 4; j++)
-                    acc[i] = dot2(acc[i], v[j], bcast2(qi + 2 * j));
+                    for (int j = 0; j < 4; j++)
+                        acc[i] = dot2(acc[i], v[j], bcast2(qi + 2 * j));
+                }
             }
-        }
         if (NT == 1)
             acc[0] = _mm512_add_epi32(_mm512_add_epi32(acc[0], more[0]),
                                       _mm512_add_epi32(more[1], more[2]));
 #pragma GCC unroll 8
         for (int i = 0; i < NT; i++)
-            sum[i] = add_group(sum[i], acc[i], ws, xs[(size_t)i * G + (size_t)g]);
+            sum[i] = add_group(sum[i], acc[i], ws, xs[(size_t)i * X + (size_t)(g >> shift)]);
+        if (!any || !min)
+            continue;
+        ws = _mm512_loadu_ps(min + (size_t)g * 16);
+#pragma GCC unroll 8
+        for (int i = 0; i < NT; i++)
+            sum[i] = add_min(sum[i], ws, xsum[(size_t)i * cpu_sums(w->Kp) + (size_t)g]);
     }
 #pragma GCC unroll 8
     for (int i = 0; i < NT; i++)
         put_rows(y + (size_t)(t + i) * ldy, sum[i], tile_rows(w, tile), add);
 }
 
-#define FEW_CASE(NT, q4)                                                                       \
+#define FEW_CASE(NT, q4, any)                                                                  \
     case NT:                                                                                   \
-        few_block(in, w, d, tile, t, NT, q4, y, ldy, add);                                     \
+        few_block(in, w, d, tile, t, NT, q4, any, y, ldy, add);                                \
         break
-#define FEW_CASES(q4)                                                                          \
+#define FEW_CASES(q4, any)                                                                     \
     switch (n) {                                                                               \
-        FEW_CASE(1, q4);                                                                       \
-        FEW_CASE(2, q4);                                                                       \
-        FEW_CASE(3, q4);                                                                       \
-        FEW_CASE(4, q4);                                                                       \
-        FEW_CASE(5, q4);                                                                       \
-        FEW_CASE(6, q4);                                                                       \
-        FEW_CASE(7, q4);                                                                       \
-        FEW_CASE(8, q4);                                                                       \
+        FEW_CASE(1, q4, any);                                                                  \
+        FEW_CASE(2, q4, any);                                                                  \
+        FEW_CASE(3, q4, any);                                                                  \
+        FEW_CASE(4, q4, any);                                                                  \
+        FEW_CASE(5, q4, any);                                                                  \
+        FEW_CASE(6, q4, any);                                                                  \
+        FEW_CASE(7, q4, any);                                                                  \
+        FEW_CASE(8, q4, any);                                                                  \
     }
 
 static void few_tokens(const struct cpu_input *in, const struct weight *w,
                        const struct q4_decoder *d, int tile, float *y, size_t ldy, bool add) {
+    bool q4 = w->type == WEIGHT_Q4, any = !plain_groups(w);
     for (int t = 0; t < in->T; t += FEW) {
         int n = in->T - t < FEW ? in->T - t : FEW;
-        if (w->type == WEIGHT_Q4)
-            FEW_CASES(true)
+        if (q4 && !any)
+            FEW_CASES(true, false)
+        else if (q4)
+            FEW_CASES(true, true)
+        else if (!any)
+            FEW_CASES(false, false)
         else
-            FEW_CASES(false)
+            FEW_CASES(false, true)
     }
 }
 
 /* Tile `which` of the NP of a panel: int16 [Kp/2, NP, 16, 2], scales [G, NP, 16]. */
 static void expand_tile(const struct weight *w, const struct q4_decoder *d, int tile, int NP,
                         int which, char *words, float *scales) {
-    size_t Kp = (size_t)w->Kp, G = Kp / 64, step = (size_t)NP * 64;
+    size_t Kp = (size_t)w->Kp, G = (size_t)(w->Kp / w->group), step = (size_t)NP * 64;
     const char *p = (const char *)w->data + (size_t)tile * Kp * (w->type == WEIGHT_Q4 ? 8 : 16);
     char *to = words + which * 64;
     int end = 0;
@@ -230,8 +271,8 @@ static void expand_tile(const struct weight *w, const struct q4_decoder *d, int 
     for (int g = 0; g < (int)G; g++) {
         size_t at = ((size_t)tile * G + (size_t)g) * 16;
         float *s = scales + (g * NP + which) * 16;
-        if (w->type == WEIGHT_I8) {
-            memcpy(s, w->scale + at, 64);
+        if (!w->code) {
+            _mm512_store_ps(s, _mm512_mul_ps(_mm512_loadu_ps(w->scale + at), d->step));
             continue;
         }
         if (g == end)
@@ -241,14 +282,18 @@ static void expand_tile(const struct weight *w, const struct q4_decoder *d, int 
     }
 }
 
-/* NP tiles of the panel times NT tokens from t on. */
+/* NP tiles of the panel, from tile on, times NT tokens from t on. */
 static inline __attribute__((always_inline)) void
-panel_block(const struct cpu_input *in, const char *words, const float *scales, size_t Kp,
-            int t, const int NP, const int NT, const __mmask16 *rows, float *y, size_t ldy,
-            bool add) {
-    size_t G = Kp / 64;
+panel_block(const struct cpu_input *in, const struct weight *w, int tile, const char *words,
+            const float *scales, int t, const int NP, const int NT, const bool any, float *y,
+            size_t ldy, bool add) {
+    const struct groups gr = weight_groups(w);
+    const int S = any ? gr.S : 64, shift = any ? gr.shift : 0, U = any ? 8 : 64;
+    size_t Kp = (size_t)w->Kp, G = any ? gr.G : Kp / 64, X = Kp / 64;
     const int16_t *q = in->q + (size_t)t * Kp;
-    const float *xs = in->scale + (size_t)t * G;
+    const float *xs = in->scale + (size_t)t * X;
+    const float *min = any && w->min ? w->min + (size_t)tile * G * 16 : NULL;
+    const float *xsum = min ? in->sum + (size_t)t * cpu_sums(w->Kp) + gr.sum : NULL;
     __m512 sum[BLOCK][CPU_PANEL_TILES];
 #pragma GCC unroll 8
     for (int i = 0; i < NT; i++)
@@ -262,78 +307,85 @@ panel_block(const struct cpu_input *in, const char *words, const float *scales, 
 #pragma GCC unroll 2
             for (int j = 0; j < NP; j++)
                 acc[i][j] = _mm512_setzero_si512();
+        for (int b = 0; b < S; b += U, q += U)
 #pragma GCC unroll 4
-        for (int k = 0; k < 64; k += 2, words += NP * 64) {
-            __m512i v[CPU_PANEL_TILES];
-#pragma GCC unroll 2
-            for (int j = 0; j < NP; j++)
-                v[j] = _mm512_load_si512(words + j * 64);
-#pragma GCC unroll 8
-            for (int i = 0; i < NT; i++) {
-                __m512i x = bcast2(q + (size_t)i * Kp + k);
+            for (int k = 0; k < U; k += 2, words += NP * 64) {
+                __m512i v[CPU_PANEL_TILES];
 #pragma GCC unroll 2
                 for (int j = 0; j < NP; j++)
-                    acc[i][j] = dot2(acc[i][j], v[j], x);
+                    v[j] = _mm512_load_si512(words + j * 64);
+#pragma GCC unroll 8
+                for (int i = 0; i < NT; i++) {
+                    __m512i x = bcast2(q + (size_t)i * Kp + k);
+#pragma GCC unroll 2
+                    for (int j = 0; j < NP; j++)
+                        acc[i][j] = dot2(acc[i][j], v[j], x);
+                }
             }
-        }
-        q += 64;
 #pragma GCC unroll 2
         for (int j = 0; j < NP; j++) {
             __m512 ws = _mm512_load_ps(scales + (g * (size_t)NP + (size_t)j) * 16);
 #pragma GCC unroll 8
             for (int i = 0; i < NT; i++)
-                sum[i][j] = add_group(sum[i][j], acc[i][j], ws, xs[(size_t)i * G + g]);
+                sum[i][j] =
+                    add_group(sum[i][j], acc[i][j], ws, xs[(size_t)i * X + (g >> shift)]);
+            if (!any || !min)
+                continue;
+            ws = _mm512_loadu_ps(min + ((size_t)j * G + g) * 16);
+#pragma GCC unroll 8
+            for (int i = 0; i < NT; i++)
+                sum[i][j] = add_min(sum[i][j], ws, xsum[(size_t)i * cpu_sums(w->Kp) + g]);
         }
     }
 #pragma GCC unroll 8
     for (int i = 0; i < NT; i++)
 #pragma GCC unroll 2
         for (int j = 0; j < NP; j++)
-            put_rows(y + (size_t)(t + i) * ldy + j * 16, sum[i][j], rows[j], add);
+            put_rows(y + (size_t)(t + i) * ldy + j * 16, sum[i][j], tile_rows(w, tile + j),
+                     add);
 }
 
-#define PANEL_CASE(NP, NT)                                                                     \
+#define PANEL_CASE(NP, NT, any)                                                                \
     case NT:                                                                                   \
-        panel_block(in, words, scales, Kp, t, NP, NT, rows, y, ldy, add);                      \
+        panel_block(in, w, tile, words, scales, t, NP, NT, any, y, ldy, add);                  \
         break
-#define PANEL_CASES(NP)                                                                        \
+#define PANEL_CASES(NP, any)                                                                   \
     switch (n) {                                                                               \
-        PANEL_CASE(NP, 1);                                                                     \
-        PANEL_CASE(NP, 2);                                                                     \
-        PANEL_CASE(NP, 3);                                                                     \
-        PANEL_CASE(NP, 4);                                                                     \
-        PANEL_CASE(NP, 5);                                                                     \
-        PANEL_CASE(NP, 6);                                                                     \
+        PANEL_CASE(NP, 1, any);                                                                \
+        PANEL_CASE(NP, 2, any);                                                                \
+        PANEL_CASE(NP, 3, any);                                                                \
+        PANEL_CASE(NP, 4, any);                                                                \
+        PANEL_CASE(NP, 5, any);                                                                \
+        PANEL_CASE(NP, 6, any);                                                                \
     }
 
 static void many_tokens(const struct cpu_input *in, const struct weight *w,
                         const struct q4_decoder *d, int tile, int NP, float *y, size_t ldy,
                         bool add, char *words) {
-    size_t Kp = (size_t)w->Kp;
-    float *scales = (float *)(void *)(words + (size_t)NP * Kp * 32);
-    __mmask16 rows[CPU_PANEL_TILES];
-    for (int j = 0; j < NP; j++) {
+    float *scales = (float *)(void *)(words + (size_t)NP * (size_t)w->Kp * 32);
+    bool any = !plain_groups(w);
+    for (int j = 0; j < NP; j++)
         expand_tile(w, d, tile + j, NP, j, words, scales);
-        rows[j] = tile_rows(w, tile + j);
-    }
     for (int t = 0; t < in->T; t += BLOCK) {
         int n = in->T - t < BLOCK ? in->T - t : BLOCK;
-        if (NP == 2)
-            PANEL_CASES(2)
+        if (NP == 2 && !any)
+            PANEL_CASES(2, false)
+        else if (NP == 2)
+            PANEL_CASES(2, true)
+        else if (!any)
+            PANEL_CASES(1, false)
         else
-            PANEL_CASES(1)
+            PANEL_CASES(1, true)
     }
 }
 
 static void MATMUL(const struct cpu_input *in, const struct weight *w, int tile, int n_tile,
                    float *y, size_t ldy, bool add, void *scratch) {
-    if (w->type == WEIGHT_F32 || w->type == WEIGHT_BF16) {
+    if (w->type != WEIGHT_I8 && w->type != WEIGHT_Q4) {
         avx512_matmul_float(in, w, tile, n_tile, y, ldy, add);
         return;
     }
-    struct q4_decoder d = {0};
-    if (w->type == WEIGHT_Q4)
-        d = q4_decoder(w);
+    struct q4_decoder d = q4_decoder(w);
     int step = in->T < PANEL_FROM ? 1 : CPU_PANEL_TILES;
     for (int i = 0; i < n_tile; i += step) {
         int NP = n_tile - i < step ? n_tile - i : step;

@@ -31,17 +31,33 @@ struct cpu_input {
     int T, K;
     const int16_t *q;   /* [T, Kp], order as the kernel set wants it; NULL: kernels read x */
     const float *scale; /* [T, Kp/64] */
+    const float *sum; /* [T, cpu_sums(Kp)] as cpu_group_sums() made it; NULL where no weight of
+                         the call has a minimum */
 };
+
+/* A token's sums of activations over groups of 64, then of 32, then of 16 inputs. */
+static inline size_t cpu_sums(int Kp) {
+    return (size_t)Kp / 64 * 7;
+}
+/* Where those over groups of S begin. */
+static inline size_t cpu_sum_at(int Kp, int S) {
+    return (size_t)Kp / 64 * (size_t)(64 / S - 1);
+}
+/* One token: sum [cpu_sums(Kp)] = scale * the exact sum of q; a weight's minimum is multiplied
+ * by it. The kernel sets' orders of q stay within 16 inputs. */
+void cpu_group_sums(const int16_t *q, const float *scale, int Kp, float *sum);
 
 /* Query rows of one KV head against one chunk of its keys. */
 struct cpu_att {
     const struct kv_layer *kv;
-    const int32_t *blocks; /* of the sequence */
-    int head;              /* KV head */
-    int R;                 /* rows, at most CPU_ATT_ROWS */
-    const float *q;        /* [R, D] */
-    const int *limit;      /* [R] keys that a row sees, ascending */
-    float *scores;         /* [CPU_ATT_ROWS, CPU_ATT_CHUNK] scratch */
+    const struct att_op *op;
+    const int32_t *blocks;    /* of the sequence */
+    int head;                 /* KV head */
+    int R;                    /* rows, at most CPU_ATT_ROWS */
+    const float *q;           /* [R, D] */
+    const int *from, *limit;  /* [R] a row sees the keys from .. limit - 1; both ascend */
+    const float *slope;       /* [R] of a row's head, where op has slopes */
+    float *scores;            /* [CPU_ATT_ROWS, CPU_ATT_CHUNK] scratch */
 };
 
 struct cpu_kernels {
@@ -52,19 +68,23 @@ struct cpu_kernels {
      * Columns beyond N are not written. scratch: cpu_scratch_bytes(). */
     void (*matmul)(const struct cpu_input *in, const struct weight *w, int tile, int n_tile,
                    float *y, size_t ldy, bool add, void *scratch);
-    void (*norm)(const float *x, const float *g, float eps, int K, float *y); /* one row */
+    /* one part of a row, as struct norm_op says; b may be NULL */
+    void (*norm)(enum norm_kind kind, const float *x, const float *g, const float *b, float eps,
+                 int K, float *y);
     /* one head's leading n columns, pairs (2i, 2i + 1); tables as in struct step */
     void (*rope)(float *x, const float *c, const float *s, int n);
-    void (*act)(const float *g, const float *u, int n, float *y); /* y = g / (1 + exp(-g)) u */
+    /* y = act(g) u, or act(g) without u; y may be g or u */
+    void (*act)(enum act_kind kind, const float *g, const float *u, int n, float *y);
+    void (*cap)(float cap, float *x, int n); /* x = cap tanh(x / cap) */
     void (*axpby)(float a, const float *x, float b, int n, float *y); /* y = a x + b y */
     /* one head of one token: k, v [D] to slot 0..15 of the head's part of a block */
     void (*kv_put)(const struct kv_layer *kv, const float *k, const float *v, int slot,
                    void *dst_k, void *dst_v);
-    /* Keys key .. key + n - 1 (key a multiple of the chunk) for rows row .. R - 1, of which
+    /* Keys key .. key + n - 1 (key a multiple of the chunk) for rows row .. end - 1, of which
      * each sees at least one: m [R] = max score, l [R] = sum exp(s - m), o [R, D] = sum exp(s -
      * m) v */
-    void (*att_chunk)(const struct cpu_att *a, int row, int key, int n, float *m, float *l,
-                      float *o);
+    void (*att_chunk)(const struct cpu_att *a, int row, int end, int key, int n, float *m,
+                      float *l, float *o);
 };
 
 /* Where a head's 16 keys, or its 16 values, begin in the cache: elements, not bytes. */
@@ -72,11 +92,17 @@ static inline size_t kv_part(const struct kv_layer *kv, int block, int head) {
     return ((size_t)block * (size_t)kv->Hkv + (size_t)head) * 16 * (size_t)kv->D;
 }
 
-/* How many of the n keys from key on a row sees. */
+/* Of the n keys from key on a row sees those from att_skips() to att_sees() - 1. */
+static inline int att_skips(const struct cpu_att *a, int row, int key) {
+    int skip = a->from[row] - key;
+    return skip > 0 ? skip : 0;
+}
 static inline int att_sees(const struct cpu_att *a, int row, int key, int n) {
     int see = a->limit[row] - key;
     return see < n ? see : n;
 }
+/* Adds what ALiBi says of the keys key + from .. key + n - 1 to a row's scores s [n]. */
+void cpu_att_slope(const struct cpu_att *a, int row, int key, int from, int n, float *s);
 
 extern const struct cpu_kernels cpu_scalar;
 #if defined(__x86_64__)

@@ -8,7 +8,9 @@
  * ascending order, one f32 accumulator for each output.
  */
 #include "engine/cpu/cpu.h"
+#include "engine/cpu/simd.h"
 #include "engine/quant/pack.h"
+#include "engine/quant/quant.h"
 #include <math.h>
 #include <string.h>
 
@@ -41,6 +43,20 @@ uint16_t cpu_f32_to_f16(float f) {
     return sign | (uint16_t)(h > 0x7bff ? 0x7bff : h);
 }
 
+void cpu_group_sums(const int16_t *q, const float *scale, int Kp, float *sum) {
+    float *sum64 = sum, *sum32 = sum + cpu_sum_at(Kp, 32), *sum16 = sum + cpu_sum_at(Kp, 16);
+    for (int b = 0; b < Kp / 64; b++) {
+        int32_t s[4] = {0};
+        for (int i = 0; i < 64; i++)
+            s[i / 16] += q[b * 64 + i];
+        for (int i = 0; i < 4; i++)
+            sum16[b * 4 + i] = scale[b] * (float)s[i];
+        sum32[b * 2] = scale[b] * (float)(s[0] + s[1]);
+        sum32[b * 2 + 1] = scale[b] * (float)(s[2] + s[3]);
+        sum64[b] = scale[b] * (float)(s[0] + s[1] + s[2] + s[3]);
+    }
+}
+
 static void ref_matmul(const struct cpu_input *in, const struct weight *w, int tile, int n_tile,
                        float *y, size_t ldy, bool add, void *scratch) {
     float *rows = scratch; /* [16, K] */
@@ -62,13 +78,17 @@ static void ref_matmul(const struct cpu_input *in, const struct weight *w, int t
     }
 }
 
-static void ref_norm(const float *x, const float *g, float eps, int K, float *y) {
-    float sum = 0;
+static void ref_norm(enum norm_kind kind, const float *x, const float *g, const float *b,
+                     float eps, int K, float *y) {
+    float mean = 0, sum = 0;
+    for (int k = 0; kind == NORM_LAYER && k < K; k++)
+        mean += x[k];
+    mean /= (float)K;
     for (int k = 0; k < K; k++)
-        sum += x[k] * x[k];
+        sum += (x[k] - mean) * (x[k] - mean);
     float scale = 1.0f / sqrtf(sum / (float)K + eps);
     for (int k = 0; k < K; k++)
-        y[k] = x[k] * scale * g[k];
+        y[k] = (x[k] - mean) * scale * g[k] + (b ? b[k] : 0);
 }
 
 static void ref_rope(float *x, const float *c, const float *s, int n) {
@@ -79,9 +99,31 @@ static void ref_rope(float *x, const float *c, const float *s, int n) {
     }
 }
 
-static void ref_act(const float *g, const float *u, int n, float *y) {
+/* The formulas of PyTorch's functions of these names. */
+static float act_of(enum act_kind kind, float x) {
+    switch (kind) {
+    case ACT_SILU:
+        return x / (1.0f + expf(-x));
+    case ACT_GELU_TANH:
+        return 0.5f * x * (1.0f + tanhf(GELU_TANH_A * (x + GELU_TANH_B * x * x * x)));
+    case ACT_GELU_ERF:
+        return 0.5f * x * (1.0f + erff(x * GELU_ERF_A));
+    case ACT_RELU:
+        return x < 0 ? 0 : x;
+    case ACT_RELU2:
+        return x < 0 ? 0 : x * x;
+    }
+    return NAN;
+}
+
+static void ref_act(enum act_kind kind, const float *g, const float *u, int n, float *y) {
     for (int i = 0; i < n; i++)
-        y[i] = g[i] / (1.0f + expf(-g[i])) * u[i];
+        y[i] = act_of(kind, g[i]) * (u ? u[i] : 1);
+}
+
+static void ref_cap(float cap, float *x, int n) {
+    for (int i = 0; i < n; i++)
+        x[i] = cap * tanhf(x[i] / cap);
 }
 
 static void ref_axpby(float a, const float *x, float b, int n, float *y) {
@@ -108,28 +150,48 @@ static float kv_at(const struct kv_layer *kv, const void *base, size_t i) {
     return kv->f16 ? cpu_f16_to_f32(((const uint16_t *)base)[i]) : ((const float *)base)[i];
 }
 
-static void ref_att_chunk(const struct cpu_att *a, int row, int key, int n, float *m, float *l,
-                          float *o) {
+void cpu_att_slope(const struct cpu_att *a, int row, int key, int from, int n, float *s) {
+    float slope = a->slope[row];
+    for (int j = from; j < n; j++)
+        if (a->op->alibi_scaled)
+            s[j] += bf16_to_f32(bf16_from_f32(slope * (float)(key + j))) * a->op->scale;
+        else
+            s[j] += slope * (float)(key + j);
+}
+
+/* Scores of one row against the keys key + from .. key + n - 1. */
+static void ref_scores(const struct cpu_att *a, int row, int key, int from, int n, float *s) {
     const struct kv_layer *kv = a->kv;
     size_t D = (size_t)kv->D;
-    float scale = 1.0f / sqrtf((float)D);
-    for (int r = row; r < a->R; r++) {
-        int n_see = att_sees(a, r, key, n);
-        const float *q = a->q + (size_t)r * D;
+    const float *q = a->q + (size_t)row * D;
+    for (int j = from; j < n; j++) {
+        size_t base = kv_part(kv, a->blocks[(key + j) / 16], a->head);
+        size_t slot = (size_t)(key + j) % 16;
+        s[j] = 0;
+        for (size_t d = 0; d < D; d++)
+            s[j] += q[d] * kv_at(kv, kv->k, base + d * 16 + slot);
+        s[j] *= a->op->scale;
+    }
+    if (a->op->cap > 0)
+        ref_cap(a->op->cap, s + from, n - from);
+    if (a->op->slopes)
+        cpu_att_slope(a, row, key, from, n, s);
+}
+
+static void ref_att_chunk(const struct cpu_att *a, int row, int end, int key, int n, float *m,
+                          float *l, float *o) {
+    const struct kv_layer *kv = a->kv;
+    size_t D = (size_t)kv->D;
+    for (int r = row; r < end; r++) {
+        int from = att_skips(a, r, key), n_see = att_sees(a, r, key, n);
         float *s = a->scores, *out = o + (size_t)r * D;
+        ref_scores(a, r, key, from, n_see, s);
         m[r] = -INFINITY;
-        for (int j = 0; j < n_see; j++) {
-            size_t base = kv_part(kv, a->blocks[(key + j) / 16], a->head);
-            size_t slot = (size_t)(key + j) % 16;
-            s[j] = 0;
-            for (size_t d = 0; d < D; d++)
-                s[j] += q[d] * kv_at(kv, kv->k, base + d * 16 + slot);
-            s[j] *= scale;
+        for (int j = from; j < n_see; j++)
             m[r] = fmaxf(m[r], s[j]);
-        }
         l[r] = 0;
         memset(out, 0, D * sizeof *out);
-        for (int j = 0; j < n_see; j++) {
+        for (int j = from; j < n_see; j++) {
             size_t base = kv_part(kv, a->blocks[(key + j) / 16], a->head);
             size_t slot = (size_t)(key + j) % 16;
             float p = expf(s[j] - m[r]);
@@ -146,6 +208,7 @@ const struct cpu_kernels cpu_scalar = {
     .norm = ref_norm,
     .rope = ref_rope,
     .act = ref_act,
+    .cap = ref_cap,
     .axpby = ref_axpby,
     .kv_put = ref_kv_put,
     .att_chunk = ref_att_chunk,

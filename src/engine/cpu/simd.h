@@ -2,9 +2,9 @@
  * simd.h - what the vector kernel sets share: tables made from a weight, and the numbers of
  * exp.
  *
- * A 4-bit table is used as int16, round(value * Q4_STEPS), and 64 activations as round(x /
- * absmax * X_STEPS). The sum of 64 products stays below 2^31: 64 * 4095 * 8191 = 2146697280 for
- * Q4, less for the 127 steps of I8.
+ * A 4-bit table is used as int16 words times a step, see q4_words(), and 64 activations as
+ * round(x / absmax * X_STEPS). The sum of 64 products stays below 2^31: 64 * 4095 * 8191 =
+ * 2146697280 for Q4, less for the 128 steps of I8.
  *
  * The 8-bit dynamic map of the scales is affine between powers of two: with a = |code - 127|
  * and 2^i <= a < 2^(i+1), value = sign * (BASE[i] + SLOPE[i] * a),  SLOPE[i] = 0.9 * 10^(i-6) /
@@ -16,6 +16,7 @@
 #define LLMCHAT_ENGINE_CPU_SIMD_H
 
 #include "engine/cpu/cpu.h"
+#include "engine/quant/quant.h"
 #include <math.h>
 #include <string.h>
 
@@ -40,6 +41,11 @@
 #define EXP_C6     0.00138888889f
 #define EXP_C7     1.98412698e-4f
 
+/* gelu(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), or x/2 (1 + erf(x / sqrt(2))) */
+#define GELU_TANH_A 0.797884561f
+#define GELU_TANH_B 0.044715f
+#define GELU_ERF_A  0.707106781f
+
 /* kv_put for a cache of floats. */
 static inline void kv_put_f32(const float *k, const float *v, size_t D, int slot, float *dst_k,
                               float *dst_v) {
@@ -48,9 +54,70 @@ static inline void kv_put_f32(const float *k, const float *v, size_t D, int slot
     memcpy(dst_v + (size_t)slot * D, v, D * sizeof *v);
 }
 
-static inline void q4_words(const struct weight *w, int16_t table[16]) {
+/* The largest number of which all 16 values are multiples, or about so; 0 when it is less than
+ * the top / Q4_STEPS: Euclid's algorithm. */
+static inline double q4_unit(const float table[16], double top) {
+    double unit = 0;
+    for (int i = 0; i < 16; i++) {
+        double rest = fabs((double)table[i]);
+        while (rest > top / (2 * Q4_STEPS)) {
+            double next = unit - floor(unit / rest) * rest;
+            unit = rest;
+            rest = next;
+        }
+    }
+    return unit;
+}
+
+/* Words and a step with table[i] = word[i] * *step: to f32's precision where the values are
+ * multiples, up to Q4_STEPS, of one number (the integers of Q4_0 and IQ4_NL, FP4's 192nds),
+ * else to half a step of top / Q4_STEPS (NF4). Finite values. Called once for a few tiles: what
+ * is common is found at once. */
+static inline void q4_words(const struct weight *w, int16_t word[16], float *step) {
+    bool whole = true;
+    double top = 0;
+    for (int i = 0; i < 16; i++) {
+        float v = w->table[i], a = fabsf(v);
+        top = (double)a > top ? (double)a : top;
+        whole = whole && a <= Q4_STEPS && (float)(int)v == v;
+    }
+    double steps = Q4_STEPS; /* of the top */
+    if (whole) {
+        for (int i = 0; i < 16; i++)
+            word[i] = (int16_t)w->table[i];
+        *step = 1;
+        return;
+    }
+    if (memcmp(w->table, nf4_table, sizeof w->table) != 0) {
+        double unit = q4_unit(w->table, top);
+        steps = fmin(rint(top / unit), Q4_STEPS);
+        for (int i = 0; i < 16; i++) {
+            double v = (double)w->table[i] / top, near = rint(v * steps) / steps;
+            if (fabs(near - v) > 0x1p-23 * fabs(v))
+                steps = Q4_STEPS;
+        }
+    }
     for (int i = 0; i < 16; i++)
-        table[i] = (int16_t)lrintf(w->table[i] * Q4_STEPS);
+        word[i] = (int16_t)lrint((double)w->table[i] / top * steps);
+    *step = (float)(top / steps);
+}
+
+/* The groups of a weight for a kernel that takes every kind: S inputs of a group, G groups of a
+ * row, activation scale g >> shift for group g, sums of activations from in->sum + sum on. */
+struct groups {
+    int S, shift;
+    size_t G, sum;
+};
+
+static inline struct groups weight_groups(const struct weight *w) {
+    int shift = w->group == 64 ? 0 : w->group == 32 ? 1 : 2;
+    size_t G = (size_t)(w->Kp / w->group);
+    return (struct groups){w->group, shift, G, cpu_sum_at(w->Kp, w->group)};
+}
+
+/* One scale each 64 inputs and no minimum: the kind that has kernels of its own. */
+static inline bool plain_groups(const struct weight *w) {
+    return w->group == 64 && !w->min;
 }
 
 /* The second-level scales of a tile's 16 rows at group g, for the groups from g on to *end:
