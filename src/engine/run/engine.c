@@ -18,7 +18,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/path.h"
-#include "engine/model/model.h"
+#include "engine/model/arch.h"
 #include "engine/run/eval.h"
 #include "engine/run/event.h"
 #include "engine/run/graph.h"
@@ -120,36 +120,61 @@ static enum status start_thread(struct engine *e, struct err *err) {
 /* ---- sizes ---- */
 
 static uint64_t weight_bytes(const struct weight *w) {
-    uint64_t cells = (uint64_t)w->Np * (uint64_t)w->Kp, groups = cells / WEIGHT_GROUP;
+    uint64_t cells = (uint64_t)w->Np * (uint64_t)w->Kp;
+    uint64_t groups = w->group ? cells / (uint64_t)w->group : 0;
+    uint64_t scales = groups * sizeof(float) * (w->min ? 2 : 1);
     switch (w->type) {
     case WEIGHT_F32:
         return cells * 4;
     case WEIGHT_BF16:
+    case WEIGHT_F16:
         return cells * 2;
     case WEIGHT_I8:
-        return cells + groups * 4;
+        return cells + scales;
     case WEIGHT_Q4:
+        if (!w->code)
+            return cells / 2 + scales;
         return cells / 2 + groups +
                (groups + WEIGHT_SCALE_BLOCK - 1) / WEIGHT_SCALE_BLOCK * sizeof(float);
     }
     return 0;
 }
 
-/* All weights, and those that one decoded token reads: everything but the embedding, of which
- * it reads one row. */
-static void count_bytes(const struct model *m, uint64_t *all, uint64_t *per_token) {
-    uint64_t n_embd = (uint64_t)m->hp.n_embd, layers = 0;
-    for (int i = 0; i < m->hp.n_layer; i++) {
-        const struct layer *l = &m->layers[i];
-        const struct weight *w[] = {&l->wq, &l->wk, &l->wv, &l->wo, &l->gate, &l->up, &l->down};
-        for (size_t j = 0; j < sizeof w / sizeof *w; j++)
-            layers += weight_bytes(w[j]);
-        layers += 2 * n_embd * sizeof(float);
+struct byte_count {
+    struct model *m;
+    uint64_t all, per_token;
+};
+
+/* Of an embedding a token reads one row, of the experts those that it is sent to. */
+static enum status count_one(void *user, const struct arch_slot *s, struct err *err) {
+    struct byte_count *c = user;
+    const struct hparams *hp = &c->m->hp;
+    const void *field = arch_field(c->m, s);
+    uint64_t bytes, read;
+    (void)err;
+    if (s->t->kind == TENSOR_NORM || s->t->kind == TENSOR_VECTOR) {
+        bytes = read = arch_dim(s->t->k, hp) * sizeof(float);
+    } else {
+        const struct linear *l = field;
+        bytes = read = weight_bytes(&l->w);
+        if (field == &c->m->head && l->w.data == c->m->embd.w.data)
+            bytes = 0; /* tied */
+        if ((field == &c->m->embd || field == &c->m->pos) && l->w.Np)
+            read = bytes / (uint64_t)l->w.Np;
+        if (s->t->kind == TENSOR_EXPERTS)
+            read = bytes * (uint64_t)hp->n_expert_used / (uint64_t)hp->n_expert;
     }
-    layers += n_embd * sizeof(float); /* the last norm */
-    uint64_t embd = weight_bytes(&m->embd), head = weight_bytes(&m->head);
-    *all = layers + embd + (m->head.data == m->embd.data ? 0 : head);
-    *per_token = layers + head + (m->embd.Np ? embd / (uint64_t)m->embd.Np : 0);
+    c->all += bytes;
+    c->per_token += read;
+    return ST_OK;
+}
+
+/* All weights, and those that one decoded token reads. */
+static void count_bytes(struct model *m, uint64_t *all, uint64_t *per_token) {
+    struct byte_count c = {.m = m};
+    arch_visit(m->arch, &m->hp, count_one, &c, NULL); /* count_one() cannot fail */
+    *all = c.all;
+    *per_token = c.per_token;
 }
 
 /* Blocks of the KV pool: what was asked for, or four contexts in at most an eighth of memory,
@@ -224,7 +249,7 @@ static void fill_info(struct engine *e, const char *path, int ctx_tok, size_t bl
         .eos = text_eos(m->text),
         .chat_template = m->info.chat_template ? m->info.chat_template : "",
     };
-    count_bytes(m, &i->weights_bytes, &i->bytes_per_token);
+    count_bytes(e->model, &i->weights_bytes, &i->bytes_per_token);
 }
 
 static void release(struct engine *e) {
