@@ -56,6 +56,7 @@ void vocab_init(struct vocab_data *v) {
                              .chat_template = "",
                              .arch = "",
                              .name = "",
+                             .pipeline = "",
                              .owned = xcalloc(1, sizeof(struct owned))};
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
         *id_field(v, i) = -1;
@@ -320,6 +321,39 @@ static enum status mapped_strings(const struct container *c, const char *name, u
     return ST_OK;
 }
 
+/* Merges and ends of generation: lists of ids, below the number of tokens. */
+static enum status mapped_ids(struct vocab_data *v, const struct container *c,
+                              struct err *err) {
+    const struct ctensor *m = container_find(c, "tokenizer.merge_ids"),
+                         *e = container_find(c, "tokenizer.eog");
+    uint64_t shape[2] = {m && m->n_dims == 2 ? m->shape[0] : 0, 3};
+    uint32_t worst = 0;
+    if (m) {
+        CHECK(container_need(c, "tokenizer.merge_ids", DTYPE_U32, 2, shape, &m, err));
+        if (shape[0] > 4 * max_tokens)
+            return wrong_count(container_name(c), "tokenizer.merge_ids", shape[0],
+                               (uint32_t)(4 * max_tokens), err);
+        v->merge_ids = (const uint32_t *)(const void *)m->data;
+        v->n_merge_ids = (uint32_t)shape[0];
+        for (size_t i = 0; i < 3 * (size_t)v->n_merge_ids; i++)
+            worst = v->merge_ids[i] > worst ? v->merge_ids[i] : worst;
+    }
+    if (e) {
+        shape[0] = e->n_elem;
+        CHECK(container_need(c, "tokenizer.eog", DTYPE_I32, 1, shape, &e, err));
+        v->eog = (const int32_t *)(const void *)e->data;
+        v->n_eog = (uint32_t)e->n_elem;
+        for (size_t i = 0; i < v->n_eog; i++)
+            worst = (uint32_t)v->eog[i] > worst ? (uint32_t)v->eog[i] : worst;
+    }
+    if (worst >= v->tokens.n)
+        return err_set(err, ST_FORMAT,
+                       "%s: tokenizer.merge_ids or tokenizer.eog names token %" PRIu32
+                       ", the vocabulary has %" PRIu32,
+                       container_name(c), worst, v->tokens.n);
+    return ST_OK;
+}
+
 static enum status mapped_arrays(struct vocab_data *v, const struct container *c,
                                  struct err *err) {
     const struct ctensor *t;
@@ -338,6 +372,15 @@ static enum status mapped_arrays(struct vocab_data *v, const struct container *c
         CHECK(container_need(c, "tokenizer.scores", DTYPE_F32, 1, &n, &t, err));
         v->scores = (const float *)(const void *)t->data;
     }
+    if (container_find(c, "tokenizer.scores64")) {
+        CHECK(container_need(c, "tokenizer.scores64", DTYPE_F64, 1, &n, &t, err));
+        v->scores64 = (const double *)(const void *)t->data;
+    }
+    if (container_find(c, "tokenizer.added")) {
+        CHECK(container_need(c, "tokenizer.added", DTYPE_U8, 1, &n, &t, err));
+        v->added = t->data;
+    }
+    CHECK(mapped_ids(v, c, err));
     t = container_find(c, "tokenizer.charsmap");
     if (t) {
         n = t->n_elem;
@@ -416,6 +459,7 @@ enum status vocab_from_container(struct vocab_data *v, const struct container *c
     }
     v->model = model;
     v->pre = meta_text(c, "tokenizer.pre", NULL);
+    v->pipeline = meta_text(c, "tokenizer.pipeline", NULL);
     v->chat_template = meta_text(c, "chat_template", NULL);
     v->arch = meta_text(c, "tokenizer.arch", "architecture");
     v->name = meta_text(c, "tokenizer.name", "title");
@@ -442,6 +486,8 @@ void vocab_declare(struct container_writer *w, const struct vocab_data *v) {
     uint64_t n = v->tokens.n, n_charsmap = v->n_charsmap;
     container_writer_meta(w, "tokenizer.model", v->model);
     container_writer_meta(w, "tokenizer.pre", v->pre);
+    if (*v->pipeline)
+        container_writer_meta(w, "tokenizer.pipeline", v->pipeline);
     container_writer_meta(w, "chat_template", v->chat_template);
     if (*v->arch)
         container_writer_meta(w, "tokenizer.arch", v->arch);
@@ -466,6 +512,16 @@ void vocab_declare(struct container_writer *w, const struct vocab_data *v) {
         container_writer_declare(w, "tokenizer.types", DTYPE_I32, 1, &n);
     if (v->scores)
         container_writer_declare(w, "tokenizer.scores", DTYPE_F32, 1, &n);
+    if (v->scores64)
+        container_writer_declare(w, "tokenizer.scores64", DTYPE_F64, 1, &n);
+    if (v->added)
+        container_writer_declare(w, "tokenizer.added", DTYPE_U8, 1, &n);
+    if (v->n_merge_ids)
+        container_writer_declare(w, "tokenizer.merge_ids", DTYPE_U32, 2,
+                                 (const uint64_t[]){v->n_merge_ids, 3});
+    if (v->n_eog)
+        container_writer_declare(w, "tokenizer.eog", DTYPE_I32, 1,
+                                 (const uint64_t[]){v->n_eog});
     if (v->n_charsmap)
         container_writer_declare(w, "tokenizer.charsmap", DTYPE_U8, 1, &n_charsmap);
     if (v->template_names.n) {
@@ -495,6 +551,14 @@ enum status vocab_write(struct container_writer *w, const struct vocab_data *v,
         CHECK(write_one(w, v->types, v->tokens.n * sizeof *v->types, err));
     if (v->scores)
         CHECK(write_one(w, v->scores, v->tokens.n * sizeof *v->scores, err));
+    if (v->scores64)
+        CHECK(write_one(w, v->scores64, v->tokens.n * sizeof *v->scores64, err));
+    if (v->added)
+        CHECK(write_one(w, v->added, v->tokens.n, err));
+    if (v->n_merge_ids)
+        CHECK(write_one(w, v->merge_ids, v->n_merge_ids * 3 * sizeof *v->merge_ids, err));
+    if (v->n_eog)
+        CHECK(write_one(w, v->eog, v->n_eog * sizeof *v->eog, err));
     if (v->n_charsmap)
         CHECK(write_one(w, v->charsmap, v->n_charsmap, err));
     if (v->template_names.n) {

@@ -64,6 +64,22 @@ static inline const char *vocab_string(const struct vocab_strings *s, uint32_t i
     return s->bytes + s->off[i];
 }
 
+enum vocab_added { /* a token that is found in the text itself, and how (Hugging Face) */
+                   VOCAB_ADDED = 1,
+                   VOCAB_LSTRIP = 2, /* takes the blanks in front of it */
+                   VOCAB_RSTRIP = 4, /* and behind it */
+                   VOCAB_SINGLE_WORD = 8,
+                   VOCAB_NORMALIZED = 16, /* looked for behind the normalizer */
+};
+
+/*
+ * A vocabulary with a pipeline is used as Hugging Face's tokenizers library does it. The
+ * pipeline is a JSON object with the library's own objects "normalizer", "pre_tokenizer" and
+ * "decoder" (see pipeline.h), and the model's options:
+ *   "model": {"byte_fallback", "fuse_unk", "ignore_merges": bool, "unk": id, "sentencepiece"},
+ *   "prefix", "suffix": lists of ids around a text that asks for its begin and end.
+ * model is then "bpe" (merge_ids), "unigram" (scores) or "llama" (scores).
+ */
 struct vocab_data {
     const char *model; /* tokenizer.ggml.model: "gpt2", "llama", … ; terminated */
     const char *pre;   /* tokenizer.ggml.pre: "smollm", … ; "" when the file does not say */
@@ -77,6 +93,13 @@ struct vocab_data {
     struct vocab_strings merges; /* n = 0 when there are none */
     const int32_t *types;        /* [tokens.n] enum vocab_token_type, or NULL */
     const float *scores;         /* [tokens.n], or NULL */
+    const double *scores64;      /* [tokens.n], or NULL: where f32 does not hold the scores */
+    const char *pipeline;        /* JSON, see above; "" when there is none */
+    const uint8_t *added;        /* [tokens.n] enum vocab_added bits, or NULL */
+    const uint32_t *merge_ids; /* [n_merge_ids, 3] ids: a and b give c; the first goes first */
+    uint32_t n_merge_ids;
+    const int32_t *eog; /* [n_eog] further tokens that end a generation */
+    uint32_t n_eog;
     const uint8_t
         *charsmap; /* [n_charsmap] precompiled normaliser of Unigram models, or NULL */
     size_t n_charsmap;
