@@ -54,7 +54,12 @@ bool text_adds_bos(
 bool text_is_eog(const struct text_model *t,
                  int32_t token); /* ends a generation: eos, eot, eom */
 bool text_is_control(const struct text_model *t, int32_t token);
-const char *text_chat_template(const struct text_model *t); /* "" when there is none */
+const char *text_chat_template(const struct text_model *t); /* the default one; "" when none */
+/* The names of further templates that the model brings, i = 0, 1 …; NULL behind the last. */
+const char *text_template_name(const struct text_model *t, size_t i);
+/* The built-in template that is used where the model brings none: "chatml", "llama3", "plain"
+ * …; chosen by its control tokens, architecture and name (text/builtin_templates.h). */
+const char *text_builtin_template(const struct text_model *t);
 
 /* What a template renders. messages and tools are JSON texts (lists), since tool calls and
  * content parts are free-form. */
@@ -62,7 +67,9 @@ struct render_opts {
     const char *messages_json; /* a list of {"role":…, "content":…, …} */
     const char *tools_json;    /* or NULL */
     const char *vars_json;     /* or NULL: an object of further template variables */
-    const char *template_text; /* NULL: the model's own */
+    const char *template_text; /* NULL: the model's own, or a built-in one */
+    const char *template_name; /* NULL, or which: one of the model's ("default", "tool_use"),
+                                  else a built-in one ("chatml"); ST_NOT_FOUND lists them */
     bool add_generation_prompt;
     int64_t now_unix; /* for strftime_now; 0: the clock */
 };
@@ -71,10 +78,12 @@ struct rendered {
     struct buf plain; /* [text.len] 1: this byte came from a message, a tool or a variable */
 };
 void rendered_release(struct rendered *r);
-/* t may be NULL when template_text is given (bos and eos are "" then). A model without a
- * template gets a built-in one: ChatML when its vocabulary has <|im_start|> and <|im_end|>,
- * else plain text; *used, when not NULL, names what was used: "model", "file", "chatml" or
- * "plain". */
+/* t may be NULL when template_text is given or template_name is built in (bos and eos are ""
+ * then). Which template: template_text, else template_name, else the model's "tool_use" when it
+ * has one and tools are given, else its default, else text_builtin_template(). A model with
+ * several templates and no default is ST_NOT_FOUND. *used, when not NULL, names what was used:
+ * "file", "model", "model:NAME" for a further one of the model's, or the built-in one's name;
+ * it lives as long as t. Built-in templates do not show tools. */
 enum status text_render(const struct text_model *t, const struct render_opts *opts,
                         struct rendered *out, const char **used, struct err *err);
 /* Renders and encodes as the model expects a chat prompt (its begin token once, never twice).

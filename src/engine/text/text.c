@@ -123,7 +123,3 @@ bool text_is_eog(const struct text_model *t, int32_t token) {
 bool text_is_control(const struct text_model *t, int32_t token) {
     return in_vocab(t, token) && (t->flags[token] & TOKEN_CONTROL);
 }
-
-const char *text_chat_template(const struct text_model *t) {
-    return t->chat_template;
-}

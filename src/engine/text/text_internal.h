@@ -14,4 +14,9 @@ struct text_model;
 enum status text_from_vocab(const struct vocab_data *v, struct text_model **out,
                             struct err *err);
 
+/* The templates of a text model (render.c). t is complete but for them; v as above. */
+struct templates;
+struct templates *templates_new(const struct text_model *t, const struct vocab_data *v);
+void templates_free(struct templates *s); /* NULL is allowed */
+
 #endif

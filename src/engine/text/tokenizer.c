@@ -108,7 +108,6 @@ enum status text_from_vocab(const struct vocab_data *v, struct text_model **out,
     t->bos = v->bos;
     t->eos = v->eos;
     t->unk = v->unk;
-    t->chat_template = xstrdup(v->chat_template);
     build_flags(t, v);
     TRY(build_added(t, v, err));
     if (strcmp(v->model, "gpt2") == 0) {
@@ -126,6 +125,7 @@ enum status text_from_vocab(const struct vocab_data *v, struct text_model **out,
     }
     t->adds_bos = t->adds_bos && t->bos >= 0;
     t->adds_eos = v->add_eos > 0 && t->eos >= 0;
+    t->templates = templates_new(t, v);
     *out = t;
     t = NULL;
 out:
@@ -142,7 +142,7 @@ void tokenizer_free(struct text_model *t) {
     free(t->bytes);
     free(t->off);
     free(t->flags);
-    free(t->chat_template);
+    templates_free(t->templates);
     free(t->pair);
     free(t->merged);
     free(t->sp_bytes);

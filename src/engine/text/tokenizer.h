@@ -39,7 +39,7 @@ struct text_model {
     int32_t byte_id[256];  /* token of a single byte, -1: none */
     int32_t bos, eos, unk; /* -1: none */
     bool adds_bos, adds_eos;
-    char *chat_template;
+    struct templates *templates; /* render.c */
     struct tokmap map; /* tokens that ordinary text may become */
     struct added added;
 
