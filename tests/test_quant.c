@@ -1,12 +1,11 @@
 /*
- * test_quant.c - values of GGUF tensor types, the quantisers, the tiled layouts.
+ * test_quant.c - the quantisers, the tiled layouts.
  *
  * The golden files are made by tests/oracle/quant.py (versions in their first line) and read as
  * records: u32 length, bytes. Where they say so the results must be equal bit by bit; there are
  * no tolerances for them.
  */
 #include "base/path.h"
-#include "engine/quant/ggml_types.h"
 #include "engine/quant/pack.h"
 #include "engine/quant/quant.h"
 #include <math.h>
@@ -56,55 +55,6 @@ static float *generate(uint32_t seed, size_t n) {
         x[i] = (float)(t * t * t);
     }
     return x;
-}
-
-static void ggml_values_equal_the_gguf_package(void **state) {
-    (void)state;
-    struct golden g;
-    int n_types = 0;
-    golden_open(&g, "ggml_types.bin");
-    while (g.at < g.b.len) {
-        size_t len, raw_len, values_len;
-        uint32_t *type = golden_next(&g, &len);
-        unsigned char *raw = golden_next(&g, &raw_len);
-        float *want = golden_next(&g, &values_len);
-        const struct ggml_type_row *row = ggml_type_row(*type);
-        assert_non_null(row);
-        size_t n = values_len / sizeof *want;
-        assert_int_equal(n / row->block_elems * row->block_bytes, raw_len);
-        float *got = xreallocarray(NULL, n, sizeof *got);
-        row->dequant(raw, got, n);
-        for (size_t i = 0; i < n; i++)
-            if (memcmp(got + i, want + i, 4) != 0)
-                fail_msg("%s: element %zu is %a, wanted %a", row->name, i, (double)got[i],
-                         (double)want[i]);
-        n_types++;
-        free(got);
-        free(want);
-        free(raw);
-        free(type);
-    }
-    assert_int_equal(n_types, 11);
-    buf_release(&g.b);
-}
-
-static void f16_special_values(void **state) {
-    (void)state;
-    assert_true(f16_to_f32(0x3c00) == 1.0f);
-    assert_true(f16_to_f32(0x0001) == 0x1p-24f);
-    assert_true(f16_to_f32(0x83ff) == -0x3ffp-24f);
-    assert_true(f16_to_f32(0x7bff) == 65504.0f);
-    assert_true(isinf(f16_to_f32(0x7c00)) && f16_to_f32(0xfc00) < 0);
-    assert_true(isnan(f16_to_f32(0x7e00)));
-    assert_true(f16_to_f32(0x8000) == 0 && signbit(f16_to_f32(0x8000)));
-}
-
-static void unknown_types_have_names_or_no_row(void **state) {
-    (void)state;
-    assert_string_equal(ggml_type_row(16)->name, "IQ2_XXS");
-    assert_null(ggml_type_row(16)->dequant);
-    assert_null(ggml_type_row(4)); /* removed from the format */
-    assert_null(ggml_type_row(UINT32_MAX));
 }
 
 static void nf4_is_bit_equal_to_bitsandbytes(void **state) {
@@ -324,9 +274,6 @@ static void padding_inputs_are_zero(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ggml_values_equal_the_gguf_package),
-        cmocka_unit_test(f16_special_values),
-        cmocka_unit_test(unknown_types_have_names_or_no_row),
         cmocka_unit_test(nf4_is_bit_equal_to_bitsandbytes),
         cmocka_unit_test(sums_are_bit_equal_to_torch),
         cmocka_unit_test(nf4_codes_are_the_nearest_values),

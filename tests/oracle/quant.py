@@ -1,19 +1,16 @@
-"""Golden files of the quantisers: tests/golden/quant/{ggml_types,nf4}.bin. Run by hand, from the repository's root.
+"""Golden file of the quantisers: tests/golden/quant/nf4.bin. Run by hand, from the repository's root.
 
-ggml_types.bin: random blocks of each GGUF type and their values by the gguf package.
 nf4.bin: a generated tensor quantised by bitsandbytes on the CPU, one thread; the tables it uses; means by torch.
 
-Both begin with a line of text that names the versions. Then little-endian records, each a u32 number of bytes and
+It begins with a line of text that names the versions. Then little-endian records, each a u32 number of bytes and
 those bytes; their meaning is in the order below, which tests/test_quant.c reads.
 
 The generator, the same in test_quant.c: s' = s * 1664525 + 1013904223 mod 2^32, t = (s' >> 8) / 2^23 - 1, value t^3 as f32.
 """
 import struct
-from importlib.metadata import version
 
 import bitsandbytes
 import bitsandbytes.functional as F
-import gguf
 import numpy as np
 import torch
 
@@ -32,40 +29,6 @@ def generate(seed, n):
         t = (s >> 8) / 8388608.0 - 1.0
         out[i] = np.float32(t * t * t)
     return out
-
-
-def half(rng, n):
-    """Finite f16 numbers of all sizes, subnormal ones too, as bytes."""
-    bits = rng.integers(0, 0x7C00, n, dtype=np.uint16) | (rng.integers(0, 2, n, dtype=np.uint16) << 15)
-    return bits.astype("<u2").view(np.uint8).reshape(n, 2)
-
-
-def ggml_types():
-    names = "F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q4_K Q5_K Q6_K".split()
-    halves = {"F16": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0], "Q4_K": [0, 2],
-              "Q5_K": [0, 2], "Q6_K": [208]}
-    rng = np.random.default_rng(7)
-    with open(OUT + "ggml_types.bin", "wb") as f:
-        f.write(f"gguf {version('gguf')}, numpy {np.__version__}\n".encode())
-        for name in names:
-            t = gguf.GGMLQuantizationType[name]
-            elems, size = gguf.GGML_QUANT_SIZES[t]
-            n = 6 if elems > 1 else 64
-            raw = rng.integers(0, 256, (n, size), dtype=np.uint8)
-            for at in halves.get(name, []):
-                raw[:, at:at + 2] = half(rng, n)
-            if name == "F32":
-                raw = rng.normal(size=n).astype("<f4").view(np.uint8).reshape(n, 4)
-            if name == "BF16":
-                raw[:, 1] &= 0xBF  # exponents below the infinities
-            shaped = raw.reshape(-1) if name != "F32" else raw.reshape(-1).view("<f4")
-            if name == "F16":
-                shaped = raw.reshape(-1).view("<f2")
-            values = gguf.dequantize(shaped.reshape(1, -1), t).astype("<f4").reshape(-1)
-            assert values.size == n * elems and np.isfinite(values).all()
-            record(f, struct.pack("<I", int(t)))
-            record(f, raw.tobytes())
-            record(f, values.tobytes())
 
 
 def nf4():
@@ -91,5 +54,4 @@ def nf4():
         record(f, np.array(means, "<f4").tobytes())
 
 
-ggml_types()
 nf4()
