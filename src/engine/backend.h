@@ -12,19 +12,20 @@
  * rows). Elements are f16 or f32; f16 saturates.
  *
  * A step: begin(), operations, finish(). Operations are ordered; a device may run them behind
- * the caller's back until finish() or download(). One thread uses a backend at a time.
- * Functions below "optional" may be NULL: the graph then composes them from the others.
+ * the caller's back until finish() or download(), and host memory that an operation was given
+ * stays as it is until then. One thread uses a backend at a time. Functions below "optional"
+ * may be NULL: the graph then composes them from the others.
  */
 #ifndef LLMCHAT_ENGINE_BACKEND_H
 #define LLMCHAT_ENGINE_BACKEND_H
 
 #include "base/err.h"
-#include "engine/quant/weight.h"
+#include "engine/model/model.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-enum { BACKEND_KV_BLOCK = 16, BACKEND_MAX_OUT = 4 };
+enum { BACKEND_KV_BLOCK = 16, BACKEND_MAX_OUT = 4, BACKEND_ROPES = 2 };
 
 /* What a step may ask for at most; scratch is allocated from it once. */
 struct backend_limits {
@@ -43,9 +44,10 @@ struct step_seq {
 /* One batch, as host data that stays valid until finish(). */
 struct step {
     int T;
-    const int32_t *tokens; /* [T] */
-    const float *rope_cos; /* [T, rope_dim] pairs (cos a, cos a) */
-    const float *rope_sin; /* [T, rope_dim] pairs (-sin a, sin a) */
+    struct {              /* angles of each token; a layer uses one of them, or none */
+        const float *cos; /* [T, rope_dim] pairs (cos a, cos a) */
+        const float *sin; /* [T, rope_dim] pairs (-sin a, sin a) */
+    } rope[BACKEND_ROPES];
     int rope_dim;
     const struct step_seq *seqs; /* [n_seq] */
     int n_seq;
@@ -59,11 +61,33 @@ struct kv_layer {
     int Hkv, D;
 };
 
-/* One output of a matmul: y [T, N] = x W^T. */
+/* One output of a matmul: y [T, N] = x W^T + bias. */
 struct matmul_out {
     const struct weight *w; /* as bind() gave it */
     float *y;
-    size_t ldy; /* row stride of y in floats, at least N */
+    size_t ldy;        /* row stride of y in floats, at least N */
+    const float *bias; /* [N] as bind_data() gave it, or NULL */
+};
+
+/* How rows are normalised. A row is H parts of D columns, each normalised by itself.
+ *   NORM_RMS:   y = x / sqrt(mean(x^2) + eps) * g + b
+ *   NORM_LAYER: y = (x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * g + b */
+struct norm_op {
+    enum norm_kind kind;
+    float eps;
+    const float *g, *b; /* [D], with `each` [H, D]; b may be NULL */
+    int H, D;
+    bool each; /* every part has its own g and b */
+};
+
+/* How a layer attends: scores s = q k * scale; with a cap > 0 s = cap tanh(s / cap); with
+ * slopes s += slope * position of the key (ALiBi; what all keys share cancels out). */
+struct att_op {
+    float scale, cap;
+    int window;          /* > 0: a token sees this many, its own included */
+    const float *slopes; /* [H] or NULL */
+    bool alibi_scaled;   /* slope * position is rounded to bf16, then multiplied by scale */
+    const float *sinks;  /* [H] a score more in each softmax, without a value; or NULL */
 };
 
 struct backend {
@@ -77,55 +101,69 @@ struct backend {
     void *(*alloc)(struct backend *be, size_t bytes);
     void (*free)(struct backend *be, void *p);
     void (*download)(struct backend *be, void *host, const void *dev, size_t bytes);
-    /* Makes a weight or a vector of the mapped model usable by the device; *dev lives until
+    /* Makes a weight, or other data, of the mapped model usable by the device; *dev lives until
      * close(). */
     enum status (*bind)(struct backend *be, const struct weight *host, struct weight *dev,
                         struct err *err);
-    enum status (*bind_vec)(struct backend *be, const float *host, int n, const float **dev,
-                            struct err *err);
+    enum status (*bind_data)(struct backend *be, const void *host, size_t bytes,
+                             const void **dev, struct err *err);
     enum status (*reserve)(struct backend *be, const struct backend_limits *lim,
                            struct err *err);
 
     void (*begin)(struct backend *be, const struct step *s);
     enum status (*finish)(struct backend *be, struct err *err);
 
-    /* x[t] = row tokens[t] of w, for the step's tokens */
-    void (*embed)(struct backend *be, const struct weight *w, float *x);
-    /* y[t] = x[t] / sqrt(mean(x[t]^2) + eps) * g; x [T, K], g [K]; y may be x */
-    void (*norm)(struct backend *be, const float *x, const float *g, float eps, int T, int K,
-                 float *y);
-    /* out[i].y = x out[i].w^T for all outputs; x [T, K] */
+    /* x[t] = row rows[t] of w; rows [T] host memory */
+    void (*embed)(struct backend *be, const struct weight *w, const int32_t *rows, int T,
+                  float *x);
+    /* x, y [T, H * D]; y may be x */
+    void (*norm)(struct backend *be, const struct norm_op *n, const float *x, int T, float *y);
+    /* out[i].y = x out[i].w^T + out[i].bias for all outputs; x [T, K] */
     void (*matmul)(struct backend *be, const float *x, int T, int K,
                    const struct matmul_out *out, int n_out);
-    /* Rotates pairs (2i, 2i + 1) of the first rope_dim columns of each head; x [T, n_head * D]
-     * of the step's tokens */
-    void (*rope)(struct backend *be, float *x, int n_head, int D);
+    /* y[t, k] = x[t, perm[k]]; x, y [T, K], not the same memory; perm [K] as bound */
+    void (*permute)(struct backend *be, const float *x, const int32_t *perm, int T, int K,
+                    float *y);
+    /* Rotates pairs (2i, 2i + 1) of the first rope_dim columns of each head by the step's table
+     * number `table`; x [T, n_head * D] of the step's tokens */
+    void (*rope)(struct backend *be, int table, float *x, int n_head, int D);
     /* Stores the step's k and v [T, Hkv * D] at the sequences' positions */
     void (*kv_write)(struct backend *be, const struct kv_layer *kv, const float *k,
                      const float *v);
-    /* out[t, h] = softmax(q[t, h] . K / sqrt(D)) V over positions 0 .. of the token, its own
-     * included; head h reads KV head h / (H / Hkv); q, out [T, H * D] */
-    void (*attention)(struct backend *be, const struct kv_layer *kv, int H, const float *q,
-                      float *out);
-    /* y = g / (1 + exp(-g)) * u; all [T, K]; y may be g or u */
-    void (*act)(struct backend *be, const float *g, const float *u, int T, int K, float *y);
-    /* y += x; both [T, K] */
-    void (*add)(struct backend *be, const float *x, int T, int K, float *y);
-    /* y[i] = x[rows[i]]; x [.., K], y [n, K]; rows ascend, and y may be x */
+    /* out[t, h] = softmax(scores of q[t, h]) V over positions 0 .. of the token, its own
+     * included, or the last `window` of them; head h reads KV head h / (H / Hkv); q, out
+     * [T, H * D] */
+    void (*attention)(struct backend *be, const struct kv_layer *kv, const struct att_op *a,
+                      int H, const float *q, float *out);
+    /* y = act(g) * u, or act(g) when u is NULL; all [T, K]; y may be g or u */
+    void (*act)(struct backend *be, enum act_kind kind, const float *g, const float *u, int T,
+                int K, float *y);
+    /* y += a x; both [T, K] */
+    void (*add)(struct backend *be, float a, const float *x, int T, int K, float *y);
+    /* x *= a (a = 0 gives zeros whatever x was); with a cap > 0 then x = cap tanh(x / cap);
+     * x [T, K] with row stride ld */
+    void (*scale)(struct backend *be, float a, float cap, float *x, size_t ld, int T, int K);
+    /* y[i] = x[rows[i]]; x [.., K], y [n, K]; rows ascend, and y may be x; rows [n] host memory
+     */
     void (*select)(struct backend *be, const float *x, const int32_t *rows, int n, int K,
                    float *y);
+    /* y[rows[i]] += a[i] x[i]; x [n, K], y [.., K]; rows all different, rows and a [n] host
+     * memory */
+    void (*scatter)(struct backend *be, const float *x, const int32_t *rows, const float *a,
+                    int n, int K, float *y);
     /* Block src of a layer over block dst */
     void (*kv_copy)(struct backend *be, const struct kv_layer *kv, int dst, int src);
 
-    /* optional: y += x w^T (the residual stream) */
+    /* optional: y += x w^T + bias (the residual stream) */
     void (*matmul_add)(struct backend *be, const float *x, int T, int K,
                        const struct matmul_out *out);
-    /* optional: y [T, F] = act(x gate^T, x up^T) */
-    void (*ffn)(struct backend *be, const float *x, int T, int K, const struct weight *gate,
-                const struct weight *up, float *y);
+    /* optional: y [T, F] = act(x gate^T) * (x up^T), with their biases; gate NULL: act(x up^T).
+     * perm of both is the caller's business. */
+    void (*ffn)(struct backend *be, enum act_kind kind, const float *x, int T, int K,
+                const struct linear *gate, const struct linear *up, float *y);
     /* optional: rope(q), rope(k), kv_write(k, v) at once; q and k are rotated in place */
-    void (*rope_kv)(struct backend *be, const struct kv_layer *kv, int H, float *q, float *k,
-                    const float *v);
+    void (*rope_kv)(struct backend *be, int table, const struct kv_layer *kv, int H, float *q,
+                    float *k, const float *v);
 };
 
 /* The CPU. threads 0: as many as this process may use. The environment variable LLMCHAT_CPU

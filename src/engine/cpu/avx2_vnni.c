@@ -19,6 +19,7 @@ const struct cpu_kernels cpu_avx2_vnni = {
     .norm = avx2_norm,
     .rope = avx2_rope,
     .act = avx2_act,
+    .cap = avx2_cap,
     .axpby = avx2_axpby,
     .kv_put = avx2_kv_put,
     .att_chunk = avx2_att_chunk,

@@ -1,38 +1,18 @@
 /*
- * avx512.c - AVX-512 (F, BW, VL, DQ, CD) without VNNI, and the kernels that both AVX-512 sets
- * use.
+ * avx512.c - AVX-512 (F, BW, VL, DQ, CD) without VNNI: quantising activations, and products with
+ * weights that are floats. Rows are in avx512_rows.c, attention in avx512_att.c; both AVX-512
+ * sets use all three.
  *
- * Rows end with a masked vector, so nothing beyond a row is read or written. Reductions of a
- * row keep one vector of sums and add its lanes at the end.
+ * A row ends with a masked vector, so nothing beyond it is read or written.
  */
 #if defined(__x86_64__)
 #include <immintrin.h>
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512cd,fma,f16c")
 
+#include "engine/cpu/avx512_inline.h"
 #define DOT_VNNI 0
 #define MATMUL   plain_matmul
 #include "engine/cpu/avx512_int16.h"
-
-/* The first n of 16 lanes. */
-static inline __mmask16 first(int n) {
-    return n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1);
-}
-
-static inline __m512 exp_ps(__m512 x) {
-    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(EXP_LOG2E)),
-                                    _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(EXP_LN2_HI), x);
-    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(EXP_LN2_LO), r);
-    __m512 p = _mm512_set1_ps(EXP_C7);
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP_C6));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP_C5));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP_C4));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP_C3));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP_C2));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1));
-    return _mm512_scalef_ps(p, n);
-}
 
 void avx512_quantize(const float *x, int K, int16_t *q, float *scale) {
     for (int k = 0; k < weight_pad_k(K); k += 64) {
@@ -50,220 +30,6 @@ void avx512_quantize(const float *x, int K, int16_t *q, float *scale) {
             _mm256_storeu_si256((__m256i *)(q + k + i * 16), _mm512_cvtepi32_epi16(r));
         }
         scale[k / 64] = absmax / X_STEPS;
-    }
-}
-
-void avx512_norm(const float *x, const float *g, float eps, int K, float *y) {
-    __m512 sum = _mm512_setzero_ps();
-    for (int k = 0; k < K; k += 16) {
-        __m512 v = _mm512_maskz_loadu_ps(first(K - k), x + k);
-        sum = _mm512_fmadd_ps(v, v, sum);
-    }
-    __m512 scale = _mm512_set1_ps(1.0f / sqrtf(_mm512_reduce_add_ps(sum) / (float)K + eps));
-    for (int k = 0; k < K; k += 16) {
-        __mmask16 m = first(K - k);
-        __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(m, x + k), scale);
-        _mm512_mask_storeu_ps(y + k, m, _mm512_mul_ps(v, _mm512_maskz_loadu_ps(m, g + k)));
-    }
-}
-
-void avx512_rope(float *x, const float *c, const float *s, int n) {
-    for (int i = 0; i < n; i += 16) {
-        __mmask16 m = first(n - i);
-        __m512 v = _mm512_maskz_loadu_ps(m, x + i), swapped = _mm512_permute_ps(v, 0xb1);
-        __m512 r = _mm512_mul_ps(v, _mm512_maskz_loadu_ps(m, c + i));
-        r = _mm512_fmadd_ps(swapped, _mm512_maskz_loadu_ps(m, s + i), r);
-        _mm512_mask_storeu_ps(x + i, m, r);
-    }
-}
-
-void avx512_act(const float *g, const float *u, int n, float *y) {
-    const __m512 one = _mm512_set1_ps(1);
-    for (int i = 0; i < n; i += 16) {
-        __mmask16 m = first(n - i);
-        __m512 v = _mm512_maskz_loadu_ps(m, g + i);
-        __m512 e = exp_ps(_mm512_sub_ps(_mm512_setzero_ps(), v));
-        v = _mm512_div_ps(v, _mm512_add_ps(one, e));
-        _mm512_mask_storeu_ps(y + i, m, _mm512_mul_ps(v, _mm512_maskz_loadu_ps(m, u + i)));
-    }
-}
-
-void avx512_axpby(float a, const float *x, float b, int n, float *y) {
-    const __m512 va = _mm512_set1_ps(a), vb = _mm512_set1_ps(b);
-    for (int i = 0; i < n; i += 16) {
-        __mmask16 m = first(n - i);
-        __m512 v = _mm512_mul_ps(vb, _mm512_maskz_loadu_ps(m, y + i));
-        _mm512_mask_storeu_ps(y + i, m,
-                              _mm512_fmadd_ps(va, _mm512_maskz_loadu_ps(m, x + i), v));
-    }
-}
-
-void avx512_kv_put(const struct kv_layer *kv, const float *k, const float *v, int slot,
-                   void *dst_k, void *dst_v) {
-    const __m512 top = _mm512_set1_ps(65504), bottom = _mm512_set1_ps(-65504);
-    size_t D = (size_t)kv->D;
-    if (!kv->f16) {
-        kv_put_f32(k, v, D, slot, dst_k, dst_v);
-        return;
-    }
-    uint16_t *to_k = dst_k, *to_v = (uint16_t *)dst_v + (size_t)slot * D;
-    for (size_t d = 0; d < D; d += 16) {
-        __mmask16 m = first((int)(D - d));
-        uint16_t half[16];
-        __m512 x = _mm512_maskz_loadu_ps(m, k + d), z = _mm512_maskz_loadu_ps(m, v + d);
-        x = _mm512_max_ps(bottom, _mm512_min_ps(top, x));
-        z = _mm512_max_ps(bottom, _mm512_min_ps(top, z));
-        _mm256_storeu_si256((__m256i *)half, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
-        _mm256_mask_storeu_epi16(to_v + d, m, _mm512_cvtps_ph(z, _MM_FROUND_TO_NEAREST_INT));
-        for (size_t i = 0; i < 16 && d + i < D; i++)
-            to_k[(d + i) * 16 + (size_t)slot] = half[i];
-    }
-}
-
-/* Attention */
-
-enum { ROWS = 8, VECS = 2 };
-
-static inline __m512 load_kv(const void *base, size_t i, bool f16, __mmask16 m) {
-    if (f16)
-        return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(m, (const uint16_t *)base + i));
-    return _mm512_maskz_loadu_ps(m, (const float *)base + i);
-}
-
-/* Scores of NR rows from row on against one block of 16 keys, column j of the scratch. */
-static inline __attribute__((always_inline)) void att_scores(const struct cpu_att *a,
-                                                             const void *k, size_t at, int row,
-                                                             const int NR, int j, float scale,
-                                                             const bool f16) {
-    size_t D = (size_t)a->kv->D;
-    const float *q = a->q + (size_t)row * D;
-    __m512 s[ROWS];
-#pragma GCC unroll 8
-    for (int i = 0; i < NR; i++)
-        s[i] = _mm512_setzero_ps();
-    for (size_t d = 0; d < D; d++) {
-        __m512 keys = load_kv(k, at + d * 16, f16, 0xffff);
-#pragma GCC unroll 8
-        for (int i = 0; i < NR; i++)
-            s[i] = _mm512_fmadd_ps(keys, _mm512_set1_ps(q[(size_t)i * D + d]), s[i]);
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < NR; i++)
-        _mm512_storeu_ps(a->scores + (size_t)(row + i) * CPU_ATT_CHUNK + j,
-                         _mm512_mul_ps(s[i], _mm512_set1_ps(scale)));
-}
-
-/* o[row .. row + NR - 1, d .. d + 16 NV - 1] = p V over n keys. m: lanes of the last vector. */
-static inline __attribute__((always_inline)) void
-att_values(const struct cpu_att *a, int key, int n, int row, const int NR, size_t d,
-           const int NV, __mmask16 m, const bool f16, float *o) {
-    const struct kv_layer *kv = a->kv;
-    size_t D = (size_t)kv->D;
-    const float *p = a->scores + (size_t)row * CPU_ATT_CHUNK;
-    __m512 sum[ROWS][VECS];
-#pragma GCC unroll 8
-    for (int i = 0; i < NR; i++)
-#pragma GCC unroll 2
-        for (int c = 0; c < NV; c++)
-            sum[i][c] = _mm512_setzero_ps();
-    for (int j = 0; j < n; j += 16) {
-        size_t at = kv_part(kv, a->blocks[(key + j) / 16], a->head) + d;
-        int slots = n - j < 16 ? n - j : 16;
-        for (int s = 0; s < slots; s++, at += D) {
-            __m512 v[VECS];
-#pragma GCC unroll 2
-            for (int c = 0; c < NV; c++)
-                v[c] = load_kv(kv->v, at + (size_t)c * 16, f16, c == NV - 1 ? m : 0xffff);
-#pragma GCC unroll 8
-            for (int i = 0; i < NR; i++) {
-                __m512 w = _mm512_set1_ps(p[i * CPU_ATT_CHUNK + j + s]);
-#pragma GCC unroll 2
-                for (int c = 0; c < NV; c++)
-                    sum[i][c] = _mm512_fmadd_ps(v[c], w, sum[i][c]);
-            }
-        }
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < NR; i++)
-#pragma GCC unroll 2
-        for (int c = 0; c < NV; c++)
-            _mm512_mask_storeu_ps(o + (size_t)(row + i) * D + d + (size_t)c * 16,
-                                  c == NV - 1 ? m : 0xffff, sum[i][c]);
-}
-
-/* Scores of a row to exp(s - m); those behind the n_see keys that it sees become 0. */
-static void att_softmax(float *s, int n_see, int n, float *m, float *l) {
-    __m512 top = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
-    for (int j = 0; j < n_see; j += 16)
-        top = _mm512_mask_max_ps(top, first(n_see - j), top, _mm512_loadu_ps(s + j));
-    *m = _mm512_reduce_max_ps(top);
-    top = _mm512_set1_ps(*m);
-    for (int j = 0; j < n; j += 16) {
-        __mmask16 seen = n_see > j ? first(n_see - j) : 0;
-        __m512 e = exp_ps(_mm512_sub_ps(_mm512_loadu_ps(s + j), top));
-        e = _mm512_maskz_mov_ps(seen, e);
-        sum = _mm512_add_ps(sum, e);
-        _mm512_storeu_ps(s + j, e);
-    }
-    *l = _mm512_reduce_add_ps(sum);
-}
-
-static inline __attribute__((always_inline)) void att_rows(const struct cpu_att *a, int row,
-                                                           const int NR, int key, int n,
-                                                           float *m, float *l, float *o,
-                                                           const bool f16) {
-    const struct kv_layer *kv = a->kv;
-    size_t D = (size_t)kv->D;
-    float scale = 1.0f / sqrtf((float)D);
-    int see = att_sees(a, row + NR - 1, key, n);
-    for (int j = 0; j < see; j += 16)
-        att_scores(a, kv->k, kv_part(kv, a->blocks[(key + j) / 16], a->head), row, NR, j, scale,
-                   f16);
-    for (int i = row; i < row + NR; i++)
-        att_softmax(a->scores + (size_t)i * CPU_ATT_CHUNK, att_sees(a, i, key, see), see, &m[i],
-                    &l[i]);
-    size_t d = 0;
-    for (; d + 32 <= D; d += 32)
-        att_values(a, key, see, row, NR, d, 2, 0xffff, f16, o);
-    for (; d < D; d += 16)
-        att_values(a, key, see, row, NR, d, 1, first((int)(D - d)), f16, o);
-}
-
-#define ATT_CASES(f16)                                                                         \
-    switch (NR) {                                                                              \
-    case 1:                                                                                    \
-        att_rows(a, row, 1, key, n, m, l, o, f16);                                             \
-        break;                                                                                 \
-    case 2:                                                                                    \
-        att_rows(a, row, 2, key, n, m, l, o, f16);                                             \
-        break;                                                                                 \
-    case 3:                                                                                    \
-        att_rows(a, row, 3, key, n, m, l, o, f16);                                             \
-        break;                                                                                 \
-    case 4:                                                                                    \
-        att_rows(a, row, 4, key, n, m, l, o, f16);                                             \
-        break;                                                                                 \
-    case 5:                                                                                    \
-        att_rows(a, row, 5, key, n, m, l, o, f16);                                             \
-        break;                                                                                 \
-    case 6:                                                                                    \
-        att_rows(a, row, 6, key, n, m, l, o, f16);                                             \
-        break;                                                                                 \
-    case 7:                                                                                    \
-        att_rows(a, row, 7, key, n, m, l, o, f16);                                             \
-        break;                                                                                 \
-    default:                                                                                   \
-        att_rows(a, row, 8, key, n, m, l, o, f16);                                             \
-    }
-
-void avx512_att_chunk(const struct cpu_att *a, int row, int key, int n, float *m, float *l,
-                      float *o) {
-    for (; row < a->R; row += ROWS) {
-        int NR = a->R - row < ROWS ? a->R - row : ROWS;
-        if (a->kv->f16)
-            ATT_CASES(true)
-        else
-            ATT_CASES(false)
     }
 }
 
@@ -367,6 +133,7 @@ const struct cpu_kernels cpu_avx512 = {
     .norm = avx512_norm,
     .rope = avx512_rope,
     .act = avx512_act,
+    .cap = avx512_cap,
     .axpby = avx512_axpby,
     .kv_put = avx512_kv_put,
     .att_chunk = avx512_att_chunk,

@@ -7,14 +7,16 @@
 #include "engine/cpu/cpu.h"
 
 void avx512_quantize(const float *x, int K, int16_t *q, float *scale);
-void avx512_norm(const float *x, const float *g, float eps, int K, float *y);
+void avx512_norm(enum norm_kind kind, const float *x, const float *g, const float *b, float eps,
+                 int K, float *y);
 void avx512_rope(float *x, const float *c, const float *s, int n);
-void avx512_act(const float *g, const float *u, int n, float *y);
+void avx512_act(enum act_kind kind, const float *g, const float *u, int n, float *y);
+void avx512_cap(float cap, float *x, int n);
 void avx512_axpby(float a, const float *x, float b, int n, float *y);
 void avx512_kv_put(const struct kv_layer *kv, const float *k, const float *v, int slot,
                    void *dst_k, void *dst_v);
-void avx512_att_chunk(const struct cpu_att *a, int row, int key, int n, float *m, float *l,
-                      float *o);
+void avx512_att_chunk(const struct cpu_att *a, int row, int end, int key, int n, float *m,
+                      float *l, float *o);
 /* F32, BF16 and F16 weights */
 void avx512_matmul_float(const struct cpu_input *in, const struct weight *w, int tile,
                          int n_tile, float *y, size_t ldy, bool add);

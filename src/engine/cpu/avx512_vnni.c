@@ -17,6 +17,7 @@ const struct cpu_kernels cpu_avx512_vnni = {
     .norm = avx512_norm,
     .rope = avx512_rope,
     .act = avx512_act,
+    .cap = avx512_cap,
     .axpby = avx512_axpby,
     .kv_put = avx512_kv_put,
     .att_chunk = avx512_att_chunk,

@@ -162,8 +162,8 @@ static void quantize_rows(struct cpu *c, const void *arg, int t, int end) {
 }
 
 /* n tiles of an output from tile on, with their bias, to y. */
-static void strip(const struct mm_loop *l, const struct matmul_out *o, int tile, int n, float *y,
-                  size_t ldy, bool add, int thread) {
+static void strip(const struct mm_loop *l, const struct matmul_out *o, int tile, int n,
+                  float *y, size_t ldy, bool add, int thread) {
     const struct cpu_kernels *k = l->c->k;
     int cols = o->w->N - tile * 16 < n * 16 ? o->w->N - tile * 16 : n * 16;
     k->matmul(input_for(l, o->w), o->w, tile, n, y, ldy, add, l->c->scratch[thread].mm);

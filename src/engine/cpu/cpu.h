@@ -51,13 +51,13 @@ void cpu_group_sums(const int16_t *q, const float *scale, int Kp, float *sum);
 struct cpu_att {
     const struct kv_layer *kv;
     const struct att_op *op;
-    const int32_t *blocks;    /* of the sequence */
-    int head;                 /* KV head */
-    int R;                    /* rows, at most CPU_ATT_ROWS */
-    const float *q;           /* [R, D] */
-    const int *from, *limit;  /* [R] a row sees the keys from .. limit - 1; both ascend */
-    const float *slope;       /* [R] of a row's head, where op has slopes */
-    float *scores;            /* [CPU_ATT_ROWS, CPU_ATT_CHUNK] scratch */
+    const int32_t *blocks;   /* of the sequence */
+    int head;                /* KV head */
+    int R;                   /* rows, at most CPU_ATT_ROWS */
+    const float *q;          /* [R, D] */
+    const int *from, *limit; /* [R] a row sees the keys from .. limit - 1; both ascend */
+    const float *slope;      /* [R] of a row's head, where op has slopes */
+    float *scores;           /* [CPU_ATT_ROWS, CPU_ATT_CHUNK] scratch */
 };
 
 struct cpu_kernels {

@@ -1,0 +1,95 @@
+/*
+ * cpu_internal.h - what the files of the CPU backend share: its state, loops over rows, and the
+ * operations that cpu.c puts into its table.
+ */
+#ifndef LLMCHAT_ENGINE_CPU_CPU_INTERNAL_H
+#define LLMCHAT_ENGINE_CPU_CPU_INTERNAL_H
+
+#include "engine/cpu/cpu.h"
+#include "engine/cpu/pool.h"
+
+enum {
+    FEW_ROWS = 4, /* rows of an element-wise operation that the caller does alone */
+    ROWS_PER_ITEM = 8,
+    MAX_TILES = 4,   /* row tiles of a matmul item */
+    ATT_PARTS = 256, /* room for partial results of attention, in full items */
+};
+
+/* Query rows row .. row + R - 1 of a sequence, counted over token * gq + head inside the KV
+ * head's group. */
+struct att_tile {
+    const struct step_seq *seq;
+    int row, R;
+};
+
+struct thread_scratch {
+    void *mm;      /* cpu_scratch_bytes */
+    float *gate;   /* [max_tok, MAX_TILES * 16] */
+    float *scores; /* [CPU_ATT_ROWS, CPU_ATT_CHUNK] */
+    float *q;      /* [CPU_ATT_ROWS, D] */
+    float *part;   /* [CPU_ATT_ROWS, D + 2]: o, then m, then l */
+    float *acc;    /* the same */
+};
+
+struct cpu {
+    struct backend be;
+    const struct cpu_kernels *k;
+    struct pool *pool;
+    struct backend_limits lim;
+    const struct step *step;
+    struct thread_scratch *scratch; /* [threads] */
+    int16_t *q;                     /* [max_tok, Kp] */
+    float *scale;                   /* [max_tok, Kp/64] */
+    float *sum;                     /* [max_tok, cpu_sums(Kp)] */
+    int32_t *block, *slot;          /* [max_tok] where a token's KV goes */
+    struct att_tile *tiles;         /* of the step */
+    int n_tile;
+    float *parts; /* ATT_PARTS times [CPU_ATT_ROWS, D + 2] */
+    struct arena {
+        void **p;
+        int n;
+    } arena;
+};
+
+static inline struct cpu *cpu_of(struct backend *be) {
+    return (struct cpu *)be;
+}
+
+/* Heads that share a KV head. */
+static inline int cpu_group_heads(const struct cpu *c) {
+    return c->lim.n_head / c->lim.n_head_kv;
+}
+
+/* Calls rows() for all rows 0 .. T - 1 in ranges [t, end), on the pool when there are many. */
+void cpu_for_rows(struct cpu *c, int T,
+                  void (*rows)(struct cpu *c, const void *arg, int t, int end),
+                  const void *arg);
+
+/* rows.c */
+void cpu_embed(struct backend *be, const struct weight *w, const int32_t *rows, int T,
+               float *x);
+void cpu_norm(struct backend *be, const struct norm_op *n, const float *x, int T, float *y);
+void cpu_permute(struct backend *be, const float *x, const int32_t *perm, int T, int K,
+                 float *y);
+void cpu_act(struct backend *be, enum act_kind kind, const float *g, const float *u, int T,
+             int K, float *y);
+void cpu_add(struct backend *be, float a, const float *x, int T, int K, float *y);
+void cpu_scale(struct backend *be, float a, float cap, float *x, size_t ld, int T, int K);
+void cpu_select(struct backend *be, const float *x, const int32_t *rows, int n, int K,
+                float *y);
+void cpu_scatter(struct backend *be, const float *x, const int32_t *rows, const float *a, int n,
+                 int K, float *y);
+void cpu_rope(struct backend *be, int table, float *x, int n_head, int D);
+void cpu_kv_write(struct backend *be, const struct kv_layer *kv, const float *k,
+                  const float *v);
+void cpu_rope_kv(struct backend *be, int table, const struct kv_layer *kv, int H, float *q,
+                 float *k, const float *v);
+void cpu_kv_copy(struct backend *be, const struct kv_layer *kv, int dst, int src);
+
+/* attention.c */
+int cpu_att_tile_rows(const struct cpu *c); /* rows of a tile: whole tokens where they fit */
+void cpu_att_tiles(struct cpu *c, const struct step *s); /* fills c->tiles */
+void cpu_attention(struct backend *be, const struct kv_layer *kv, const struct att_op *a, int H,
+                   const float *q, float *out);
+
+#endif
