@@ -1,8 +1,8 @@
 /*
  * avx2_int16.h - Q4 and I8 weights times int16 activations, AVX2. Included with DOT_VNNI 0 or 1
  * and MATMUL, the name of the function it defines. The formula and the promise about bits are
- * those of avx512_int16.h: y[t, n] = sum over groups g, ascending, of scale_w[n, g] *
- * scale_x[t, g] * (exact int32 sum of 64 products).
+ * those of avx512_int16.h, and so are the two kinds: `any` false is one scale each 64 inputs
+ * and no minimum.
  *
  * A 16-row tile is two halves of 8. 4 inputs of a half are 32 bytes, or 32 nibbles whose int16
  * are looked up as low and high bytes; unpacking within 128 bits gives two vectors, a with rows
@@ -33,16 +33,19 @@ enum {
 };
 
 struct q4_decoder {
-    __m256i low, high, nibble; /* bytes of the 16 int16 values; 15 */
-    __m256 slope, base;
+    __m256i low, high, nibble; /* bytes of the 16 int16 words; 15 */
+    float step;                /* of the words; 1 for I8 */
+    __m256 slope, base;        /* of the code's map */
 };
 
 static struct q4_decoder q4_decoder(const struct weight *w) {
     static const float slopes[8] = {MAP_SLOPES}, bases[8] = {MAP_BASES};
     int16_t words[16];
     uint8_t low[16], high[16];
-    struct q4_decoder d;
-    q4_words(w, words);
+    struct q4_decoder d = {.step = 1};
+    if (w->type == WEIGHT_I8)
+        return d;
+    q4_words(w, words, &d.step);
     for (int i = 0; i < 16; i++) {
         low[i] = (uint8_t)(words[i] & 255);
         high[i] = (uint8_t)(words[i] >> 8 & 255);
@@ -91,7 +94,8 @@ static inline size_t step8(bool q4) {
     return q4 ? 64 : 128;
 }
 
-/* 8 scales, divided by the steps of the table. The level is the exponent of a as a float. */
+/* 8 scales from codes, times the step of the table. The level is the exponent of a as a float.
+ */
 static inline __m256 q4_scales(const struct q4_decoder *d, const uint8_t *code, __m256 absmax2,
                                __m256 offset) {
     __m256i c = _mm256_sub_epi32(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)code)),
@@ -105,24 +109,41 @@ static inline __m256 q4_scales(const struct q4_decoder *d, const uint8_t *code, 
     v = _mm256_and_ps(v, _mm256_cmp_ps(f, _mm256_setzero_ps(), _CMP_GT_OQ));
     v = _mm256_xor_ps(v, _mm256_and_ps(_mm256_castsi256_ps(c), _mm256_set1_ps(-0.0f)));
     v = _mm256_fmadd_ps(v, absmax2, offset);
-    return _mm256_mul_ps(v, _mm256_set1_ps(1.0f / Q4_STEPS));
+    return _mm256_mul_ps(v, _mm256_set1_ps(d->step));
 }
 
-/* The scales of a tile, [G, 16]. */
-static void tile_scales(const struct weight *w, const struct q4_decoder *d, int tile,
-                        float *out) {
-    size_t G = (size_t)w->Kp / 64;
-    const __m256 offset = _mm256_set1_ps(w->offset);
-    const uint8_t *code = w->code + (size_t)tile * G * 16;
+/* The scales of a tile, [G, 16], times the step of the table: w's own where that is 1, else
+ * written to room. */
+static const float *tile_scales(const struct weight *w, const struct q4_decoder *d, int tile,
+                                float *room) {
+    size_t G = (size_t)(w->Kp / w->group), at = (size_t)tile * G * 16;
+    const __m256 offset = _mm256_set1_ps(w->offset), step = _mm256_set1_ps(d->step);
+    const uint8_t *code = w->code + (w->code ? at : 0);
+    float *out = room;
     int end = 0;
     float a2[16];
-    for (int g = 0; g < (int)G; g++, code += 16, out += 16) {
+    if (!w->code && d->step == 1)
+        return w->scale + at;
+    for (size_t i = 0; !w->code && i < G * 16; i += 8)
+        _mm256_storeu_ps(out + i, _mm256_mul_ps(_mm256_loadu_ps(w->scale + at + i), step));
+    for (int g = 0; w->code && g < (int)G; g++, code += 16, out += 16) {
         if (g == end)
             q4_absmax2(w, tile, g, a2, &end);
         _mm256_storeu_ps(out, q4_scales(d, code, _mm256_loadu_ps(a2), offset));
         _mm256_storeu_ps(out + 8, q4_scales(d, code + 8, _mm256_loadu_ps(a2 + 8), offset));
     }
+    return room;
 }
+
+/* A tile (or its second half) as the blocks below want it. */
+struct tile {
+    const char *p;       /* data */
+    const float *scales; /* [G, 16] with the table's step */
+    const float *min;    /* [G, 16] or NULL */
+    int n_row;           /* rows that exist from here on */
+    size_t Kp;
+    struct groups gr;
+};
 
 static inline __m256i bcast2(const int16_t *q) {
     int32_t two;
@@ -156,47 +177,65 @@ static inline __m256 add_group(__m256 sum, __m256i dots, __m256 ws, float xs) {
                            sum);
 }
 
+/* The same for the minimum; sum_x: of the group's activations. */
+static inline __m256 add_min(__m256 sum, const float *min, float sum_x) {
+    return _mm256_fmadd_ps(_mm256_loadu_ps(min), _mm256_set1_ps(sum_x), sum);
+}
+
 /* One token, 16 rows: group by group, eight chains of sums. */
 static inline __attribute__((always_inline)) void
-one_token(const struct cpu_input *in, const char *p, const struct q4_decoder *d,
-          const float *scales, size_t G, const bool q4, int n_row, float *y, bool add) {
+one_token(const struct cpu_input *in, const struct tile *w, const struct q4_decoder *d,
+          const bool q4, const bool any, float *y, bool add) {
+    const int S = any ? w->gr.S : 64, shift = any ? w->gr.shift : 0, U = any ? 16 : 64;
+    size_t G = any ? w->gr.G : w->Kp / 64;
     const int16_t *q = in->q;
+    const char *p = w->p;
+    const float *scales = w->scales, *min = any ? w->min : NULL;
     __m256 sum0 = _mm256_setzero_ps(), sum1 = sum0;
     for (size_t g = 0; g < G; g++, scales += 16) {
         __m256i a0 = _mm256_setzero_si256(), b0 = a0, c0 = a0, e0 = a0;
         __m256i a1 = a0, b1 = a0, c1 = a0, e1 = a0;
+        for (int b = 0; b < S; b += U)
 #pragma GCC unroll 8
-        for (int k = 0; k < 64; k += 8, q += 8, p += step8(q4)) {
-            __m256i x0 = bcast4(q), x1 = bcast4(q + 4);
-            _mm_prefetch(p + AHEAD, _MM_HINT_T0);
-            if (!q4)
-                _mm_prefetch(p + AHEAD + 64, _MM_HINT_T0);
-            struct eight v = q4 ? q4_expand(d, p) : i8_expand(p);
-            a0 = dot2(a0, v.a0, x0);
-            b0 = dot2(b0, v.b0, x0);
-            c0 = dot2(c0, v.a1, x1);
-            e0 = dot2(e0, v.b1, x1);
-            v = q4 ? q4_expand(d, p + 32) : i8_expand(p + 32);
-            a1 = dot2(a1, v.a0, x0);
-            b1 = dot2(b1, v.b0, x0);
-            c1 = dot2(c1, v.a1, x1);
-            e1 = dot2(e1, v.b1, x1);
-        }
+            for (int k = 0; k < U; k += 8, q += 8, p += step8(q4)) {
+                __m256i x0 = bcast4(q), x1 = bcast4(q + 4);
+                _mm_prefetch(p + AHEAD, _MM_HINT_T0);
+                if (!q4)
+                    _mm_prefetch(p + AHEAD + 64, _MM_HINT_T0);
+                struct eight v = q4 ? q4_expand(d, p) : i8_expand(p);
+                a0 = dot2(a0, v.a0, x0);
+                b0 = dot2(b0, v.b0, x0);
+                c0 = dot2(c0, v.a1, x1);
+                e0 = dot2(e0, v.b1, x1);
+                v = q4 ? q4_expand(d, p + 32) : i8_expand(p + 32);
+                a1 = dot2(a1, v.a0, x0);
+                b1 = dot2(b1, v.b0, x0);
+                c1 = dot2(c1, v.a1, x1);
+                e1 = dot2(e1, v.b1, x1);
+            }
         a0 = _mm256_hadd_epi32(_mm256_add_epi32(a0, c0), _mm256_add_epi32(b0, e0));
         a1 = _mm256_hadd_epi32(_mm256_add_epi32(a1, c1), _mm256_add_epi32(b1, e1));
-        sum0 = add_group(sum0, a0, _mm256_loadu_ps(scales), in->scale[g]);
-        sum1 = add_group(sum1, a1, _mm256_loadu_ps(scales + 8), in->scale[g]);
+        float xs = in->scale[g >> shift];
+        sum0 = add_group(sum0, a0, _mm256_loadu_ps(scales), xs);
+        sum1 = add_group(sum1, a1, _mm256_loadu_ps(scales + 8), xs);
+        if (any && min) {
+            sum0 = add_min(sum0, min + g * 16, in->sum[w->gr.sum + g]);
+            sum1 = add_min(sum1, min + g * 16 + 8, in->sum[w->gr.sum + g]);
+        }
     }
-    put_rows(y, sum0, n_row, add);
-    put_rows(y + 8, sum1, n_row - 8, add);
+    put_rows(y, sum0, w->n_row, add);
+    put_rows(y + 8, sum1, w->n_row - 8, add);
 }
 
-/* 8 rows, of which n_row exist, times NT tokens; p: their weights, scales [G, 16]. */
+/* 8 rows times NT tokens. */
 static inline __attribute__((always_inline)) void
-few_block(const struct cpu_input *in, const char *p, const struct q4_decoder *d,
-          const float *scales, size_t G, const int NT, const bool q4, int n_row, float *y,
-          size_t ldy, bool add) {
+few_block(const struct cpu_input *in, const struct tile *w, const struct q4_decoder *d,
+          const int NT, const bool q4, const bool any, float *y, size_t ldy, bool add) {
+    const int S = any ? w->gr.S : 64, shift = any ? w->gr.shift : 0;
+    size_t G = any ? w->gr.G : w->Kp / 64, X = w->Kp / 64, n_sum = cpu_sums((int)w->Kp);
     const int16_t *q = in->q;
+    const char *p = w->p;
+    const float *min = any ? w->min : NULL, *xsum = min ? in->sum + w->gr.sum : NULL;
     __m256 sum[FEW];
 #pragma GCC unroll 4
     for (int i = 0; i < NT; i++)
@@ -207,42 +246,52 @@ few_block(const struct cpu_input *in, const char *p, const struct q4_decoder *d,
         for (int i = 0; i < NT; i++)
             a[i] = b[i] = _mm256_setzero_si256();
 #pragma GCC unroll 2
-        for (int k = 0; k < 64; k += 8, q += 8, p += step8(q4)) {
+        for (int k = 0; k < S; k += 8, q += 8, p += step8(q4)) {
             struct eight v = q4 ? q4_expand(d, p) : i8_expand(p);
 #pragma GCC unroll 4
             for (int i = 0; i < NT; i++) {
-                const int16_t *qi = q + (size_t)i * G * 64;
+                const int16_t *qi = q + (size_t)i * w->Kp;
                 __m256i x0 = bcast4(qi), x1 = bcast4(qi + 4);
                 a[i] = dot2(dot2(a[i], v.a0, x0), v.a1, x1);
                 b[i] = dot2(dot2(b[i], v.b0, x0), v.b1, x1);
             }
         }
-        __m256 ws = _mm256_loadu_ps(scales + g * 16);
+        __m256 ws = _mm256_loadu_ps(w->scales + g * 16);
 #pragma GCC unroll 4
         for (int i = 0; i < NT; i++)
             sum[i] = add_group(sum[i], _mm256_hadd_epi32(a[i], b[i]), ws,
-                               in->scale[(size_t)i * G + g]);
+                               in->scale[(size_t)i * X + (g >> shift)]);
+        if (!any || !min)
+            continue;
+#pragma GCC unroll 4
+        for (int i = 0; i < NT; i++)
+            sum[i] = add_min(sum[i], min + g * 16, xsum[(size_t)i * n_sum + g]);
     }
 #pragma GCC unroll 4
     for (int i = 0; i < NT; i++)
-        put_rows(y + (size_t)i * ldy, sum[i], n_row, add);
+        put_rows(y + (size_t)i * ldy, sum[i], w->n_row, add);
 }
 
 static inline __attribute__((always_inline)) void
-few_tokens(const struct cpu_input *in, const char *p, const struct q4_decoder *d,
-           const float *scales, size_t G, const bool q4, int n_row, float *y, size_t ldy,
-           bool add) {
+few_tokens(const struct cpu_input *in, const struct tile *tile, const struct q4_decoder *d,
+           const bool q4, const bool any, float *y, size_t ldy, bool add) {
     if (in->T == 1) {
-        one_token(in, p, d, scales, G, q4, n_row, y, add);
+        one_token(in, tile, d, q4, any, y, add);
         return;
     }
-    for (int h = 0; h < 2; h++, p += 32, scales += 8, n_row -= 8, y += 8)
+    struct tile half = *tile;
+    for (int h = 0; h < 2; h++, y += 8) {
         if (in->T == 2)
-            few_block(in, p, d, scales, G, 2, q4, n_row, y, ldy, add);
+            few_block(in, &half, d, 2, q4, any, y, ldy, add);
         else if (in->T == 3)
-            few_block(in, p, d, scales, G, 3, q4, n_row, y, ldy, add);
+            few_block(in, &half, d, 3, q4, any, y, ldy, add);
         else
-            few_block(in, p, d, scales, G, 4, q4, n_row, y, ldy, add);
+            few_block(in, &half, d, 4, q4, any, y, ldy, add);
+        half.p += 32;
+        half.scales += 8;
+        half.min += half.min ? 8 : 0;
+        half.n_row -= 8;
+    }
 }
 
 /* From 4 inputs x 4 rows twice to pairs of 8 rows in order, 64 bytes apart. */
@@ -265,11 +314,13 @@ static void expand_tile(const char *p, const struct q4_decoder *d, size_t Kp, bo
 
 /* A tile's pairs times NT tokens from t on. */
 static inline __attribute__((always_inline)) void
-panel_block(const struct cpu_input *in, const char *pairs, const float *scales, size_t G, int t,
-            const int NT, int n_row, float *y, size_t ldy, bool add) {
-    size_t Kp = G * 64;
+panel_block(const struct cpu_input *in, const struct tile *w, const char *pairs, int t,
+            const int NT, const bool any, float *y, size_t ldy, bool add) {
+    const int S = any ? w->gr.S : 64, shift = any ? w->gr.shift : 0, U = any ? 8 : 64;
+    size_t Kp = w->Kp, G = any ? w->gr.G : Kp / 64, X = Kp / 64, n_sum = cpu_sums((int)Kp);
     const int16_t *q = in->q + (size_t)t * Kp;
-    const float *xs = in->scale + (size_t)t * G;
+    const float *xs = in->scale + (size_t)t * X, *min = any ? w->min : NULL;
+    const float *xsum = min ? in->sum + (size_t)t * n_sum + w->gr.sum : NULL;
     __m256 sum[BLOCK][2];
 #pragma GCC unroll 8
     for (int i = 0; i < NT; i++)
@@ -279,41 +330,51 @@ panel_block(const struct cpu_input *in, const char *pairs, const float *scales, 
 #pragma GCC unroll 8
         for (int i = 0; i < NT; i++)
             acc[i][0] = acc[i][1] = _mm256_setzero_si256();
+        for (int b = 0; b < S; b += U, q += U)
 #pragma GCC unroll 4
-        for (int k = 0; k < 64; k += 2, pairs += 64) {
-            __m256i w0 = _mm256_load_si256((const __m256i *)pairs);
-            __m256i w1 = _mm256_load_si256((const __m256i *)(pairs + 32));
+            for (int k = 0; k < U; k += 2, pairs += 64) {
+                __m256i w0 = _mm256_load_si256((const __m256i *)pairs);
+                __m256i w1 = _mm256_load_si256((const __m256i *)(pairs + 32));
 #pragma GCC unroll 8
-            for (int i = 0; i < NT; i++) {
-                __m256i x = bcast2(q + (size_t)i * Kp + k);
-                acc[i][0] = dot2(acc[i][0], w0, x);
-                acc[i][1] = dot2(acc[i][1], w1, x);
+                for (int i = 0; i < NT; i++) {
+                    __m256i x = bcast2(q + (size_t)i * Kp + k);
+                    acc[i][0] = dot2(acc[i][0], w0, x);
+                    acc[i][1] = dot2(acc[i][1], w1, x);
+                }
             }
-        }
-        q += 64;
-        __m256 ws0 = _mm256_loadu_ps(scales + g * 16),
-               ws1 = _mm256_loadu_ps(scales + g * 16 + 8);
+        __m256 ws0 = _mm256_loadu_ps(w->scales + g * 16),
+               ws1 = _mm256_loadu_ps(w->scales + g * 16 + 8);
 #pragma GCC unroll 8
         for (int i = 0; i < NT; i++) {
-            float s = xs[(size_t)i * G + g];
+            float s = xs[(size_t)i * X + (g >> shift)];
             sum[i][0] = add_group(sum[i][0], acc[i][0], ws0, s);
             sum[i][1] = add_group(sum[i][1], acc[i][1], ws1, s);
+        }
+        if (!any || !min)
+            continue;
+#pragma GCC unroll 8
+        for (int i = 0; i < NT; i++) {
+            float s = xsum[(size_t)i * n_sum + g];
+            sum[i][0] = add_min(sum[i][0], min + g * 16, s);
+            sum[i][1] = add_min(sum[i][1], min + g * 16 + 8, s);
         }
     }
 #pragma GCC unroll 8
     for (int i = 0; i < NT; i++) {
-        put_rows(y + (size_t)(t + i) * ldy, sum[i][0], n_row, add);
-        put_rows(y + (size_t)(t + i) * ldy + 8, sum[i][1], n_row - 8, add);
+        put_rows(y + (size_t)(t + i) * ldy, sum[i][0], w->n_row, add);
+        put_rows(y + (size_t)(t + i) * ldy + 8, sum[i][1], w->n_row - 8, add);
     }
 }
 
 #define PANEL_CASE(NT)                                                                         \
     case NT:                                                                                   \
-        panel_block(in, pairs, scales, G, t, NT, n_row, y, ldy, add);                          \
+        panel_block(in, w, pairs, t, NT, any, y, ldy, add);                                    \
         break
 
-static void many_tokens(const struct cpu_input *in, const char *pairs, const float *scales,
-                        size_t G, int n_row, float *y, size_t ldy, bool add) {
+static inline __attribute__((always_inline)) void many_tokens(const struct cpu_input *in,
+                                                              const struct tile *w,
+                                                              const char *pairs, const bool any,
+                                                              float *y, size_t ldy, bool add) {
     for (int t = 0; t < in->T; t += BLOCK)
         switch (in->T - t) {
             PANEL_CASE(1);
@@ -322,39 +383,47 @@ static void many_tokens(const struct cpu_input *in, const char *pairs, const flo
             PANEL_CASE(4);
             PANEL_CASE(5);
         default:
-            panel_block(in, pairs, scales, G, t, BLOCK, n_row, y, ldy, add);
+            panel_block(in, w, pairs, t, BLOCK, any, y, ldy, add);
         }
 }
 
-/* scratch: int16 [Kp/2, 16, 2], then scales [G, 16] */
+/* The tiles of one kind of weight. scratch: int16 [Kp/2, 16, 2], then scales [G, 16] */
+static inline __attribute__((always_inline)) void
+int_tiles(const struct cpu_input *in, const struct weight *w, int tile, int n_tile,
+          const bool q4, const bool any, float *y, size_t ldy, bool add, void *scratch) {
+    const struct groups gr = weight_groups(w);
+    const struct q4_decoder d = q4_decoder(w);
+    size_t Kp = (size_t)w->Kp;
+    float *room = (float *)(void *)((char *)scratch + Kp * 32);
+    for (; n_tile > 0; n_tile--, tile++, y += 16) {
+        const struct tile one = {
+            .p = (const char *)w->data + (size_t)tile * Kp * (q4 ? 8 : 16),
+            .scales = tile_scales(w, &d, tile, room),
+            .min = w->min ? w->min + (size_t)tile * gr.G * 16 : NULL,
+            .n_row = w->N - tile * 16,
+            .Kp = Kp,
+            .gr = gr,
+        };
+        if (in->T < PANEL_FROM) {
+            few_tokens(in, &one, &d, q4, any, y, ldy, add);
+            continue;
+        }
+        expand_tile(one.p, &d, Kp, q4, scratch);
+        many_tokens(in, &one, scratch, any, y, ldy, add);
+    }
+}
+
 void MATMUL(const struct cpu_input *in, const struct weight *w, int tile, int n_tile, float *y,
             size_t ldy, bool add, void *scratch) {
-    if (w->type == WEIGHT_F32 || w->type == WEIGHT_BF16) {
+    bool any = !plain_groups(w);
+    if (w->type != WEIGHT_I8 && w->type != WEIGHT_Q4)
         avx2_matmul_float(in, w, tile, n_tile, y, ldy, add);
-        return;
-    }
-    bool q4 = w->type == WEIGHT_Q4;
-    size_t Kp = (size_t)w->Kp, G = Kp / 64;
-    struct q4_decoder d = {0};
-    if (q4)
-        d = q4_decoder(w);
-    for (; n_tile > 0; n_tile--, tile++, y += 16) {
-        const char *p = (const char *)w->data + (size_t)tile * Kp * (q4 ? 8 : 16);
-        float *own = (float *)(void *)((char *)scratch + Kp * 32);
-        const float *scales = q4 ? own : w->scale + (size_t)tile * G * 16;
-        int n_row = w->N - tile * 16;
-        if (q4)
-            tile_scales(w, &d, tile, own);
-        if (in->T >= PANEL_FROM) {
-            if (q4)
-                expand_tile(p, &d, Kp, true, scratch);
-            else
-                expand_tile(p, &d, Kp, false, scratch);
-            many_tokens(in, scratch, scales, G, n_row, y, ldy, add);
-        } else if (q4) {
-            few_tokens(in, p, &d, scales, G, true, n_row, y, ldy, add);
-        } else {
-            few_tokens(in, p, &d, scales, G, false, n_row, y, ldy, add);
-        }
-    }
+    else if (w->type == WEIGHT_Q4 && !any)
+        int_tiles(in, w, tile, n_tile, true, false, y, ldy, add, scratch);
+    else if (w->type == WEIGHT_Q4)
+        int_tiles(in, w, tile, n_tile, true, true, y, ldy, add, scratch);
+    else if (!any)
+        int_tiles(in, w, tile, n_tile, false, false, y, ldy, add, scratch);
+    else
+        int_tiles(in, w, tile, n_tile, false, true, y, ldy, add, scratch);
 }

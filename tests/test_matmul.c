@@ -1,0 +1,375 @@
+/*
+ * test_matmul.c - products with every kind of weight, in every kernel set that this CPU has.
+ *
+ * A kind is a type, a table, a group size, with or without minimums. Each is held against sums
+ * in double over weight_unpack_row(), and its bits over every way to cut 40 tokens in two and
+ * tiles in ones.
+ *
+ * Bound of y = sum over k of (t[k] s + m) x[k] with K inputs in G groups, eps = 2^-24, A = sum
+ * of (|t s| + |m|) |x|:
+ *   scalar, floats   unpacking rounds twice, then K products and K sums: (K + 3) eps A
+ *   int16            x is off by at most absmax / (2 * 8191) of its 64: times |t s + m|
+ *                    t by half a step of the table where it is not exact: times |s x|
+ *                    scale times step, times scale of x, the int32 sum to f32, two additions a
+ *                    group: (2 G + 6) eps A
+ *   scales by code   a formula instead of the map: 1e-6 A
+ * 1.01 covers products of two of these.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/mem.h"
+#include "engine/cpu/simd.h"
+#include "engine/quant/pack.h"
+#include "rand.h"
+#include <stdlib.h>
+
+enum { T_MAX = 40, GUARD = 5 };
+#define EPS 0x1p-24
+
+static const float from_zero[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+static const float q4_0[16] = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7};
+static const float iq4_nl[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                 1,    13,   25,  38,  53,  69,  89,  113};
+static const float mxfp4[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+static const float uneven[16] = {-1.7f, 0.3f,  0.001f, 5.25f, -3.1f, 0.7f,  2.2f, -0.9f,
+                                 4.4f,  -2.6f, 1.1f,   0,     3.3f,  -4.8f, 0.2f, 1.9f};
+
+enum how { PACKED, BY_SCALE, BY_CODE };
+struct kind {
+    const char *name;
+    enum weight_type type;
+    enum how how;
+    int group;
+    bool min;
+    const float *table;
+    double half_step; /* of the table */
+};
+
+#define EACH_GROUP(name, type, table, half_step)                                               \
+    {name " 64", type, BY_SCALE, 64, false, table, half_step},                                 \
+        {name " 64 min", type, BY_SCALE, 64, true, table, half_step},                          \
+        {name " 32", type, BY_SCALE, 32, false, table, half_step},                             \
+        {name " 32 min", type, BY_SCALE, 32, true, table, half_step},                          \
+        {name " 16", type, BY_SCALE, 16, false, table, half_step}, {                           \
+        name " 16 min", type, BY_SCALE, 16, true, table, half_step                             \
+    }
+
+static const struct kind kinds[] = {
+    {"f32", WEIGHT_F32, PACKED, 64, false, NULL, 0},
+    {"bf16", WEIGHT_BF16, PACKED, 64, false, NULL, 0},
+    {"f16", WEIGHT_F16, PACKED, 64, false, NULL, 0},
+    {"int8", WEIGHT_I8, PACKED, 64, false, NULL, 0},
+    {"nf4", WEIGHT_Q4, PACKED, 64, false, nf4_table, 1 / 8190.0},
+    {"fp4 code", WEIGHT_Q4, BY_CODE, 64, false, fp4_table, 0},
+    EACH_GROUP("i8", WEIGHT_I8, NULL, 0),
+    EACH_GROUP("0..15", WEIGHT_Q4, from_zero, 0),
+    EACH_GROUP("nf4 scale", WEIGHT_Q4, nf4_table, 1 / 8190.0),
+    {"q4_0 32", WEIGHT_Q4, BY_SCALE, 32, false, q4_0, 0},
+    {"iq4_nl 32", WEIGHT_Q4, BY_SCALE, 32, false, iq4_nl, 0},
+    {"mxfp4 32", WEIGHT_Q4, BY_SCALE, 32, false, mxfp4, 0},
+    {"fp4 64", WEIGHT_Q4, BY_SCALE, 64, false, fp4_table, 0},
+    {"uneven 16 min", WEIGHT_Q4, BY_SCALE, 16, true, uneven, 5.25 / 8190},
+};
+enum { N_KIND = sizeof kinds / sizeof *kinds };
+
+static const struct cpu_kernels *sets[8];
+static int n_set;
+
+/* Tokens as a backend hands them to a kernel. */
+struct tokens {
+    float *x;
+    int16_t *q;
+    float *scale, *sum;
+    int K, Kp;
+};
+
+static void tokens_make(struct tokens *a, const struct cpu_kernels *k, int K) {
+    size_t Kp = (size_t)weight_pad_k(K);
+    *a = (struct tokens){.K = K, .Kp = (int)Kp};
+    a->x = xcalloc(T_MAX * Kp, sizeof *a->x);
+    a->q = xcalloc(T_MAX * Kp, sizeof *a->q);
+    a->scale = xcalloc(T_MAX * Kp / 64, sizeof *a->scale);
+    a->sum = xcalloc(T_MAX * cpu_sums(a->Kp), sizeof *a->sum);
+    for (size_t t = 0; t < T_MAX; t++) {
+        rand_fill(a->x + t * Kp, (size_t)K, t % 5 == 4 ? 1e-3f : 1);
+        if (t == 7)
+            memset(a->x + t * Kp, 0, (size_t)K * sizeof *a->x);
+        if (!k->quantize)
+            continue;
+        k->quantize(a->x + t * Kp, K, a->q + t * Kp, a->scale + t * (Kp / 64));
+        cpu_group_sums(a->q + t * Kp, a->scale + t * (Kp / 64), a->Kp,
+                       a->sum + t * cpu_sums(a->Kp));
+    }
+}
+
+static void tokens_release(struct tokens *a) {
+    free(a->x);
+    free(a->q);
+    free(a->scale);
+    free(a->sum);
+}
+
+static struct cpu_input input_from(const struct tokens *a, const struct weight *w, int t,
+                                   int T) {
+    size_t Kp = (size_t)a->Kp, at = (size_t)t;
+    return (struct cpu_input){.x = a->x + at * Kp,
+                              .ldx = Kp,
+                              .T = T,
+                              .K = a->K,
+                              .q = a->q + at * Kp,
+                              .scale = a->scale + at * (Kp / 64),
+                              .sum = w->min ? a->sum + at * cpu_sums(a->Kp) : NULL};
+}
+
+/* Random codes, scales and minimums. The codes of padding inputs are random too, as a file may
+ * have them; a group that is all padding has scale and minimum 0. */
+static void codes_make(struct weight *w, const struct kind *kind, int N, int K) {
+    size_t Kp = (size_t)weight_pad_k(K), G = Kp / (size_t)kind->group, n = (size_t)N * G;
+    uint8_t *code = xcalloc((size_t)N, Kp);
+    float *scale = xcalloc(n, sizeof *scale), *min = xcalloc(n, sizeof *min);
+    for (size_t i = 0; i < (size_t)N * Kp; i++)
+        code[i] = (uint8_t)(kind->type == WEIGHT_Q4 ? rand_u32() & 15 : rand_u32() & 255);
+    for (size_t i = 0; i < n; i++)
+        if ((int)(i % G) * kind->group < K) {
+            scale[i] = rand_normal() * 0.01f;
+            min[i] = rand_normal() * 0.05f;
+        }
+    weight_pack_codes(w, kind->type, N, (int)Kp, kind->group, code, scale,
+                      kind->min ? min : NULL, kind->table);
+    w->K = K;
+    free(code);
+    free(scale);
+    free(min);
+}
+
+static void weight_make(struct weight *w, const struct kind *kind, int N, int K) {
+    if (kind->how == BY_SCALE) {
+        codes_make(w, kind, N, K);
+        return;
+    }
+    float *x = xcalloc((size_t)N * (size_t)K, sizeof *x);
+    rand_fill(x, (size_t)N * (size_t)K, 0.1f);
+    weight_pack(w, kind->type, x, N, K);
+    if (kind->how == BY_CODE)
+        memcpy(w->table, kind->table, sizeof w->table);
+    free(x);
+}
+
+static double bound_of(const struct kind *kind, const struct cpu_kernels *k,
+                       const struct weight *w, int n, const float *row, const float *x) {
+    bool floats = w->type != WEIGHT_I8 && w->type != WEIGHT_Q4;
+    int G = w->Kp / w->group, ops = floats || !k->quantize ? w->K + 3 : 2 * G + 6;
+    double A = 0, steps = 0;
+    for (int at = 0; at < w->K; at += w->group) {
+        double m = fabs((double)weight_group_min(w, n, at / w->group)), top = 0;
+        double s = fabs((double)weight_group_scale(w, n, at / w->group));
+        for (int i = at / 64 * 64; i < at / 64 * 64 + 64 && i < w->K; i++)
+            top = fmax(top, fabs((double)x[i]));
+        for (int i = at; i < at + w->group && i < w->K; i++) {
+            double ax = fabs((double)x[i]), aw = fabs((double)row[i]);
+            A += (aw + 2 * m) * ax; /* |t s| <= |w| + |m| */
+            steps += aw * top / (2 * X_STEPS) + kind->half_step * s * ax;
+        }
+    }
+    double exact = ops * EPS * A + (kind->how != BY_SCALE && !floats ? 1e-6 * A : 0);
+    return 1.01 * (exact + (floats || !k->quantize ? 0 : steps));
+}
+
+/* y [T_MAX, N] against sums in double. */
+static void check_values(const struct kind *kind, const struct cpu_kernels *k,
+                         const struct weight *w, const struct tokens *a, const float *y,
+                         size_t ldy) {
+    float *row = xcalloc((size_t)w->K, sizeof *row);
+    for (int n = 0; n < w->N; n++) {
+        weight_unpack_row(w, n, row);
+        for (int t = 0; t < T_MAX; t++) {
+            const float *x = a->x + (size_t)t * (size_t)a->Kp;
+            double want = 0, bound = bound_of(kind, k, w, n, row, x);
+            for (int i = 0; i < w->K; i++)
+                want += (double)row[i] * (double)x[i];
+            double got = (double)y[(size_t)t * ldy + (size_t)n];
+            if (!(fabs(got - want) <= bound))
+                fail_msg("%s, %s, N %d K %d: y[%d, %d] = %.9g, want %.9g +- %g", k->name,
+                         kind->name, w->N, w->K, t, n, got, want, bound);
+        }
+    }
+    free(row);
+}
+
+static void check_bits(const char *how, const struct kind *kind, const struct cpu_kernels *k,
+                       const struct weight *w, int T, const float *y, const float *z,
+                       size_t n) {
+    if (memcmp(y, z, n * sizeof *y) != 0)
+        fail_msg("%s, %s, N %d K %d: other bits for %s %d", k->name, kind->name, w->N, w->K,
+                 how, T);
+}
+
+static void check_kind(const struct kind *kind, const struct cpu_kernels *k, int N, int K) {
+    struct weight w;
+    struct tokens a;
+    weight_make(&w, kind, N, K);
+    tokens_make(&a, k, K);
+    size_t ldy = (size_t)N + GUARD, n = T_MAX * ldy;
+    float *y = xcalloc(n, sizeof *y), *z = xcalloc(n, sizeof *z);
+    void *scratch = aligned_alloc(64, (cpu_scratch_bytes(K) + 63) / 64 * 64);
+    assert_non_null(scratch);
+    struct cpu_input all = input_from(&a, &w, 0, T_MAX);
+    int tiles = w.Np / 16;
+    for (size_t i = 0; i < n; i++)
+        y[i] = z[i] = 12345;
+    k->matmul(&all, &w, 0, tiles, y, ldy, false, scratch);
+    check_values(kind, k, &w, &a, y, ldy);
+    for (size_t i = 0; i < n; i++)
+        assert_true(i % ldy < (size_t)N || y[i] == 12345);
+    for (int t = 1; t < T_MAX; t++) { /* 40 tokens in two calls */
+        struct cpu_input head = input_from(&a, &w, 0, t);
+        struct cpu_input tail = input_from(&a, &w, t, T_MAX - t);
+        k->matmul(&head, &w, 0, tiles, z, ldy, false, scratch);
+        k->matmul(&tail, &w, 0, tiles, z + (size_t)t * ldy, ldy, false, scratch);
+        check_bits("tokens cut at", kind, k, &w, t, y, z, n);
+    }
+    memset(z, 0, n * sizeof *z);
+    for (size_t i = 0; i < n; i++)
+        z[i] = i % ldy < (size_t)N ? 0 : 12345;
+    for (int t = 0; t < T_MAX; t += 20) /* one tile a call, added to 0 */
+        for (int i = 0; i < tiles; i++) {
+            struct cpu_input part = input_from(&a, &w, t, 20);
+            k->matmul(&part, &w, i, 1, z + (size_t)t * ldy + i * 16, ldy, true, scratch);
+        }
+    for (size_t i = 0; i < n; i++) /* adding to 0 makes +0 of -0 */
+        y[i] += 0.0f;
+    check_bits("tiles one by one, tokens", kind, k, &w, 20, y, z, n);
+    for (size_t i = 0; i < n; i++)
+        z[i] = i % ldy < (size_t)N ? 0.5f : 12345;
+    k->matmul(&all, &w, 0, tiles, z, ldy, true, scratch);
+    for (size_t i = 0; i < n; i++)
+        assert_true(z[i] == (i % ldy < (size_t)N ? y[i] + 0.5f : 12345));
+    free(scratch);
+    free(y);
+    free(z);
+    tokens_release(&a);
+    weight_pack_release(&w);
+}
+
+static void every_kind_of_weight_in_every_shape(void **state) {
+    (void)state;
+    static const int shapes[][2] = {{16, 64},  {1, 1},    {33, 72}, {90, 200},
+                                    {48, 576}, {70, 129}, {17, 330}};
+    for (int i = 0; i < n_set; i++)
+        for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+            for (int j = 0; j < N_KIND; j++)
+                check_kind(&kinds[j], sets[i], shapes[s][0], shapes[s][1]);
+}
+
+/* The largest codes against the largest activations: the int32 sum of a group comes to 2^31 -
+ * 786368 and no further. */
+static void sums_of_a_group_fit_int32(void **state) {
+    (void)state;
+    enum { N = 16, K = 128, T = 13 };
+    static const float top[16] = {Q4_STEPS, -Q4_STEPS};
+    for (int i = 0; i < n_set; i++)
+        for (int type = WEIGHT_I8; type <= WEIGHT_Q4; type++) {
+            uint8_t code[N * K];
+            float scale[N * 2], y[T * N], step[] = {-128, Q4_STEPS};
+            struct weight w;
+            struct tokens a;
+            memset(code, type == WEIGHT_I8 ? 0x80 : 0, sizeof code);
+            for (int j = 0; j < N * 2; j++)
+                scale[j] = 0.25f;
+            weight_pack_codes(&w, (enum weight_type)type, N, K, 64, code, scale, NULL, top);
+            tokens_make(&a, sets[i], K);
+            for (int t = 0; t < T; t++)
+                for (int k = 0; k < K; k++)
+                    a.x[t * K + k] = 1;
+            for (int t = 0; t < T && sets[i]->quantize; t++)
+                sets[i]->quantize(a.x + t * K, K, a.q + t * K, a.scale + t * 2);
+            struct cpu_input in = input_from(&a, &w, 0, T);
+            void *scratch = aligned_alloc(64, (cpu_scratch_bytes(K) + 63) / 64 * 64);
+            sets[i]->matmul(&in, &w, 0, 1, y, N, false, scratch);
+            /* an activation is off by its scale's rounding alone */
+            for (int j = 0; j < T * N; j++)
+                assert_true(fabsf(y[j] / (step[type - WEIGHT_I8] * 0.25f * K) - 1) < 0x1p-20f);
+            free(scratch);
+            tokens_release(&a);
+            weight_pack_release(&w);
+        }
+}
+
+/* Sums over 16, 32 and 64 inputs, whatever order a kernel set keeps its q in. */
+static void sums_of_activations_are_exact(void **state) {
+    (void)state;
+    enum { K = 200 };
+    for (int i = 0; i < n_set; i++) {
+        struct tokens a;
+        if (!sets[i]->quantize)
+            continue;
+        tokens_make(&a, sets[i], K);
+        for (int S = 16; S <= 64; S *= 2)
+            for (int g = 0; g < a.Kp / S; g++) {
+                int64_t sum = 0;
+                double x = 0;
+                for (int k = g * S; k < g * S + S; k++) {
+                    sum += a.q[k];
+                    x += (double)a.x[k];
+                }
+                float got = a.sum[cpu_sum_at(a.Kp, S) + (size_t)g];
+                assert_true(got == a.scale[g * S / 64] * (float)sum);
+                /* the order of q stays within 16: half a step for each */
+                assert_true(fabs((double)got - x) <= S * 0.51 * (double)a.scale[g * S / 64]);
+            }
+        tokens_release(&a);
+    }
+}
+
+static void tables_become_exact_words_where_they_can(void **state) {
+    (void)state;
+    static const float halves[16] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6, 0, -0.5f, -1, -6};
+    static const float coprime[16] = {0.06f, 0.1f, -0.15f};
+    static const float tiny[16] = {0x3p-140f, 0x5p-140f};
+    static const float huge[16] = {0x1p127f, -0x1p126f};
+    static const float zero[16] = {0};
+    const float *exact[] = {from_zero, q4_0,    iq4_nl, mxfp4, fp4_table,
+                            halves,    coprime, tiny,   huge,  zero};
+    for (size_t i = 0; i < sizeof exact / sizeof *exact; i++) {
+        struct weight w = {0};
+        int16_t word[16];
+        float step;
+        memcpy(w.table, exact[i], sizeof w.table);
+        q4_words(&w, word, &step);
+        for (int j = 0; j < 16; j++) /* a rounding of the step, and one of the value */
+            assert_true(fabs((double)word[j] * (double)step - (double)w.table[j]) <=
+                        0x1p-22 * fabs((double)w.table[j]));
+    }
+    const float *rounded[] = {nf4_table, uneven};
+    const double top[] = {1, 5.25};
+    for (size_t i = 0; i < 2; i++) {
+        struct weight w = {0};
+        int16_t word[16];
+        float step;
+        memcpy(w.table, rounded[i], sizeof w.table);
+        q4_words(&w, word, &step);
+        for (int j = 0; j < 16; j++) {
+            assert_true(word[j] >= -Q4_STEPS && word[j] <= Q4_STEPS);
+            assert_true(fabs((double)word[j] * (double)step - (double)w.table[j]) <=
+                        1.001 * top[i] / (2 * Q4_STEPS));
+        }
+    }
+}
+
+int main(void) {
+    n_set = cpu_kernel_sets(sets);
+    for (int i = 0; i < n_set; i++)
+        print_message("kernel set %d: %s\n", i, sets[i]->name);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_kind_of_weight_in_every_shape),
+        cmocka_unit_test(sums_of_a_group_fit_int32),
+        cmocka_unit_test(sums_of_activations_are_exact),
+        cmocka_unit_test(tables_become_exact_words_where_they_can),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
