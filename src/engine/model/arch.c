@@ -1,40 +1,64 @@
 /*
- * arch.c - see arch.h. Llama is the architecture that exists today: RMSNorm, RoPE on
- * interleaved pairs, grouped-query attention, SwiGLU, a tied or separate head, no biases
- * (GGUF's "llama" also covers Mistral, SmolLM2 and others).
+ * arch.c - see arch.h: the table's lookup, its sizes, and the bounds of hyperparameters.
  *
- * What a file asks for and the layer graph does not do is refused by name, never ignored: a
- * model that runs with a scaling left out answers, and answers wrongly.
+ * arch_check() is the one gate for numbers from outside, whichever file they come from: behind
+ * it every size is small enough that products of two stay in 64 bits, and every relation that
+ * the graph relies on holds.
  */
-#include "engine/model/arch.h"
+#include "engine/model/arch_table.h"
 
-#include <inttypes.h>
-#include <stdio.h>
+#include <math.h>
 #include <string.h>
 
-#define LAYER(f) offsetof(struct layer, f)
-#define MODEL(f) offsetof(struct model, f)
+#define COUNT(a) (sizeof(a) / sizeof *(a))
 
-static const struct arch_tensor llama_layer[] = {
-    {"attn_norm", TENSOR_VECTOR, DIM_ONE, DIM_EMBD, LAYER(attn_norm), false},
-    {"attn_q", TENSOR_LINEAR, DIM_Q, DIM_EMBD, LAYER(wq), false},
-    {"attn_k", TENSOR_LINEAR, DIM_KV, DIM_EMBD, LAYER(wk), false},
-    {"attn_v", TENSOR_LINEAR, DIM_KV, DIM_EMBD, LAYER(wv), false},
-    {"attn_output", TENSOR_LINEAR, DIM_EMBD, DIM_Q, LAYER(wo), false},
-    {"ffn_norm", TENSOR_VECTOR, DIM_ONE, DIM_EMBD, LAYER(ffn_norm), false},
-    {"ffn_gate", TENSOR_LINEAR, DIM_FF, DIM_EMBD, LAYER(gate), false},
-    {"ffn_up", TENSOR_LINEAR, DIM_FF, DIM_EMBD, LAYER(up), false},
-    {"ffn_down", TENSOR_LINEAR, DIM_EMBD, DIM_FF, LAYER(down), false},
-    {NULL, TENSOR_VECTOR, DIM_ONE, DIM_ONE, 0, false},
-};
+/* Whether word is one of the words of list. */
+static bool has_word(const char *list, const char *word) {
+    size_t n = strlen(word);
+    while (n && list && *list) {
+        size_t len = strcspn(list, " ");
+        if (len == n && memcmp(list, word, n) == 0)
+            return true;
+        list += len + (list[len] == ' ');
+    }
+    return false;
+}
 
-static const struct arch_tensor llama_model[] = {
-    {"token_embd", TENSOR_HEAD, DIM_VOCAB, DIM_EMBD, MODEL(embd), false},
-    {"output_norm", TENSOR_VECTOR, DIM_ONE, DIM_EMBD, MODEL(out_norm), false},
-    {"rope_freqs", TENSOR_VECTOR, DIM_ONE, DIM_ROPE_HALF, MODEL(rope_freqs), true},
-    {"output", TENSOR_HEAD, DIM_VOCAB, DIM_EMBD, MODEL(head), true},
-    {NULL, TENSOR_VECTOR, DIM_ONE, DIM_ONE, 0, false},
-};
+static enum status unknown(const char *file, const char *what, const char *name, bool hf,
+                           struct err *err) {
+    struct buf known = {0};
+    for (size_t i = 0; i < arch_n_rows; i++) {
+        const char *s = hf ? arch_rows[i].hf_types : arch_rows[i].name;
+        bool again = !hf && i > 0 && strcmp(s, arch_rows[i - 1].name) == 0;
+        if (s && *s && !again)
+            buf_addf(&known, "%s%s", known.len ? " " : "", s);
+    }
+    enum status st =
+        err_set(err, ST_UNSUPPORTED, "%s: %s %.40s is not supported; supported: %s", file, what,
+                name, buf_str(&known));
+    buf_release(&known);
+    return st;
+}
+
+enum status arch_find(const char *name, const char *file, const struct arch **out,
+                      struct err *err) {
+    for (size_t i = 0; i < arch_n_rows; i++)
+        if (strcmp(name, arch_rows[i].name) == 0) {
+            *out = &arch_rows[i];
+            return ST_OK;
+        }
+    return unknown(file, "architecture", name, false, err);
+}
+
+enum status arch_find_hf(const char *model_type, const char *file, const struct arch **out,
+                         struct err *err) {
+    for (size_t i = 0; i < arch_n_rows; i++)
+        if (has_word(arch_rows[i].hf_types, model_type)) {
+            *out = &arch_rows[i];
+            return ST_OK;
+        }
+    return unknown(file, "model_type", model_type, true, err);
+}
 
 uint64_t arch_dim(enum dim d, const struct hparams *hp) {
     switch (d) {
@@ -48,29 +72,155 @@ uint64_t arch_dim(enum dim d, const struct hparams *hp) {
         return (uint64_t)hp->n_head * (uint64_t)hp->head_dim;
     case DIM_KV:
         return (uint64_t)hp->n_head_kv * (uint64_t)hp->head_dim;
+    case DIM_HEAD:
+        return (uint64_t)hp->head_dim;
     case DIM_VOCAB:
         return (uint64_t)hp->n_vocab;
+    case DIM_POS:
+        return (uint64_t)hp->n_pos;
     case DIM_ROPE_HALF:
         return (uint64_t)hp->rope_dim / 2;
+    case DIM_N_HEAD:
+        return (uint64_t)hp->n_head;
+    case DIM_EXPERTS:
+        return (uint64_t)hp->n_expert;
+    case DIM_FF_EXPERT:
+        return (uint64_t)hp->n_ff_expert;
+    case DIM_FF_SHARED:
+        return (uint64_t)hp->n_ff_shared;
     }
     return 0;
 }
 
-enum status arch_check(const struct hparams *hp, const char *file, struct err *err) {
+void arch_defaults(struct hparams *hp) {
+    *hp = (struct hparams){0};
+#define I(f, d) hp->f = d == HP_NEEDED ? 0 : d;
+#define F(f, d) hp->f = d == HP_NEEDED ? 0 : d;
+    HPARAM_LIST(I, F)
+#undef I
+#undef F
+}
+
+void arch_traits_apply(const struct arch *a, struct hparams *hp) {
+    const struct arch_traits *t = &a->traits;
+    arch_defaults(hp);
+    hp->norm_kind = t->norm;
+    hp->act = t->act;
+    hp->residual = t->residual;
+    hp->alibi = t->pos == POS_ALIBI ? ALIBI_ADDED : ALIBI_NONE;
+    hp->qk_norm_rows = t->norm_rows;
+    hp->expert_norm = t->expert_norm;
+    hp->rope_type = ROPE_DEFAULT;
+    hp->rope_base = 10000;
+    hp->rope_scale = 1;
+}
+
+bool arch_has_experts(const struct arch *a) {
+    for (const struct arch_tensor *t = a->layer; t->name; t++)
+        if (t->kind == TENSOR_EXPERTS)
+            return true;
+    return false;
+}
+
+void arch_flag_layers(struct hparams *hp, int every, unsigned flags) {
+    for (int i = 0; i < hp->n_layer && i < MODEL_MAX_LAYER; i++)
+        if (every == 0 || (i + 1) % every)
+            hp->layer[i] |= (uint8_t)flags;
+}
+
+static enum status check_ints(const struct hparams *hp, const char *file, struct err *err) {
     const struct {
         const char *name;
-        int value, max;
+        int value, min, max;
     } bounds[] = {
-        {"layers", hp->n_layer, 1024},       {"vocabulary", hp->n_vocab, 1 << 22},
-        {"embedding", hp->n_embd, 1 << 18},  {"feed-forward", hp->n_ff, 1 << 20},
-        {"heads", hp->n_head, 4096},         {"KV heads", hp->n_head_kv, 4096},
-        {"head size", hp->head_dim, 1024},   {"rope dimensions", hp->rope_dim, 1024},
-        {"context", hp->ctx_train, 1 << 28},
+        {"layers", hp->n_layer, 1, MODEL_MAX_LAYER},
+        {"vocabulary", hp->n_vocab, 1, 1 << 22},
+        {"embedding", hp->n_embd, 1, 1 << 18},
+        {"feed-forward", hp->n_ff, 1, 1 << 20},
+        {"heads", hp->n_head, 1, 4096},
+        {"KV heads", hp->n_head_kv, 1, 4096},
+        {"head size", hp->head_dim, 1, 1024},
+        {"rope dimensions", hp->rope_dim, 0, 1024},
+        {"context", hp->ctx_train, 1, 1 << 28},
+        {"context before scaling", hp->rope_orig_ctx, 0, 1 << 28},
+        {"positions", hp->n_pos, 0, 1 << 24},
+        {"sliding window", hp->window, 0, 1 << 30},
+        {"experts", hp->n_expert, 0, 1024},
+        {"experts of a token", hp->n_expert_used, 0, 64},
+        {"feed-forward of an expert", hp->n_ff_expert, 0, 1 << 20},
+        {"feed-forward of the shared expert", hp->n_ff_shared, 0, 1 << 20},
+        {"kind of rope", hp->rope_type, ROPE_DEFAULT, ROPE_LONG},
+        {"kind of norm", hp->norm_kind, NORM_RMS, NORM_LAYER},
+        {"activation", hp->act, ACT_SILU, ACT_RELU2},
+        {"kind of residual", hp->residual, RESIDUAL_PRE, RESIDUAL_POST},
+        {"rope_truncate", hp->rope_truncate, 0, 1},
+        {"alibi", hp->alibi, ALIBI_NONE, ALIBI_FALCON},
+        {"qk_norm_rows", hp->qk_norm_rows, 0, 1},
+        {"expert_norm", hp->expert_norm, 0, 1},
+        {"expert_sigmoid", hp->expert_sigmoid, 0, 1},
     };
-    for (size_t i = 0; i < sizeof bounds / sizeof *bounds; i++)
-        if (bounds[i].value < 1 || bounds[i].value > bounds[i].max)
-            return err_set(err, ST_FORMAT, "%s: %s is %d, wanted 1..%d", file, bounds[i].name,
-                           bounds[i].value, bounds[i].max);
+    for (size_t i = 0; i < COUNT(bounds); i++)
+        if (bounds[i].value < bounds[i].min || bounds[i].value > bounds[i].max)
+            return err_set(err, ST_FORMAT, "%s: %s is %d, wanted %d..%d", file, bounds[i].name,
+                           bounds[i].value, bounds[i].min, bounds[i].max);
+    return ST_OK;
+}
+
+static enum status check_floats(const struct hparams *hp, const char *file, struct err *err) {
+    const struct {
+        const char *name;
+        float value, min, max;
+    } bounds[] = {
+        {"norm epsilon", hp->norm_eps, 1e-30f, 1},
+        {"rope base", hp->rope_base, 1, 1e12f},
+        {"rope base of sliding layers", hp->rope_base_local, 0, 1e12f},
+        {"rope scale", hp->rope_scale, 1e-3f, 1e6f},
+        {"rope attention factor", hp->rope_attn_factor, 0, 1e3f},
+        {"rope beta_fast", hp->rope_beta_fast, 1e-3f, 1e6f},
+        {"rope beta_slow", hp->rope_beta_slow, 1e-3f, 1e6f},
+        {"rope mscale", hp->rope_mscale, 0, 1e3f},
+        {"rope mscale_all_dim", hp->rope_mscale_all_dim, 0, 1e3f},
+        {"rope low_freq_factor", hp->rope_low_freq, 1e-3f, 1e6f},
+        {"rope high_freq_factor", hp->rope_high_freq, 1e-3f, 1e6f},
+        {"attention scale", hp->att_scale, 0, 1e6f},
+        {"attention soft cap", hp->att_cap, 0, 1e6f},
+        {"logit soft cap", hp->logit_cap, 0, 1e6f},
+        {"logit scale", hp->logit_scale, -1e6f, 1e6f},
+        {"embedding scale", hp->embd_scale, -1e6f, 1e6f},
+        {"residual scale", hp->residual_scale, -1e6f, 1e6f},
+        {"expert scale", hp->expert_scale, -1e6f, 1e6f},
+    };
+    for (size_t i = 0; i < COUNT(bounds); i++)
+        if (!(bounds[i].value >= bounds[i].min && bounds[i].value <= bounds[i].max))
+            return err_set(err, ST_FORMAT, "%s: %s is %g, wanted %g..%g", file, bounds[i].name,
+                           (double)bounds[i].value, (double)bounds[i].min,
+                           (double)bounds[i].max);
+    return ST_OK;
+}
+
+/* What the flags of the layers need. */
+static enum status check_layers(const struct hparams *hp, const char *file, struct err *err) {
+    unsigned all = 0;
+    for (int i = 0; i < hp->n_layer; i++)
+        all |= hp->layer[i];
+    if (all > (LAYER_WINDOW | LAYER_NO_ROPE | LAYER_LOCAL_ROPE | LAYER_EXPERTS))
+        return err_set(err, ST_FORMAT, "%s: a layer has flags %u that are not known", file,
+                       all);
+    if (all & LAYER_WINDOW && hp->window < 1)
+        return err_set(err, ST_FORMAT, "%s: there are sliding layers and no sliding window",
+                       file);
+    if (all & LAYER_LOCAL_ROPE && !(hp->rope_base_local >= 1))
+        return err_set(err, ST_FORMAT, "%s: rope base of sliding layers is %g, wanted 1..1e12",
+                       file, (double)hp->rope_base_local);
+    if (all & LAYER_EXPERTS && (hp->n_expert < 1 || hp->n_expert_used < 1 ||
+                                hp->n_expert_used > hp->n_expert || hp->n_ff_expert < 1))
+        return err_set(err, ST_FORMAT,
+                       "%s: %d of %d experts of size %d, wanted at least one of each", file,
+                       hp->n_expert_used, hp->n_expert, hp->n_ff_expert);
+    return ST_OK;
+}
+
+static enum status check_heads(const struct hparams *hp, const char *file, struct err *err) {
     if (hp->n_head % hp->n_head_kv)
         return err_set(err, ST_FORMAT, "%s: %d heads are no multiple of %d KV heads", file,
                        hp->n_head, hp->n_head_kv);
@@ -82,132 +232,23 @@ enum status arch_check(const struct hparams *hp, const char *file, struct err *e
             err, ST_FORMAT,
             "%s: %d rope dimensions of a head of %d, wanted an even number of an even one",
             file, hp->rope_dim, hp->head_dim);
-    if (!(hp->norm_eps > 0 && hp->norm_eps < 1))
-        return err_set(err, ST_FORMAT, "%s: RMSNorm epsilon is %g, wanted between 0 and 1",
-                       file, (double)hp->norm_eps);
-    if (!(hp->rope_base >= 1 && hp->rope_base <= 1e12f))
-        return err_set(err, ST_FORMAT, "%s: rope base is %g, wanted 1..1e12", file,
+    if (hp->rope_type == ROPE_LLAMA3 && !(hp->rope_high_freq > hp->rope_low_freq))
+        return err_set(err, ST_FORMAT,
+                       "%s: rope high_freq_factor is %g, wanted more than low_freq_factor, %g",
+                       file, (double)hp->rope_high_freq, (double)hp->rope_low_freq);
+    if ((hp->rope_type == ROPE_DYNAMIC || hp->rope_type == ROPE_YARN) && hp->rope_dim < 4)
+        return err_set(err, ST_FORMAT,
+                       "%s: %d rope dimensions, wanted 4 or more for this kind of scaling",
+                       file, hp->rope_dim);
+    if (hp->rope_type == ROPE_YARN && !(hp->rope_base > 1))
+        return err_set(err, ST_FORMAT, "%s: rope base is %g, wanted more than 1", file,
                        (double)hp->rope_base);
-    if (!(hp->rope_scale >= 1 && hp->rope_scale <= 1e6f))
-        return err_set(err, ST_FORMAT, "%s: rope scale is %g, wanted 1..1e6", file,
-                       (double)hp->rope_scale);
     return ST_OK;
 }
 
-/* The key of architecture `llama`. */
-static const char *key_of(char (*buf)[96], const char *suffix) {
-    snprintf(*buf, sizeof *buf, "llama.%s", suffix);
-    return *buf;
-}
-
-/* A count: an integer of 1..2^30, so that sums and products with others stay in range until
- * arch_check(). */
-static enum status count(const struct gguf *g, const char *suffix, bool required, int *out,
-                         struct err *err) {
-    char key[96];
-    uint64_t v = (uint64_t)*out;
-    CHECK(gguf_get_u64(g, key_of(&key, suffix), required, &v, err));
-    if (v < 1 || v > 1 << 30)
-        return err_set(err, ST_FORMAT, "%s: key %s is %" PRIu64 ", wanted 1..%d", gguf_name(g),
-                       key, v, 1 << 30);
-    *out = (int)v;
-    return ST_OK;
-}
-
-static enum status number(const struct gguf *g, const char *suffix, bool required, float *out,
-                          struct err *err) {
-    char key[96];
-    double v = (double)*out;
-    CHECK(gguf_get_f64(g, key_of(&key, suffix), required, &v, err));
-    *out = (float)v;
-    return ST_OK;
-}
-
-/* Keys that change the computation in ways that are not built: a value other than 0 is refused.
- */
-static enum status refuse_unknown(const struct gguf *g, struct err *err) {
-    static const char *const keys[] = {"expert_count",        "attention.scale",
-                                       "logit_scale",         "embedding_scale",
-                                       "residual_scale",      "attention.sliding_window",
-                                       "attention.clamp_kqv", "attention.max_alibi_bias"};
-    char key[96];
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        double v = 0;
-        CHECK(gguf_get_f64(g, key_of(&key, keys[i]), false, &v, err));
-        if (v != 0)
-            return err_set(err, ST_UNSUPPORTED, "%s: %s = %g is not supported", gguf_name(g),
-                           key, v);
-    }
-    return ST_OK;
-}
-
-static enum status rope_scaling(const struct gguf *g, struct hparams *hp, struct err *err) {
-    struct gguf_str type = {"none", 4};
-    hp->rope_scale = 1;
-    CHECK(number(g, "rope.scale_linear", false, &hp->rope_scale, err));
-    CHECK(gguf_get_str(g, "llama.rope.scaling.type", false, &type, err));
-    if (type.len == 4 && memcmp(type.p, "none", 4) == 0)
-        return ST_OK;
-    if (type.len != 6 || memcmp(type.p, "linear", 6) != 0)
-        return err_set(err, ST_UNSUPPORTED,
-                       "%s: llama.rope.scaling.type %.*s is not supported (none, linear)",
-                       gguf_name(g), (int)(type.len < 40 ? type.len : 40), type.p);
-    return number(g, "rope.scaling.factor", true, &hp->rope_scale, err);
-}
-
-static enum status llama_from_gguf(const struct gguf *g, struct hparams *hp, struct err *err) {
-    *hp = (struct hparams){.rope_base = 10000};
-    CHECK(refuse_unknown(g, err));
-    CHECK(count(g, "block_count", true, &hp->n_layer, err));
-    CHECK(count(g, "embedding_length", true, &hp->n_embd, err));
-    CHECK(count(g, "feed_forward_length", true, &hp->n_ff, err));
-    CHECK(count(g, "attention.head_count", true, &hp->n_head, err));
-    CHECK(count(g, "context_length", true, &hp->ctx_train, err));
-    hp->n_head_kv = hp->n_head;
-    CHECK(count(g, "attention.head_count_kv", false, &hp->n_head_kv, err));
-    hp->head_dim = hp->n_embd / hp->n_head;
-    if (hp->n_embd % hp->n_head && !gguf_find(g, "llama.attention.key_length"))
-        return err_set(err, ST_FORMAT, "%s: embedding of %d is no multiple of %d heads",
-                       gguf_name(g), hp->n_embd, hp->n_head);
-    if (hp->head_dim < 1)
-        hp->head_dim = 1;
-    CHECK(count(g, "attention.key_length", false, &hp->head_dim, err));
-    int value_dim = hp->head_dim;
-    CHECK(count(g, "attention.value_length", false, &value_dim, err));
-    if (value_dim != hp->head_dim)
-        return err_set(err, ST_UNSUPPORTED,
-                       "%s: heads of %d for keys and %d for values are not supported",
-                       gguf_name(g), hp->head_dim, value_dim);
-    hp->rope_dim = hp->head_dim;
-    CHECK(count(g, "rope.dimension_count", false, &hp->rope_dim, err));
-    CHECK(number(g, "attention.layer_norm_rms_epsilon", true, &hp->norm_eps, err));
-    CHECK(number(g, "rope.freq_base", false, &hp->rope_base, err));
-    CHECK(rope_scaling(g, hp, err));
-    const struct gguf_tensor *embd = gguf_find_tensor(g, "token_embd.weight");
-    if (!embd)
-        return err_set(err, ST_FORMAT, "%s: tensor token_embd.weight is missing", gguf_name(g));
-    hp->n_vocab = embd->ne[1] > 1 << 30 ? 1 << 30 : (int)embd->ne[1];
-    return ST_OK;
-}
-
-static const struct arch archs[] = {
-    {"llama", llama_layer, llama_model, llama_from_gguf},
-};
-
-enum status arch_find(const char *name, const char *file, const struct arch **out,
-                      struct err *err) {
-    struct buf known = {0};
-    for (size_t i = 0; i < sizeof archs / sizeof *archs; i++) {
-        if (strcmp(name, archs[i].name) == 0) {
-            *out = &archs[i];
-            buf_release(&known);
-            return ST_OK;
-        }
-        buf_addf(&known, "%s%s", i ? ", " : "", archs[i].name);
-    }
-    enum status st =
-        err_set(err, ST_UNSUPPORTED, "%s: architecture %.40s is not supported; supported: %s",
-                file, name, buf_str(&known));
-    buf_release(&known);
-    return st;
+enum status arch_check(const struct hparams *hp, const char *file, struct err *err) {
+    CHECK(check_ints(hp, file, err));
+    CHECK(check_floats(hp, file, err));
+    CHECK(check_heads(hp, file, err));
+    return check_layers(hp, file, err);
 }

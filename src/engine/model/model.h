@@ -31,6 +31,9 @@ enum norm_kind { NORM_RMS, NORM_LAYER };
 enum act_kind { ACT_SILU, ACT_GELU_TANH, ACT_GELU_ERF, ACT_RELU, ACT_RELU2 };
 enum residual_kind { RESIDUAL_PRE, RESIDUAL_PARALLEL, RESIDUAL_POST };
 enum rope_type { ROPE_DEFAULT, ROPE_LINEAR, ROPE_DYNAMIC, ROPE_LLAMA3, ROPE_YARN, ROPE_LONG };
+/* ALiBi: score += slope * position. FALCON: the slope is rounded to bf16 and the bias is scaled
+ * as the scores are. */
+enum alibi_kind { ALIBI_NONE, ALIBI_ADDED, ALIBI_FALCON };
 
 /* Flags of a layer, hparams.layer[]. */
 enum {
@@ -77,10 +80,10 @@ enum { MODEL_MAX_LAYER = 1024 };
     I(act, ACT_SILU)                                                                           \
     I(residual, RESIDUAL_PRE)                                                                  \
     I(window, 0)                                                                               \
-    I(alibi, 0)        /* 1: ALiBi slopes on the scores (max bias 8) */                        \
-    I(qk_norm_rows, 0) /* 1: q_norm, k_norm over whole rows, not over heads */                 \
-    F(att_scale, 0)    /* of the scores; 0: 1 / sqrt(head_dim) */                              \
-    F(att_cap, 0)      /* scores s become cap tanh(s / cap); 0: none */                        \
+    I(alibi, ALIBI_NONE) /* enum alibi_kind, slopes for a maximal bias of 8 */                 \
+    I(qk_norm_rows, 0)   /* 1: q_norm, k_norm over whole rows, not over heads */               \
+    F(att_scale, 0)      /* of the scores; 0: 1 / sqrt(head_dim) */                            \
+    F(att_cap, 0)        /* scores s become cap tanh(s / cap); 0: none */                      \
     F(logit_cap, 0)                                                                            \
     F(logit_scale, 1)                                                                          \
     F(embd_scale, 1)                                                                           \

@@ -1,0 +1,132 @@
+/*
+ * arch_hf_special.c - what only one family's config.json says. Each function runs after
+ * arch_hf.c has read what all families have in common. The references are the configuration and
+ * modelling files of transformers.
+ */
+#include "engine/model/arch_table.h"
+
+#include <math.h>
+
+/* Falcon: three layouts of attention, two of the residual stream. ALiBi takes RoPE's place. */
+enum status hf_falcon(const struct hf_json *c, struct hparams *hp, struct err *err) {
+    bool grouped = false, multi_query = true, parallel = true, alibi = false;
+    CHECK(hf_bool(c, "new_decoder_architecture", &grouped, err));
+    CHECK(hf_bool(c, "multi_query", &multi_query, err));
+    CHECK(hf_bool(c, "parallel_attn", &parallel, err));
+    CHECK(hf_bool(c, "alibi", &alibi, err));
+    if (!grouped)
+        hp->n_head_kv = multi_query ? 1 : hp->n_head;
+    hp->residual = grouped || parallel ? RESIDUAL_PARALLEL : RESIDUAL_PRE;
+    if (alibi) {
+        hp->alibi = ALIBI_FALCON;
+        hp->rope_dim = 0;
+    }
+    return ST_OK;
+}
+
+/* Gemma 1 to 3. Old configs of Gemma 1 say "gelu" and mean the approximation by tanh. */
+enum status hf_gemma(const struct hf_json *c, struct hparams *hp, struct err *err) {
+    (void)err;
+    hp->embd_scale = (float)sqrt((double)hp->n_embd);
+    if (hp->act == ACT_GELU_ERF && !hf_get(c, "hidden_activation"))
+        hp->act = ACT_GELU_TANH;
+    return ST_OK;
+}
+
+enum status hf_gpt2(const struct hf_json *c, struct hparams *hp, struct err *err) {
+    bool scaled = true;
+    CHECK(hf_bool(c, "scale_attn_weights", &scaled, err));
+    if (!scaled)
+        hp->att_scale = 1;
+    return ST_OK;
+}
+
+enum status hf_gptneox(const struct hf_json *c, struct hparams *hp, struct err *err) {
+    bool parallel = true;
+    CHECK(hf_bool(c, "use_parallel_residual", &parallel, err));
+    hp->residual = parallel ? RESIDUAL_PARALLEL : RESIDUAL_PRE;
+    return ST_OK;
+}
+
+enum status hf_opt(const struct hf_json *c, struct hparams *hp, struct err *err) {
+    bool before = true, affine = true;
+    int proj = hp->n_embd;
+    CHECK(hf_bool(c, "do_layer_norm_before", &before, err));
+    CHECK(hf_bool(c, "layer_norm_elementwise_affine", &affine, err));
+    CHECK(hf_int(c, "word_embed_proj_dim", false, 1, 1 << 18, &proj, err));
+    if (proj != hp->n_embd)
+        return err_set(err, ST_UNSUPPORTED,
+                       "%s: word_embed_proj_dim is %d, supported: hidden_size, %d", c->file,
+                       proj, hp->n_embd);
+    if (!affine)
+        return err_set(err, ST_UNSUPPORTED,
+                       "%s: layer_norm_elementwise_affine is false, supported: true", c->file);
+    hp->residual = before ? RESIDUAL_PRE : RESIDUAL_POST;
+    return ST_OK;
+}
+
+enum status hf_phi3(const struct hf_json *c, struct hparams *hp, struct err *err) {
+    if (hp->rope_type != ROPE_DEFAULT && hp->rope_type != ROPE_LONG)
+        return err_set(err, ST_UNSUPPORTED,
+                       "%s: rope_type of a phi3 model is another than \"default\" and "
+                       "\"longrope\"",
+                       c->file);
+    return ST_OK;
+}
+
+static void forget_windows(struct hparams *hp) {
+    for (int i = 0; i < hp->n_layer; i++)
+        hp->layer[i] &= (uint8_t)~LAYER_WINDOW;
+}
+
+/* Qwen 2 and 3: windows from layer max_window_layers on. */
+enum status hf_qwen(const struct hf_json *c, struct hparams *hp, struct err *err) {
+    int first = 28;
+    if (hf_get(c, "layer_types") || hp->window == 0)
+        return ST_OK;
+    CHECK(hf_int(c, "max_window_layers", false, 0, 1 << 30, &first, err));
+    forget_windows(hp);
+    for (int i = first; i < hp->n_layer; i++)
+        hp->layer[i] |= LAYER_WINDOW;
+    return ST_OK;
+}
+
+/* Windows in every other layer below max_window_layers. */
+enum status hf_qwen2moe(const struct hf_json *c, struct hparams *hp, struct err *err) {
+    int end = 28;
+    if (hf_get(c, "layer_types") || hp->window == 0)
+        return ST_OK;
+    CHECK(hf_int(c, "max_window_layers", false, 0, 1 << 30, &end, err));
+    forget_windows(hp);
+    for (int i = 0; i < hp->n_layer && i < end; i += 2)
+        hp->layer[i] |= LAYER_WINDOW;
+    return ST_OK;
+}
+
+/* SmolLM3: no RoPE in every fourth layer, or where no_rope_layers has a 0; a sliding window
+ * belongs to those layers. */
+enum status hf_smollm3(const struct hf_json *c, struct hparams *hp, struct err *err) {
+    const json_t *list = hf_get(c, "no_rope_layers");
+    int every = 4;
+    CHECK(hf_int(c, "no_rope_layer_interval", false, 1, MODEL_MAX_LAYER, &every, err));
+    if (list && (!json_is_array(list) || json_array_size(list) != (size_t)hp->n_layer))
+        return err_set(err, ST_FORMAT,
+                       "%s: no_rope_layers is no list of %d entries, one for each layer",
+                       c->file, hp->n_layer);
+    for (int i = 0; i < hp->n_layer; i++) {
+        const json_t *v = list ? json_array_get(list, (size_t)i) : NULL;
+        bool rope = list ? json_is_true(v) || json_integer_value(v) != 0 : (i + 1) % every != 0;
+        if (!rope)
+            hp->layer[i] |= LAYER_NO_ROPE;
+        else if (!hf_get(c, "layer_types"))
+            hp->layer[i] &= (uint8_t)~LAYER_WINDOW;
+    }
+    return ST_OK;
+}
+
+enum status hf_stablelm(const struct hf_json *c, struct hparams *hp, struct err *err) {
+    bool parallel = false;
+    CHECK(hf_bool(c, "use_parallel_residual", &parallel, err));
+    hp->residual = parallel ? RESIDUAL_PARALLEL : RESIDUAL_PRE;
+    return ST_OK;
+}
