@@ -25,6 +25,8 @@ const struct opt tokenize_opts[] = {
 const struct opt template_opts[] = {
     {"messages", 0, OPT_TEXT, "FILE", 0, "The messages, JSON; - is standard input"},
     {"template-file", 0, OPT_TEXT, "FILE", 0, "A template instead of the model's own"},
+    {"template", 0, OPT_TEXT, "NAME", 0,
+     "One of the model's own templates (default, tool_use), else a built-in one (chatml)"},
     {"tools", 0, OPT_TEXT, "FILE", 0, "A JSON list of tools"},
     {"no-generation-prompt", 0, OPT_FLAG, NULL, 0,
      "Do not open the assistant's turn at the end"},
@@ -218,19 +220,35 @@ static enum status put_rendered(const struct text_model *t, const struct render_
     return ST_OK;
 }
 
+/* What a person would not guess from the prompt alone. */
+static void note_built_in(const struct text_model *t, const char *used, bool chosen,
+                          bool tools) {
+    if (strcmp(used, "file") == 0 || strncmp(used, "model", 5) == 0)
+        return;
+    if (t && chosen)
+        note("the model has no chat template of its own; the built-in one %s is used", used);
+    if (tools)
+        note("the built-in template %s does not show tools", used);
+}
+
 int cmd_template(struct args *a) {
     struct err err = {0};
     const char *msg_file = arg_text(a, "messages"), *tpl_file = arg_text(a, "template-file");
+    const char *name = arg_text(a, "template");
     if (!msg_file)
         return failf(ST_USAGE, "template needs --messages FILE (or - for standard input)");
-    if (!a->n_pos && !tpl_file)
-        return failf(ST_USAGE, "template needs a MODEL or --template-file FILE");
+    if (!a->n_pos && !tpl_file && !name)
+        return failf(ST_USAGE,
+                     "template needs a MODEL, --template-file FILE or --template NAME");
+    if (tpl_file && name)
+        return failf(ST_USAGE, "--template and --template-file exclude each other");
     struct text_model *t = NULL;
     struct buf messages = {0}, tools = {0}, tpl = {0};
     struct rendered r = {0};
     char *vars = NULL;
     const char *used = "";
-    struct render_opts o = {.add_generation_prompt = !arg_flag(a, "no-generation-prompt")};
+    struct render_opts o = {.template_name = name,
+                            .add_generation_prompt = !arg_flag(a, "no-generation-prompt")};
     enum status st;
     if (arg_text(a, "now"))
         TRY(parse_now(arg_text(a, "now"), &o.now_unix, &err));
@@ -248,6 +266,7 @@ int cmd_template(struct args *a) {
     o.vars_json = vars;
     o.template_text = tpl_file ? buf_str(&tpl) : NULL;
     TRY(text_render(t, &o, &r, &used, &err));
+    note_built_in(t, used, !name, tools.len > 0);
     if (arg_flag(a, "json")) {
         TRY(put_rendered(t, &o, &r, used, &err));
     } else {
