@@ -184,6 +184,10 @@ static void set_text(char **field, const char *value) {
     *field = copy;
 }
 
+void chat_follow_model(struct chat *c) {
+    settings_suggest(&c->settings, c->engine ? engine_info(c->engine)->settings : "");
+}
+
 /* What the configuration says for new conversations. */
 static void set_defaults(struct chat *c) {
     set_text(&c->title, "");
@@ -192,6 +196,7 @@ static void set_defaults(struct chat *c) {
     settings_copy(&c->settings, &c->config->settings);
     c->own_settings = false;
     c->id = c->leaf = c->keep_from = 0;
+    chat_follow_model(c);
     if (!c->config->prompt || c->config->system)
         return;
     struct prompt_list prompts;
@@ -279,6 +284,7 @@ static enum status read_row(struct chat *c, int64_t id, struct err *err) {
     c->own_settings = *conv.settings_json;
     if (settings_from_json(&c->settings, conv.settings_json, &bad) != ST_OK)
         log_warn("conversation %lld: %s", (long long)id, bad.msg);
+    chat_follow_model(c);
     conversation_release(&conv);
     return ST_OK;
 }

@@ -133,6 +133,8 @@ void chat_detach_tail(struct chat *c);
 /* The first line of a text as a title: at most 60 cells, cut between words. The caller frees.
  */
 char *chat_title_from(const char *text);
+/* Settings that nobody chose become those that the model in use suggests. */
+void chat_follow_model(struct chat *c);
 /* Index of a message in the branch; -1. */
 int chat_index(const struct chat *c, int64_t message);
 

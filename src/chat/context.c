@@ -102,7 +102,8 @@ static void join(struct joiner *j, enum role role, const char *text) {
 
 static void head_text(const struct chat *c, size_t start, size_t n, int summary,
                       struct buf *out) {
-    add_paragraph(out, c->system);
+    const char *model_system = c->engine ? engine_info(c->engine)->system : "";
+    add_paragraph(out, *c->system ? c->system : model_system);
     for (size_t i = start; i < n; i++)
         if (c->msgs.v[i].role == ROLE_SYSTEM && !is_summary(&c->msgs.v[i]))
             add_paragraph(out, c->msgs.v[i].text);

@@ -134,6 +134,7 @@ void loader_adopt(struct chat *c) {
     c->ready = NULL;
     c->loading = NULL;
     context_forget_count(c);
+    chat_follow_model(c);
     enum status st = store_setting_set(c->store, "last_model", c->model, &err);
     if (st == ST_OK && c->id)
         st = store_conv_set_model(c->store, c->id, c->model, &err);

@@ -10,6 +10,7 @@
  */
 #include "chat/settings.h"
 
+#include "base/log.h"
 #include "base/utf8.h"
 #include <assert.h>
 #include <errno.h>
@@ -83,6 +84,7 @@ void settings_copy(struct settings *dst, const struct settings *src) {
     dst->sampling = src->sampling;
     dst->max_tokens = src->max_tokens;
     dst->ctx = src->ctx;
+    dst->given = src->given;
 }
 
 const struct setting_def *setting_find(const char *name) {
@@ -182,11 +184,17 @@ static enum status add_stop(struct settings *s, const struct setting_def *d, con
     return ST_OK;
 }
 
+static uint32_t given_bit(const struct setting_def *d) {
+    return 1u << (d - setting_defs);
+}
+
 enum status setting_set(struct settings *s, const struct setting_def *d, const char *value,
                         struct err *err) {
-    if (d->type == SETTING_LIST)
-        return add_stop(s, d, value, err);
-    return d->type == SETTING_INT ? set_int(s, d, value, err) : set_real(s, d, value, err);
+    CHECK(d->type == SETTING_LIST  ? add_stop(s, d, value, err)
+          : d->type == SETTING_INT ? set_int(s, d, value, err)
+                                   : set_real(s, d, value, err));
+    s->given |= given_bit(d);
+    return ST_OK;
 }
 
 void setting_copy(struct settings *dst, const struct settings *src,
@@ -197,6 +205,7 @@ void setting_copy(struct settings *dst, const struct settings *src,
         *(double *)field(dst, d) = setting_number(src, d);
     else
         put_int(dst, d, get_int(src, d));
+    dst->given = (dst->given & ~given_bit(d)) | (src->given & given_bit(d));
 }
 
 void setting_show(const struct settings *s, const struct setting_def *d, struct buf *out) {
@@ -216,6 +225,9 @@ void settings_apply_preset(struct settings *s, const struct preset *p) {
     s->sampling.top_p = p->top_p;
     s->sampling.min_p = p->min_p;
     s->sampling.top_k = p->top_k;
+    static const char *const names[] = {"temperature", "top_p", "min_p", "top_k"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        s->given |= given_bit(setting_find(names[i]));
 }
 
 /* -- JSON -- */
@@ -244,7 +256,7 @@ char *settings_to_json(const struct settings *s) {
 
 static enum status list_from_json(struct settings *s, const struct setting_def *d,
                                   const json_t *v, struct err *err) {
-    CHECK(add_stop(s, d, "", err));
+    CHECK(setting_set(s, d, "", err));
     if (json_is_string(v))
         return add_stop(s, d, json_string_value(v), err);
     if (!json_is_array(v))
@@ -300,4 +312,18 @@ out:
     settings_release(&copy);
     json_decref(o);
     return st;
+}
+
+void settings_suggest(struct settings *s, const char *model_json) {
+    struct settings base;
+    struct err err;
+    settings_init(&base);
+    if (settings_from_json(&base, model_json, &err) != ST_OK)
+        log_warn("what the model suggests: %s", err.msg);
+    for (size_t i = 0; i < n_setting_defs; i++)
+        if (!(s->given & given_bit(&setting_defs[i]))) {
+            setting_copy(s, &base, &setting_defs[i]);
+            s->given &= ~given_bit(&setting_defs[i]);
+        }
+    settings_release(&base);
 }

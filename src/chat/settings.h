@@ -18,6 +18,8 @@ struct settings {
                        circles */
     int ctx;        /* context in tokens; 0: the model's, at most 8192 */
     struct strlist stop;
+    uint32_t given; /* bit i: a person chose the i-th of setting_defs; a model may suggest the
+                       others */
 };
 
 enum setting_type { SETTING_REAL, SETTING_INT, SETTING_LIST };
@@ -55,7 +57,7 @@ setting_find(const char *name); /* dashes count as underscores; NULL */
 enum status setting_set(struct settings *s, const struct setting_def *d, const char *value,
                         struct err *err);
 double setting_number(const struct settings *s, const struct setting_def *d);
-/* One setting from src to dst. */
+/* One setting from src to dst, and whether it was chosen. */
 void setting_copy(struct settings *dst, const struct settings *src,
                   const struct setting_def *d);
 void setting_show(const struct settings *s, const struct setting_def *d,
@@ -65,5 +67,8 @@ void settings_apply_preset(struct settings *s, const struct preset *p);
  */
 char *settings_to_json(const struct settings *s); /* the caller frees */
 enum status settings_from_json(struct settings *s, const char *json, struct err *err);
+/* What nobody chose becomes what a model suggests (JSON as above, "" nothing), else the
+ * default. A wrong value is the model's fault: it is logged and left out. */
+void settings_suggest(struct settings *s, const char *model_json);
 
 #endif

@@ -149,7 +149,7 @@ static enum status raw_events(struct run *r, struct session *s, struct mailbox *
 
 static enum status run_raw(struct args *a, struct run *r, const char *prompt, bool *cancelled,
                            struct err *err) {
-    const struct settings *s = &a->config.settings;
+    struct settings *s = &a->config.settings;
     struct engine_params p = {.device = a->config.device,
                               .threads = a->config.threads,
                               .ctx_tok = s->ctx,
@@ -162,6 +162,7 @@ static enum status run_raw(struct args *a, struct run *r, const char *prompt, bo
     enum status st;
     TRY(models_resolve(a->pos[0], progress_show, NULL, &path, err));
     TRY(engine_open(path, &p, &e, err));
+    settings_suggest(s, engine_info(e)->settings);
     progress_clear();
     struct encode_opts o = {.bos = text_adds_bos(engine_text(e))};
     TRY(text_encode(engine_text(e), prompt, strlen(prompt), &o, &ids, err));

@@ -37,7 +37,7 @@ struct engine_params {
 struct engine_info {
     const char *path, *name;  /* file, and the model's name from its metadata or its file */
     const char *architecture; /* "llama" */
-    const char *quant;        /* "nf4", "int8", "bf16", "f32" */
+    const char *quant;        /* "nf4", "int8", "bf16", "f32"; a kept source's own word */
     const char *device;       /* "cpu" */
     const char *kernels;      /* "scalar", "avx2", "avx512" */
     const char *license;      /* "" when unknown */
@@ -47,6 +47,8 @@ struct engine_info {
     uint64_t bytes_per_token;  /* weight bytes that one decoded token reads */
     int bos, eos;              /* -1: none */
     const char *chat_template; /* "" when the model has none */
+    const char *system;        /* the system prompt it was made with; "" none */
+    const char *settings;      /* JSON object of the sampling settings it suggests; "" none */
 };
 
 struct engine;

@@ -23,8 +23,10 @@ struct model_info {
     char *source;             /* base name of the file it was made from; a GGUF file's own */
     char *source_sha256;      /* hex, "" when unknown */
     char *chat_template;      /* "" when none */
-    char *created;       /* ISO 8601, UTC; "" for a GGUF file or a folder */
-    char *notes;         /* lines on what `keep` could not keep exactly; "" mostly */
+    char *created;            /* ISO 8601, UTC; "" for a GGUF file or a folder */
+    char *system;             /* the system prompt it was made with; "" none */
+    char *settings;           /* JSON object of the sampling settings it suggests; "" none */
+    char *notes;              /* lines on what `keep` could not keep exactly; "" mostly */
     uint64_t file_bytes, n_params;
     int n_layer, n_vocab, n_embd, n_ff, n_head, n_head_kv, head_dim, ctx_train;
     double rope_base, norm_eps;
@@ -64,11 +66,15 @@ bool quant_parse(const char *s, enum quant *out);
 struct create_params {
     const char *name;      /* installed under this name; NULL with out_path */
     const char *out_path;  /* or written to this file */
-    const char *from;      /* GGUF file, or Hugging Face folder */
+    const char *from;      /* GGUF file, Hugging Face folder, or one of our models (a name or a
+                              path), whose weights are taken as they are */
     enum quant quant;      /* all linear layers; QUANT_N: keep where the source is quantised,
                               else nf4. keep stores the source's own numbers, bit for bit */
     enum quant head_quant; /* token embedding and output head; QUANT_N: int8 beside nf4 and
                               int8, else as quant */
+    /* What is to stand in the model in place of the source's own; NULL: that. */
+    const char *system, *chat_template, *license;
+    const char *settings; /* a JSON object; what it does not name is the source's */
     bool replace; /* an existing model of this name is replaced (atomically), else ST_EXISTS */
     bool (*progress)(void *user, const char *what, uint64_t done,
                      uint64_t total); /* bytes; false cancels */

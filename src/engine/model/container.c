@@ -336,6 +336,14 @@ const char *container_meta(const struct container *c, const char *key) {
     return json_string_value(json_object_get(c->meta, key));
 }
 
+void container_meta_each(const struct container *c,
+                         void (*each)(void *user, const char *key, const char *value),
+                         void *user) {
+    const char *key;
+    json_t *value;
+    json_object_foreach(c->meta, key, value) each(user, key, json_string_value(value));
+}
+
 enum status container_meta_int(const struct container *c, const char *key, int64_t min,
                                int64_t max, int64_t *out, struct err *err) {
     const char *s = container_meta(c, key);

@@ -80,6 +80,10 @@ enum status container_need(const struct container *c, const char *name, enum dty
                            struct err *err);
 /* A value of __metadata__, or NULL. */
 const char *container_meta(const struct container *c, const char *key);
+/* Every value of __metadata__. */
+void container_meta_each(const struct container *c,
+                         void (*each)(void *user, const char *key, const char *value),
+                         void *user);
 enum status container_meta_int(const struct container *c, const char *key, int64_t min,
                                int64_t max, int64_t *out, struct err *err);
 enum status container_meta_num(const struct container *c, const char *key, double min,

@@ -13,7 +13,6 @@
  * model or none. Rejected: quantising into memory and writing at the end (twice the memory),
  * and hashing first (a second pass over a file that may not fit into the page cache).
  */
-#include "base/clock.h"
 #include "base/utf8.h"
 #include "engine/model/model_file.h"
 #include "engine/model/view.h"
@@ -29,7 +28,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 /* A tensor of the model to be made. */
@@ -184,10 +182,6 @@ static const char *quant_word(const struct job *j, enum quant q, bool head) {
 }
 
 static void declare_all(struct job *j) {
-    char when[32];
-    struct tm tm;
-    time_t now = (time_t)(clock_unix_ms() / 1000);
-    strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &tm));
     j->w = container_writer_new();
     model_meta_write(j->w, &j->s->hp);
     container_writer_meta(j->w, "architecture", j->s->arch->name);
@@ -198,7 +192,8 @@ static void declare_all(struct job *j) {
     copy_text(j, "license");
     container_writer_meta(j->w, "source", j->s->file);
     container_writer_metaf(j->w, "source_sha256", "%064d", 0);
-    container_writer_meta(j->w, "created", when);
+    model_meta_created(j->w);
+    model_meta_overrides(j->w, j->p, source_text(j->s, "settings"));
     char *lines = notes(j);
     if (*lines)
         container_writer_meta(j->w, "notes", lines);
@@ -513,18 +508,33 @@ static void settle_quants(struct job *j) {
         j->head_quant = j->quant == QUANT_NF4 ? QUANT_INT8 : j->quant;
 }
 
+static void use_template(struct job *j) {
+    static const uint32_t none[1] = {0};
+    if (!j->p->chat_template)
+        return;
+    j->vocab.chat_template = j->p->chat_template;
+    j->vocab.template_names = j->vocab.template_texts = (struct vocab_strings){0, "", none};
+}
+
 enum status models_create(const struct create_params *p, struct err *err) {
     struct job j = {.p = p};
-    char *path = NULL;
+    char *path = NULL, *from = NULL;
     enum status st;
     TRY(target_path(p, &path, err));
-    TRY(source_open(p->from, &j.s, err));
+    TRY(library_find(p->from, &from, err));
+    if (!library_is_source(from)) {
+        st = model_derive(p, from, path, err);
+        goto out;
+    }
+    TRY(source_open(from, &j.s, err));
     settle_quants(&j);
     TRY(check_source(&j, err));
+    use_template(&j);
     declare_all(&j);
     TRY(write_all(&j, path, err));
 out:
     job_release(&j);
+    free(from);
     free(path);
     return st;
 }

@@ -158,8 +158,7 @@ static enum status not_found(const char *name, struct err *err) {
     return st;
 }
 
-/* The file of an installed model, else the path itself where a file is. */
-static enum status find(const char *name, char **out, struct err *err) {
+enum status library_find(const char *name, char **out, struct err *err) {
     struct stat sb;
     char *path;
     if (models_name_ok(name)) {
@@ -191,17 +190,16 @@ static bool is_gguf(const char *path) {
     return yes;
 }
 
-/* What a model is made from, and not a model. */
-static bool is_source(const char *path) {
+bool library_is_source(const char *path) {
     struct stat sb;
     return (stat(path, &sb) == 0 && S_ISDIR(sb.st_mode)) || is_gguf(path);
 }
 
 enum status models_info(const char *name, struct model_info *out, struct err *err) {
     char *path;
-    CHECK(find(name, &path, err));
+    CHECK(library_find(name, &path, err));
     enum status st =
-        is_source(path) ? model_source_info(path, out, err) : read_info(path, out, err);
+        library_is_source(path) ? model_source_info(path, out, err) : read_info(path, out, err);
     free(path);
     return st;
 }
@@ -243,8 +241,8 @@ enum status models_copy(const char *from, const char *to, struct err *err) {
     enum status st;
     if (!models_name_ok(to))
         return err_set(err, ST_USAGE, "\"%s\" is no model name", to);
-    TRY(find(from, &src, err));
-    if (is_source(src))
+    TRY(library_find(from, &src, err));
+    if (library_is_source(src))
         TRY(err_set(err, ST_USAGE, "%s: no model; llmchat create makes one of it", src));
     TRY(read_info(src, &info, err)); /* only models get in */
     model_info_release(&info);
@@ -399,8 +397,8 @@ enum status models_resolve(const char *name_or_path,
                                             uint64_t total),
                            void *user, char **out, struct err *err) {
     char *path;
-    CHECK(find(name_or_path, &path, err));
-    if (!is_source(path)) {
+    CHECK(library_find(name_or_path, &path, err));
+    if (!library_is_source(path)) {
         *out = path;
         return ST_OK;
     }

@@ -281,6 +281,8 @@ static void fill_info(const struct container *c, const char *path, const struct 
         .source_sha256 = text_of(c, "source_sha256"),
         .chat_template = text_of(c, "chat_template"),
         .created = text_of(c, "created"),
+        .system = text_of(c, "system"),
+        .settings = text_of(c, "settings"),
         .notes = text_of(c, "notes"),
         .file_bytes = container_bytes(c),
     };
@@ -319,6 +321,8 @@ void model_info_release(struct model_info *m) {
     free(m->source_sha256);
     free(m->chat_template);
     free(m->created);
+    free(m->system);
+    free(m->settings);
     free(m->notes);
     *m = (struct model_info){0};
 }

@@ -4,7 +4,8 @@
  * Metadata: "llmchat.layout" (version of all this), "architecture", the hyperparameters (names
  * as in HPARAM_LIST; one that is missing has its default), "layers" (a hexadecimal digit of
  * LAYER_ flags for each), "quant" and "head_quant" (words for a person), "title", "license",
- * "source", "source_sha256", "created", "notes", "n_params", and the vocabulary's (vocab_store.h).
+ * "source", "source_sha256", "created", "notes", "system", "settings" (JSON), "n_params", and
+ * the vocabulary's (vocab_store.h).
  *
  * A weight matrix "blk.0.attn_q" is several tensors, tiled as weight.h says, T = Np / 16 tiles,
  * G = Kp / S groups; what is there says how it is stored:
@@ -50,6 +51,20 @@ void model_meta_write(struct container_writer *w, const struct hparams *hp);
 enum status model_meta_read(const struct container *c, const char *path, struct hparams *hp,
                             struct model_info *info, struct err *err);
 
+/* "created", now; and what the person gave in place of the source's own. */
+void model_meta_created(struct container_writer *w);
+void model_meta_overrides(struct container_writer *w, const struct create_params *p,
+                          const char *source_settings);
+/* Two JSON objects of settings as one, over's values first; the caller frees. */
+char *settings_merge(const char *base, const char *over);
+/* A copy of one of our models at `from`, with what p gives in place of its own. */
+enum status model_derive(const struct create_params *p, const char *from, const char *to,
+                         struct err *err);
+/* What a person typed: the file of an installed model, else the path of a file or folder that
+ * is there. The caller frees. */
+enum status library_find(const char *name, char **out, struct err *err);
+/* What a model is made from, and not a model: a GGUF file or a folder. */
+bool library_is_source(const char *path);
 /* What hp says into its fields of info. */
 void model_info_sizes(struct model_info *info, const struct hparams *hp);
 /* What a GGUF file or a folder is, as models_info() gives it of our files: nothing is

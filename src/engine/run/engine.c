@@ -248,6 +248,8 @@ static void fill_info(struct engine *e, const char *path, int ctx_tok, size_t bl
         .bos = text_bos(m->text),
         .eos = text_eos(m->text),
         .chat_template = m->info.chat_template ? m->info.chat_template : "",
+        .system = m->info.system ? m->info.system : "",
+        .settings = m->info.settings ? m->info.settings : "",
     };
     count_bytes(e->model, &i->weights_bytes, &i->bytes_per_token);
 }
