@@ -408,7 +408,8 @@ const struct arch arch_rows[] = {
      .model = gemma_model,
      MODEL_LAYERS,
      .traits = {.act = ACT_GELU_TANH},
-     .hf_defaults = "{\"head_dim\": 256, \"rms_norm_eps\": 1e-6}",
+     .hf_defaults = "{\"tie_word_embeddings\": true, "
+                    "\"head_dim\": 256, \"rms_norm_eps\": 1e-6}",
      .hf_refused = "use_bidirectional_attention",
      .gguf_special = gguf_gemma,
      .hf_special = hf_gemma},
@@ -418,7 +419,8 @@ const struct arch arch_rows[] = {
      .model = gemma_model,
      MODEL_LAYERS,
      .traits = {.act = ACT_GELU_TANH},
-     .hf_defaults = "{\"head_dim\": 256, \"query_pre_attn_scalar\": 256, "
+     .hf_defaults = "{\"tie_word_embeddings\": true, "
+                    "\"head_dim\": 256, \"query_pre_attn_scalar\": 256, "
                     "\"sliding_window\": 4096, \"sliding_window_pattern\": 2, "
                     "\"attn_logit_softcapping\": 50, \"final_logit_softcapping\": 30, "
                     "\"rms_norm_eps\": 1e-6}",
@@ -431,7 +433,8 @@ const struct arch arch_rows[] = {
      .model = gemma_model,
      VISION,
      .traits = {.act = ACT_GELU_TANH},
-     .hf_defaults = "{\"vocab_size\": 262208, \"hidden_size\": 2304, "
+     .hf_defaults = "{\"tie_word_embeddings\": true, "
+                    "\"vocab_size\": 262208, \"hidden_size\": 2304, "
                     "\"intermediate_size\": 9216, \"num_hidden_layers\": 26, "
                     "\"num_attention_heads\": 8, \"num_key_value_heads\": 4, "
                     "\"max_position_embeddings\": 131072, \"head_dim\": 256, "
@@ -463,7 +466,8 @@ const struct arch arch_rows[] = {
      .model = llama_model,
      MODEL_LAYERS,
      .gguf_interleaved = true,
-     .hf_defaults = "{\"num_key_value_heads\": 4, \"rope_theta\": 2000000, "
+     .hf_defaults = "{\"tie_word_embeddings\": true, "
+                    "\"num_key_value_heads\": 4, \"rope_theta\": 2000000, "
                     "\"use_sliding_window\": false, \"rms_norm_eps\": 1e-6}",
      .gguf_special = gguf_smollm3,
      .hf_special = hf_smollm3},
@@ -493,7 +497,8 @@ const struct arch arch_rows[] = {
      .hf_interleaved = true,
      .gguf_interleaved = true,
      .traits = {.norm = NORM_LAYER, .residual = RESIDUAL_PARALLEL},
-     .hf_defaults = "{\"logit_scale\": 0.0625, \"rope_theta\": 500000, "
+     .hf_defaults = "{\"tie_word_embeddings\": true, "
+                    "\"logit_scale\": 0.0625, \"rope_theta\": 500000, "
                     "\"layer_norm_eps\": 1e-5}",
      .hf_refused = "use_qk_norm"},
     {.name = "olmo",
@@ -518,7 +523,8 @@ const struct arch arch_rows[] = {
      .model = llama_model,
      MODEL_LAYERS,
      .traits = {.norm = NORM_LAYER, .act = ACT_GELU_TANH},
-     .hf_defaults = "{\"num_key_value_heads\": 2, \"norm_epsilon\": 1e-5}"},
+     .hf_defaults = "{\"tie_word_embeddings\": true, "
+                    "\"num_key_value_heads\": 2, \"norm_epsilon\": 1e-5}"},
     {.name = "gpt2",
      .hf_types = "gpt2",
      .layer = gpt2_layer,
@@ -527,7 +533,8 @@ const struct arch arch_rows[] = {
      .hf_prefix = "transformer.|",
      .hf_ignored = ".attn.bias .attn.masked_bias",
      .traits = {.norm = NORM_LAYER, .act = ACT_GELU_TANH, .pos = POS_LEARNED},
-     .hf_defaults = "{\"layer_norm_epsilon\": 1e-5, \"activation_function\": \"gelu_new\"}",
+     .hf_defaults = "{\"tie_word_embeddings\": true, "
+                    "\"layer_norm_epsilon\": 1e-5, \"activation_function\": \"gelu_new\"}",
      .hf_refused = "scale_attn_by_inverse_layer_idx add_cross_attention",
      .hf_special = hf_gpt2},
     {.name = "opt",
@@ -537,7 +544,7 @@ const struct arch arch_rows[] = {
      .hf_layer = "model.decoder.layers.%d.",
      .hf_prefix = "model.decoder.|decoder.",
      .traits = {.norm = NORM_LAYER, .act = ACT_RELU, .pos = POS_LEARNED},
-     .hf_defaults = "{\"layer_norm_eps\": 1e-5}",
+     .hf_defaults = "{\"tie_word_embeddings\": true, \"layer_norm_eps\": 1e-5}",
      .hf_special = hf_opt},
     {.name = "gptneox",
      .hf_types = "gpt_neox",
@@ -556,7 +563,8 @@ const struct arch arch_rows[] = {
      .hf_layer = "transformer.h.%d.",
      .hf_ignored = ".rotary_emb. .rotary.",
      .traits = {.norm = NORM_LAYER, .act = ACT_GELU_ERF, .residual = RESIDUAL_PARALLEL},
-     .hf_defaults = "{\"max_position_embeddings\": 2048, \"layer_norm_epsilon\": 1e-5}",
+     .hf_defaults = "{\"tie_word_embeddings\": true, "
+                    "\"max_position_embeddings\": 2048, \"layer_norm_epsilon\": 1e-5}",
      .hf_special = hf_falcon},
 };
 
