@@ -3,6 +3,7 @@
  */
 #include "engine/models.h"
 #include "cmd/cmd.h"
+#include "engine/text.h"
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -98,6 +99,25 @@ int cmd_list(struct args *a) {
     return 0;
 }
 
+/* The model's own, or the built-in one that its vocabulary chooses. */
+static void print_templates(const struct model_info *m) {
+    struct text_model *t = NULL;
+    struct buf b = {0};
+    struct err err;
+    const char *name;
+    if (text_open(m->path, &t, &err) != ST_OK)
+        buf_addf(&b, "no tokenizer: %s", err.msg);
+    else if (*m->chat_template)
+        buf_adds(&b, "the model's own (show --template)");
+    else if (!text_template_name(t, 0))
+        buf_addf(&b, "none: the built-in one %s is used", text_builtin_template(t));
+    for (size_t i = 0; t && (name = text_template_name(t, i)); i++)
+        buf_addf(&b, "%s%s", b.len ? ", " : "", name);
+    put_line("template      ", buf_str(&b));
+    buf_release(&b);
+    text_close(t);
+}
+
 /* What the file says about itself may be anything: put_line makes it safe. */
 static void print_model(const struct model_info *m) {
     struct buf quant = {0}, source = {0};
@@ -117,8 +137,7 @@ static void print_model(const struct model_info *m) {
     put_line("quantisation  ", quant.p);
     printf("size          %s\n", show_bytes(m->file_bytes));
     put_line("license       ", *m->license ? m->license : "not stated");
-    printf("template      %s\n", *m->chat_template ? "the model's own (show --template)"
-                                                   : "none: a built-in one is used");
+    print_templates(m);
     put_line("source        ", source.p);
     if (*m->created)
         put_line("created       ", m->created);
