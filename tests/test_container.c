@@ -218,6 +218,79 @@ static void deep_nesting_is_refused(void **state) {
     buf_release(&b);
 }
 
+/* A file of n tensors of one byte each, "layer.I.weight". */
+static void build_many(struct buf *b, size_t n) {
+    struct buf header = {0};
+    buf_addc(&header, '{');
+    for (size_t i = 0; i < n; i++)
+        buf_addf(&header,
+                 "%s\"model.layers.%zu.mlp.experts.0.gate_proj.weight\":{\"dtype\":\"U8\","
+                 "\"shape\":[1,1],\"data_offsets\":[%zu,%zu]}",
+                 i ? "," : "", i, i, i + 1);
+    buf_addc(&header, '}');
+    gb_u64(b, header.len);
+    buf_add(b, header.p, header.len);
+    for (size_t i = 0; i < n; i++)
+        buf_addc(b, (char)i);
+    buf_release(&header);
+}
+
+static void a_hundred_thousand_tensors_open(void **state) {
+    (void)state;
+    enum { N = 100000 };
+    struct buf b = {0};
+    struct err err = {0};
+    struct container *c;
+    build_many(&b, N);
+    assert_int_equal(container_parse(b.p, b.len, "x.st", &c, &err), ST_OK);
+    assert_int_equal(container_n_tensors(c), N);
+    const struct ctensor *t =
+        container_find(c, "model.layers.77777.mlp.experts.0.gate_proj.weight");
+    assert_int_equal(t->data[0], 77777 % 256);
+    container_close(c);
+    buf_release(&b);
+}
+
+static void files_of_others_need_no_alignment(void **state) {
+    (void)state;
+    static const char header[] = "{\"a\":{\"dtype\":\"F8_E4M3\",\"shape\":[3],"
+                                 "\"data_offsets\":[0,3]},\"b\":{\"dtype\":\"F8_E5M2\","
+                                 "\"shape\":[1],\"data_offsets\":[3,4]},\"pad.x\":{"
+                                 "\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}";
+    struct buf b = {0};
+    struct err err = {0};
+    struct container *c;
+    const struct ctensor *t;
+    const uint64_t one = 1;
+    gb_u64(&b, strlen(header));
+    buf_adds(&b, header);
+    buf_add(&b, "\1\2\3\4\5\6\7\10", 8);
+    assert_int_equal(container_parse(b.p, b.len, "x.st", &c, &err), ST_OK);
+    assert_int_equal(container_n_tensors(c), 3); /* pad.x is no padding of ours */
+    assert_int_equal(container_find(c, "a")->dtype, DTYPE_F8_E4M3);
+    assert_int_equal(container_find(c, "b")->data[0], 4);
+    assert_int_equal(container_need(c, "b", DTYPE_F8_E5M2, 1, &one, &t, &err), ST_FORMAT);
+    assert_non_null(strstr(err.msg, "no multiple of 64"));
+    container_close(c);
+    buf_release(&b);
+}
+
+static void every_cut_is_refused(void **state) {
+    (void)state;
+    struct buf b = {0};
+    struct err err = {0};
+    struct container *c;
+    build_many(&b, 4);
+    for (size_t len = 0; len < b.len; len++) {
+        unsigned char *copy = malloc(len ? len : 1); /* its end is seen by ASan */
+        memcpy(copy, b.p, len);
+        if (container_parse(copy, len, "x.st", &c, &err) != ST_FORMAT)
+            fail_msg("cut to %zu of %zu bytes it was taken", len, b.len);
+        free(copy);
+    }
+    buf_release(&b);
+}
+
 /* A vocabulary of three tokens as GGUF. */
 static void build_vocab(struct buf *b, uint32_t eos) {
     gb_head(b, 3, 0, 9);
@@ -335,6 +408,9 @@ int main(void) {
         cmocka_unit_test(the_formats_own_rules_hold),
         cmocka_unit_test(headers_that_do_not_fit_are_refused),
         cmocka_unit_test(deep_nesting_is_refused),
+        cmocka_unit_test(a_hundred_thousand_tensors_open),
+        cmocka_unit_test(files_of_others_need_no_alignment),
+        cmocka_unit_test(every_cut_is_refused),
         cmocka_unit_test(a_vocabulary_survives_both_files),
         cmocka_unit_test(wrong_vocabularies_are_refused),
     };

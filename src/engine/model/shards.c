@@ -71,7 +71,8 @@ static enum status list_folder(const char *dir, struct strlist *files, bool *pic
                    has_ending(e->d_name, ".pt") || has_ending(e->d_name, ".pth");
     }
     closedir(d);
-    qsort(files->v, files->n, sizeof *files->v, text_cmp);
+    if (files->n)
+        qsort(files->v, files->n, sizeof *files->v, text_cmp);
     return ST_OK;
 }
 
