@@ -88,7 +88,9 @@ enum status engine_open(const char *path, const struct engine_params *params, st
                                    .n_vocab = 256,
                                    .bos = -1,
                                    .eos = -1,
-                                   .chat_template = ""};
+                                   .chat_template = "",
+                                   .system = "",
+                                   .settings = ""};
     n_engines++;
     *out = e;
     return ST_OK;

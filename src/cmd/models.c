@@ -37,6 +37,10 @@ static json_t *model_json(const struct model_info *m, bool whole) {
         m->n_vocab, "embedding", m->n_embd, "feed_forward", m->n_ff, "heads", m->n_head,
         "kv_heads", m->n_head_kv, "head_dim", m->head_dim, "rope_base", m->rope_base,
         "norm_eps", m->norm_eps, "chat_template", json_text(m->chat_template));
+    json_object_set_new(more, "system", json_text(m->system));
+    json_object_set_new(more, "notes", json_text(m->notes));
+    json_t *settings = json_loads(m->settings, 0, NULL);
+    json_object_set_new(more, "settings", settings ? settings : json_object());
     json_object_update(j, more);
     json_decref(more);
     return j;
@@ -138,6 +142,12 @@ static void print_model(const struct model_info *m) {
     printf("size          %s\n", show_bytes(m->file_bytes));
     put_line("license       ", *m->license ? m->license : "not stated");
     print_templates(m);
+    if (*m->system)
+        put_line("system        ", m->system);
+    if (*m->settings)
+        put_line("settings      ", m->settings);
+    if (*m->notes)
+        put_line("not exact     ", m->notes);
     put_line("source        ", source.p);
     if (*m->created)
         put_line("created       ", m->created);

@@ -466,6 +466,8 @@ enum status model_source_info(const char *path, struct model_info *out, struct e
         .source_sha256 = xstrdup(""),
         .chat_template = xstrdup(j.vocab.chat_template),
         .created = xstrdup(""),
+        .system = xstrdup(""),
+        .settings = text_or_empty(j.s, "settings"),
         .notes = notes(&j),
         .file_bytes = j.s->file_bytes,
         .n_params = j.n_params,
