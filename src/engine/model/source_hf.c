@@ -17,6 +17,7 @@
  */
 #include "base/sha256.h"
 #include "engine/model/hf_card.h"
+#include "engine/model/hf_generation.h"
 #include "engine/model/hf_quant.h"
 #include "engine/text/hf_tokenizer.h"
 
@@ -38,7 +39,7 @@ struct found {
 
 struct hf_source {
     char *dir, *base;
-    char *title, *license; /* NULL when there is none */
+    char *title, *license, *settings; /* NULL when there is none */
     char *quant_name;
     struct hf_json config, text; /* text: the language model's part, or all of it */
     struct shards *shards;
@@ -68,6 +69,7 @@ static void hf_source_close(struct source *s) {
     free(p->base);
     free(p->title);
     free(p->license);
+    free(p->settings);
     free(p->quant_name);
     free(p);
 }
@@ -350,9 +352,10 @@ static enum status hf_source_all_used(struct source *s, struct err *err) {
 
 static const char *hf_source_text(const struct source *s, const char *what) {
     const struct hf_source *p = of(s);
-    return strcmp(what, "title") == 0     ? p->title
-           : strcmp(what, "license") == 0 ? p->license
-                                          : NULL;
+    return strcmp(what, "title") == 0      ? p->title
+           : strcmp(what, "license") == 0  ? p->license
+           : strcmp(what, "settings") == 0 ? p->settings
+                                           : NULL;
 }
 
 static enum status hf_source_vocab(struct source *s, struct vocab_data *out, struct err *err) {
@@ -426,6 +429,7 @@ enum status source_open_hf(const char *dir, struct source *s, struct err *err) {
     p->title = hf_title(whole ? whole : dir);
     free(whole);
     p->license = hf_license(dir);
+    CHECK(hf_generation(dir, &p->settings, err));
     CHECK(open_config(p, err));
     CHECK(arch_of_config(&p->config, &s->arch, err));
     s->interleaved = s->arch->hf_interleaved;
