@@ -11,6 +11,7 @@
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <unistd.h>
 /* after the headers that it needs */
 #include <cmocka.h>
 
@@ -425,6 +426,208 @@ static void known_but_unreadable_types_open(void **state) {
     buf_release(&b);
 }
 
+static void values_of_layers_are_read(void **state) {
+    (void)state;
+    struct buf b = {0};
+    struct gguf *g;
+    struct err err;
+    unsigned char *copy;
+    uint64_t u[3] = {9, 9, 9};
+    double d[3];
+    gb_head(&b, 3, 0, 6);
+    gb_kv_u32(&b, "one", 4);
+    gb_kv_array(&b, "ints", GGUF_I16, 3);
+    buf_add(&b, "\1\0\2\0\3\1", 6);
+    gb_kv_array(&b, "bools", GGUF_BOOL, 3);
+    buf_add(&b, "\1\0\1", 3);
+    gb_kv_array(&b, "signed", GGUF_I8, 3);
+    buf_add(&b, "\1\xff\1", 3);
+    gb_kv_array(&b, "floats", GGUF_F32, 3);
+    gb_f32(&b, 1);
+    gb_f32(&b, 2.5);
+    gb_f32(&b, INFINITY);
+    gb_kv_array(&b, "strings", GGUF_STR, 3);
+    for (int i = 0; i < 3; i++)
+        gb_str(&b, "");
+    assert_int_equal(parse(&b, b.len, &g, &copy, &err), ST_OK);
+    assert_int_equal(gguf_get_u64s(g, "missing", false, 3, u, &err), ST_OK);
+    assert_true(u[0] == 9 && u[2] == 9);
+    assert_int_equal(gguf_get_u64s(g, "one", true, 3, u, &err), ST_OK);
+    assert_true(u[0] == 4 && u[1] == 4 && u[2] == 4);
+    assert_int_equal(gguf_get_u64s(g, "ints", true, 3, u, &err), ST_OK);
+    assert_true(u[0] == 1 && u[1] == 2 && u[2] == 259);
+    assert_int_equal(gguf_get_u64s(g, "bools", true, 3, u, &err), ST_OK);
+    assert_true(u[0] == 1 && u[1] == 0 && u[2] == 1);
+    assert_int_equal(gguf_get_f64s(g, "signed", true, 3, d, &err), ST_OK);
+    assert_true(d[0] == 1 && d[1] == -1);
+    assert_int_equal(gguf_get_f64s(g, "one", true, 3, d, &err), ST_OK);
+    assert_true(d[0] == 4 && d[2] == 4);
+    assert_int_equal(gguf_get_u64s(g, "missing", true, 3, u, &err), ST_FORMAT);
+    assert_int_equal(gguf_get_u64s(g, "signed", true, 3, u, &err), ST_FORMAT);
+    assert_non_null(strstr(err.msg, "layer 1 has -1"));
+    assert_int_equal(gguf_get_u64s(g, "ints", true, 4, u, &err), ST_FORMAT);
+    assert_non_null(strstr(err.msg, "an array of 3, wanted one for each of 4 layers"));
+    assert_int_equal(gguf_get_u64s(g, "floats", true, 3, u, &err), ST_FORMAT);
+    assert_int_equal(gguf_get_f64s(g, "floats", true, 3, d, &err), ST_FORMAT);
+    assert_non_null(strstr(err.msg, "layer 2 has no finite number"));
+    assert_int_equal(gguf_get_u64s(g, "strings", true, 3, u, &err), ST_FORMAT);
+    assert_int_equal(gguf_get_f64s(g, "strings", true, 3, d, &err), ST_FORMAT);
+    gguf_close(g);
+    free(copy);
+    buf_release(&b);
+}
+
+/* -- split models --------------------------------------------------------------------- */
+
+static char split_dir[64];
+
+static char *in_split_dir(const char *name) {
+    return xasprintf("%s/%s", split_dir, name);
+}
+
+/* A part as a file in split_dir: its place, and a tensor of one number, named `tensor`. */
+static void write_part(const char *name, uint32_t no, uint32_t count, const char *tensor,
+                       float value) {
+    struct buf b = {0};
+    struct err err;
+    gb_head(&b, 3, 1, count ? 3 : 0);
+    if (count) {
+        gb_kv_u32(&b, "split.no", no);
+        gb_kv_u32(&b, "split.count", count);
+        gb_kv_u32(&b, "split.tensors.count", 3);
+    }
+    gb_tensor(&b, tensor, 1, 1, 0, 0, 0);
+    gb_align(&b, 32);
+    gb_f32(&b, value);
+    char *path = in_split_dir(name);
+    if (file_write_atomic(path, b.p, b.len, &err) != ST_OK)
+        fail_msg("%s", err.msg);
+    free(path);
+    buf_release(&b);
+}
+
+static const char *const part_name[] = {"m-00001-of-00003.gguf", "m-00002-of-00003.gguf",
+                                        "m-00003-of-00003.gguf"};
+
+static int make_split(void **state) {
+    (void)state;
+    strcpy(split_dir, "/tmp/llmchat-split-XXXXXX");
+    assert_non_null(mkdtemp(split_dir));
+    write_part(part_name[0], 0, 3, "b", 1);
+    write_part(part_name[1], 1, 3, "a", 2);
+    write_part(part_name[2], 2, 3, "c", 3);
+    return 0;
+}
+
+static int remove_split(void **state) {
+    (void)state;
+    static const char *const more[] = {"m.gguf", "other.gguf"};
+    for (size_t i = 0; i < 5; i++) {
+        char *path = in_split_dir(i < 3 ? part_name[i] : more[i - 3]);
+        unlink(path);
+        free(path);
+    }
+    return rmdir(split_dir);
+}
+
+/* Opening `name` in split_dir must fail with this status and a message that holds `word`. */
+static void set_refused(const char *name, enum status want, const char *word) {
+    struct gguf_set *s = NULL;
+    struct err err = {0};
+    char *path = in_split_dir(name);
+    enum status st = gguf_set_open(path, &s, &err);
+    if (st != want || !strstr(err.msg, word))
+        fail_msg("got %d \"%s\", wanted %d with \"%s\"", st, err.msg, want, word);
+    assert_null(s);
+    free(path);
+}
+
+static float only_value(const struct gguf_tensor *t) {
+    float f;
+    assert_non_null(t);
+    memcpy(&f, t->data, sizeof f);
+    return f;
+}
+
+static void split_files_open_as_one(void **state) {
+    (void)state;
+    struct gguf_set *s;
+    struct err err;
+    const struct gguf *in = NULL;
+    char *path = in_split_dir(part_name[0]);
+    assert_int_equal(gguf_set_open(path, &s, &err), ST_OK);
+    assert_int_equal(gguf_set_n_files(s), 3);
+    assert_ptr_equal(gguf_set_main(s), gguf_set_file(s, 0));
+    assert_string_equal(gguf_name(gguf_set_main(s)), part_name[0]);
+    assert_true(only_value(gguf_set_find(s, "a", &in)) == 2);
+    assert_ptr_equal(in, gguf_set_file(s, 1));
+    assert_true(only_value(gguf_set_find(s, "b", &in)) == 1);
+    assert_ptr_equal(in, gguf_set_main(s));
+    assert_true(only_value(gguf_set_find(s, "c", NULL)) == 3);
+    assert_null(gguf_set_find(s, "d", &in));
+    assert_null(gguf_set_find(s, "", &in));
+    gguf_set_close(s);
+    free(path);
+}
+
+static void a_file_that_is_not_split_is_a_set_of_one(void **state) {
+    (void)state;
+    struct gguf_set *s;
+    struct err err;
+    char *path = in_split_dir("m.gguf");
+    write_part("m.gguf", 0, 0, "t", 5);
+    assert_int_equal(gguf_set_open(path, &s, &err), ST_OK);
+    assert_int_equal(gguf_set_n_files(s), 1);
+    assert_true(only_value(gguf_set_find(s, "t", NULL)) == 5);
+    gguf_set_close(s);
+    gguf_set_close(NULL);
+    free(path);
+}
+
+static void missing_parts_are_named(void **state) {
+    (void)state;
+    char *path = in_split_dir(part_name[1]);
+    unlink(path);
+    free(path);
+    set_refused(part_name[0], ST_NOT_FOUND, "m-00002-of-00003.gguf: part 2 of 3 is missing");
+    set_refused("m-00001-of-00004.gguf", ST_NOT_FOUND, "m-00001-of-00004.gguf");
+}
+
+static void parts_that_do_not_belong_are_refused(void **state) {
+    (void)state;
+    set_refused(part_name[1], ST_FORMAT, "part 2 of 3; open the first");
+    write_part("other.gguf", 0, 3, "b", 1);
+    set_refused("other.gguf", ST_FORMAT, "its name must end in -00001-of-00003.gguf");
+    write_part(part_name[1], 2, 3, "a", 1);
+    set_refused(part_name[0], ST_FORMAT,
+                "m-00002-of-00003.gguf: says it is part 3 of 3, wanted part 2 of 3");
+    write_part(part_name[1], 1, 4, "a", 1);
+    set_refused(part_name[0], ST_FORMAT, "part 2 of 4, wanted part 2 of 3");
+    write_part(part_name[1], 0, 0, "a", 1);
+    set_refused(part_name[0], ST_FORMAT, "part 1 of 1, wanted part 2 of 3");
+    write_part(part_name[1], 1, 3, "c", 1);
+    set_refused(part_name[0], ST_FORMAT, "tensor c is in m-0000");
+    write_part("m.gguf", 7, 3, "c", 1);
+    set_refused("m.gguf", ST_FORMAT, "split.no is 7, wanted less than 3");
+    write_part("m.gguf", 0, 100000, "c", 1);
+    set_refused("m.gguf", ST_LIMIT, "split into 100000 files");
+}
+
+static void tensors_of_all_parts_are_counted(void **state) {
+    (void)state;
+    struct buf b = {0};
+    struct err err;
+    gb_head(&b, 3, 0, 2);
+    gb_kv_u32(&b, "split.no", 1);
+    gb_kv_u32(&b, "split.count", 3);
+    char *path = in_split_dir(part_name[1]);
+    assert_int_equal(file_write_atomic(path, b.p, b.len, &err), ST_OK);
+    set_refused(part_name[0], ST_FORMAT,
+                "the 3 files have 2 tensors, split.tensors.count is 3");
+    free(path);
+    buf_release(&b);
+}
+
 static void missing_files_say_so(void **state) {
     (void)state;
     struct gguf *g = NULL;
@@ -451,6 +654,15 @@ int main(void) {
         cmocka_unit_test(overlapping_tensors_are_refused),
         cmocka_unit_test(alignment_is_checked),
         cmocka_unit_test(known_but_unreadable_types_open),
+        cmocka_unit_test(values_of_layers_are_read),
+        cmocka_unit_test_setup_teardown(split_files_open_as_one, make_split, remove_split),
+        cmocka_unit_test_setup_teardown(a_file_that_is_not_split_is_a_set_of_one, make_split,
+                                        remove_split),
+        cmocka_unit_test_setup_teardown(missing_parts_are_named, make_split, remove_split),
+        cmocka_unit_test_setup_teardown(parts_that_do_not_belong_are_refused, make_split,
+                                        remove_split),
+        cmocka_unit_test_setup_teardown(tensors_of_all_parts_are_counted, make_split,
+                                        remove_split),
         cmocka_unit_test(missing_files_say_so),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

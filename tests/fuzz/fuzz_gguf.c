@@ -24,6 +24,10 @@ static unsigned touch_values(const struct gguf *g) {
         struct gguf_str str = {0};
         struct gguf_str_iter it;
         const unsigned char *p;
+        uint64_t us[4] = {0};
+        double ds[4] = {0};
+        gguf_get_u64s(g, key, true, kv->n < 4 ? (size_t)kv->n : 4, us, &err);
+        gguf_get_f64s(g, key, true, kv->n < 4 ? (size_t)kv->n : 4, ds, &err);
         gguf_get_u64(g, key, true, &u, &err);
         gguf_get_i64(g, key, true, &s, &err);
         gguf_get_f64(g, key, true, &d, &err);

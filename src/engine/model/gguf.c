@@ -63,6 +63,10 @@ const char *gguf_type_name(enum gguf_type t) {
     return (unsigned)t < GGUF_TYPE_N ? types[t].name : "?";
 }
 
+size_t gguf_type_bytes(enum gguf_type t) {
+    return (unsigned)t < GGUF_TYPE_N ? types[t].bytes : 0;
+}
+
 /* n bytes, little-endian, n <= 8 */
 static uint64_t load_uint(const unsigned char *p, size_t n) {
     uint64_t v = 0;

@@ -36,6 +36,7 @@ enum gguf_type { /* the numbers of the format */
                  GGUF_TYPE_N
 };
 const char *gguf_type_name(enum gguf_type t); /* "u8" … "f64" */
+size_t gguf_type_bytes(enum gguf_type t); /* 0: strings and arrays, which have no fixed size */
 
 struct gguf_str { /* not terminated, any bytes */
     const char *p;
@@ -118,5 +119,29 @@ enum status gguf_get_i32s(const struct gguf *g, const char *key, bool required, 
                           const unsigned char **v, struct err *err);
 enum status gguf_get_f32s(const struct gguf *g, const char *key, bool required, uint64_t *n,
                           const unsigned char **v, struct err *err);
+
+/* A number for each of n layers: out [n]. A single value stands for all of them; an array must
+ * have n elements. Bools are read as 0 and 1. Types and a missing key as in gguf_get_u64() and
+ * gguf_get_f64(). */
+enum status gguf_get_u64s(const struct gguf *g, const char *key, bool required, size_t n,
+                          uint64_t *out, struct err *err);
+enum status gguf_get_f64s(const struct gguf *g, const char *key, bool required, size_t n,
+                          double *out, struct err *err);
+
+/* A model split over several files, NAME-00001-of-0000N.gguf and so on: the first has the
+ * metadata, each has some of the tensors. A file that is not split is a set of one. */
+struct gguf_set;
+
+/* path: the first file. All parts are opened and checked: that they are parts of the same
+ * split, their order, their number of tensors, that no tensor is in two of them. ST_NOT_FOUND
+ * names a missing part; else as gguf_open(). */
+enum status gguf_set_open(const char *path, struct gguf_set **out, struct err *err);
+void gguf_set_close(struct gguf_set *s);                    /* NULL is allowed */
+const struct gguf *gguf_set_main(const struct gguf_set *s); /* the one with the metadata */
+size_t gguf_set_n_files(const struct gguf_set *s);
+const struct gguf *gguf_set_file(const struct gguf_set *s, size_t i); /* 0: the main one */
+/* The tensor and the file that it is in (in_file may be NULL), or NULL. */
+const struct gguf_tensor *gguf_set_find(const struct gguf_set *s, const char *name,
+                                        const struct gguf **in_file);
 
 #endif

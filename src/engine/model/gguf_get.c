@@ -18,40 +18,54 @@ static uint64_t load_uint(const unsigned char *p, size_t n) {
     return v;
 }
 
-/* The value of an integer type: a sign and a magnitude, so that u64 and i64 both fit. */
-static bool load_integer(const struct gguf_kv *kv, bool *negative, uint64_t *magnitude) {
+/* The integer of this type at p: a sign and a magnitude, so that u64 and i64 both fit. False:
+ * no integer type. */
+static bool load_integer(enum gguf_type type, const unsigned char *p, bool *negative,
+                         uint64_t *magnitude) {
     int64_t v;
     *negative = false;
-    switch (kv->type) {
+    switch (type) {
     case GGUF_U8:
-        *magnitude = kv->value[0];
-        return true;
     case GGUF_U16:
-        *magnitude = load_uint(kv->value, 2);
-        return true;
     case GGUF_U32:
-        *magnitude = load_uint(kv->value, 4);
-        return true;
     case GGUF_U64:
-        *magnitude = load_uint(kv->value, 8);
+        *magnitude = load_uint(p, gguf_type_bytes(type));
         return true;
     case GGUF_I8:
-        v = (int8_t)kv->value[0];
+        v = (int8_t)p[0];
         break;
     case GGUF_I16:
-        v = (int16_t)load_uint(kv->value, 2);
+        v = (int16_t)load_uint(p, 2);
         break;
     case GGUF_I32:
-        v = (int32_t)load_uint(kv->value, 4);
+        v = (int32_t)load_uint(p, 4);
         break;
     case GGUF_I64:
-        v = (int64_t)load_uint(kv->value, 8);
+        v = (int64_t)load_uint(p, 8);
         break;
     default:
         return false;
     }
     *negative = v < 0;
     *magnitude = v < 0 ? -(uint64_t)v : (uint64_t)v;
+    return true;
+}
+
+/* The number of any numeric type at p. False: no number. */
+static bool load_number(enum gguf_type type, const unsigned char *p, double *out) {
+    bool negative;
+    uint64_t v;
+    if (type == GGUF_F32) {
+        float f;
+        memcpy(&f, p, sizeof f);
+        *out = (double)f;
+    } else if (type == GGUF_F64) {
+        memcpy(out, p, sizeof *out);
+    } else if (load_integer(type, p, &negative, &v)) {
+        *out = negative ? -(double)v : (double)v;
+    } else {
+        return false;
+    }
     return true;
 }
 
@@ -78,7 +92,7 @@ static enum status look_up_integer(const struct gguf *g, const char *key, bool r
                                    const struct gguf_kv **kv, bool *negative, uint64_t *v,
                                    struct err *err) {
     CHECK(look_up(g, key, required, kv, err));
-    if (*kv && !load_integer(*kv, negative, v))
+    if (*kv && !load_integer((*kv)->type, (*kv)->value, negative, v))
         return wrong_type(g, *kv, "an integer", err);
     return ST_OK;
 }
@@ -116,25 +130,12 @@ enum status gguf_get_i64(const struct gguf *g, const char *key, bool required, i
 enum status gguf_get_f64(const struct gguf *g, const char *key, bool required, double *out,
                          struct err *err) {
     const struct gguf_kv *kv;
-    bool negative;
-    uint64_t v;
     double d;
     CHECK(look_up(g, key, required, &kv, err));
     if (!kv)
         return ST_OK;
-    if (kv->type == GGUF_F32) {
-        uint32_t bits = (uint32_t)load_uint(kv->value, 4);
-        float f;
-        memcpy(&f, &bits, sizeof f);
-        d = (double)f;
-    } else if (kv->type == GGUF_F64) {
-        uint64_t bits = load_uint(kv->value, 8);
-        memcpy(&d, &bits, sizeof d);
-    } else if (load_integer(kv, &negative, &v)) {
-        d = negative ? -(double)v : (double)v;
-    } else {
+    if (!load_number(kv->type, kv->value, &d))
         return wrong_type(g, kv, "a number", err);
-    }
     if (!isfinite(d))
         return err_set(err, ST_FORMAT, "%s: key %s is not a finite number", gguf_name(g), key);
     *out = d;
@@ -214,4 +215,65 @@ enum status gguf_get_i32s(const struct gguf *g, const char *key, bool required, 
 enum status gguf_get_f32s(const struct gguf *g, const char *key, bool required, uint64_t *n,
                           const unsigned char **v, struct err *err) {
     return get_array(g, key, required, GGUF_F32, GGUF_F32, "an array of f32", n, v, err);
+}
+
+/* What stands for layer 0 and how far it is to the next one: 0 when one value stands for all.
+ */
+struct per_layer {
+    enum gguf_type type;
+    const unsigned char *p;
+    size_t step;
+};
+
+/* p is NULL when the key is missing and need not be there. */
+static enum status look_up_layers(const struct gguf *g, const char *key, bool required,
+                                  size_t n, struct per_layer *out, struct err *err) {
+    const struct gguf_kv *kv;
+    *out = (struct per_layer){0};
+    CHECK(look_up(g, key, required, &kv, err));
+    if (!kv)
+        return ST_OK;
+    *out = (struct per_layer){kv->type, kv->value, 0};
+    if (kv->type != GGUF_ARR)
+        return ST_OK;
+    if (kv->n != n)
+        return err_set(err, ST_FORMAT,
+                       "%s: key %s: an array of %" PRIu64 ", wanted one for each of %zu layers",
+                       gguf_name(g), key, kv->n, n);
+    out->type = kv->elem;
+    out->step = gguf_type_bytes(kv->elem);
+    return ST_OK;
+}
+
+enum status gguf_get_u64s(const struct gguf *g, const char *key, bool required, size_t n,
+                          uint64_t *out, struct err *err) {
+    struct per_layer l;
+    CHECK(look_up_layers(g, key, required, n, &l, err));
+    for (size_t i = 0; l.p && i < n; i++) {
+        const unsigned char *p = l.p + i * l.step;
+        bool negative = false;
+        if (l.type == GGUF_BOOL)
+            out[i] = *p != 0;
+        else if (!load_integer(l.type, p, &negative, &out[i]))
+            return wrong_type(g, gguf_find(g, key), "an integer or one for each layer", err);
+        if (negative)
+            return err_set(err, ST_FORMAT,
+                           "%s: key %s: layer %zu has -%" PRIu64 ", wanted 0 or more",
+                           gguf_name(g), key, i, out[i]);
+    }
+    return ST_OK;
+}
+
+enum status gguf_get_f64s(const struct gguf *g, const char *key, bool required, size_t n,
+                          double *out, struct err *err) {
+    struct per_layer l;
+    CHECK(look_up_layers(g, key, required, n, &l, err));
+    for (size_t i = 0; l.p && i < n; i++) {
+        if (!load_number(l.type, l.p + i * l.step, &out[i]))
+            return wrong_type(g, gguf_find(g, key), "a number or one for each layer", err);
+        if (!isfinite(out[i]))
+            return err_set(err, ST_FORMAT, "%s: key %s: layer %zu has no finite number",
+                           gguf_name(g), key, i);
+    }
+    return ST_OK;
 }
