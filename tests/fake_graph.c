@@ -36,15 +36,15 @@ enum status model_open(const char *path, struct model **out, struct err *err) {
                              .n_head = 1,
                              .n_head_kv = 1,
                              .ctx_train = FAKE_CTX_TRAIN};
-    m->embd = (struct weight){.type = WEIGHT_BF16,
-                              .N = FAKE_VOCAB,
-                              .K = 64,
-                              .Np = weight_pad_n(FAKE_VOCAB),
-                              .Kp = 64,
-                              .data = m};
+    m->embd.w = (struct weight){.type = WEIGHT_BF16,
+                                .N = FAKE_VOCAB,
+                                .K = 64,
+                                .Np = weight_pad_n(FAKE_VOCAB),
+                                .Kp = 64,
+                                .data = m};
     m->head = m->embd;
     m->layers = xcalloc(1, sizeof *m->layers);
-    m->layers[0].wq =
+    m->layers[0].wq.w =
         (struct weight){.type = WEIGHT_Q4, .N = 64, .K = 64, .Np = 64, .Kp = 64, .data = m};
     *out = m;
     return ST_OK;
@@ -172,6 +172,7 @@ static void check(const struct graph *g, const struct batch *b) {
     int n_tok = 0, n_logits = 0;
     for (int i = 0; i < b->n_seq; i++) {
         const struct batch_seq *s = &b->seqs[i];
+        assert(s->n_total == 0 || s->n_total >= s->n_past + s->n_tok);
         assert(s->n_tok >= 1 && s->n_logits >= 0 && s->n_logits <= s->n_tok && s->n_past >= 0);
         for (int j = 0; j < (s->n_past + s->n_tok + KV_BLOCK - 1) / KV_BLOCK; j++)
             assert(s->blocks[j] >= 0 && s->blocks[j] < g->n_block);

@@ -21,6 +21,8 @@ struct batch_seq {
     int n_past;   /* tokens whose KV is in the blocks already */
     int n_tok;    /* tokens of this sequence in the batch, at least 1 */
     int n_logits; /* logits wanted for the last n_logits of them: 0..n_tok */
+    int n_total;  /* tokens the sequence is known to reach; 0: n_past + n_tok. RoPE that depends
+                     on the length (rope.h) takes it from here */
 };
 
 struct batch {

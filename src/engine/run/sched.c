@@ -307,11 +307,15 @@ static void room_for_logits(struct sched *s, int n) {
     s->cap_logits = n;
 }
 
-/* One sequence of the batch: the next n_more tokens of a timeline behind what kv holds. */
+/* One sequence of the batch: the next n_more tokens of a timeline of n_total behind what kv
+ * holds. */
 static void add_seq(struct sched *s, int at, int *n_tok, const struct kv_seq *kv,
-                    const int32_t *tokens, int n_more, int n_logits) {
-    s->seqs[at] = (struct batch_seq){
-        .blocks = kv->blocks, .n_past = kv->n_tok, .n_tok = n_more, .n_logits = n_logits};
+                    const int32_t *tokens, int n_total, int n_more, int n_logits) {
+    s->seqs[at] = (struct batch_seq){.blocks = kv->blocks,
+                                     .n_past = kv->n_tok,
+                                     .n_tok = n_more,
+                                     .n_logits = n_logits,
+                                     .n_total = n_total};
     memcpy(s->tokens + *n_tok, tokens + kv->n_tok, (size_t)n_more * sizeof *tokens);
     *n_tok += n_more;
 }
@@ -350,7 +354,7 @@ static void run_batch(struct sched *s) {
     for (int i = 0; i < n; i++) {
         struct task *t = tasks[i] = s->active[i];
         bool sample = n_more[i] == task_todo(t) && t->n_tok < t->last_tok;
-        add_seq(s, i, &n_tok, &t->session->kv, t->tokens, n_more[i], sample);
+        add_seq(s, i, &n_tok, &t->session->kv, t->tokens, t->n_tok, n_more[i], sample);
         n_logits += sample;
     }
     if (n == 0)
@@ -394,7 +398,7 @@ static enum status eval_chunk(struct sched *s, struct eval *e, int n_more) {
     int from = e->first > past ? e->first : past; /* first position with logits */
     int n_logits = end > from ? end - from : 0;
     size_t n_vocab = (size_t)s->n_vocab;
-    add_seq(s, 0, &n_tok, &e->kv, e->tokens, n_more, n_logits);
+    add_seq(s, 0, &n_tok, &e->kv, e->tokens, e->n_tok, n_more, n_logits);
     if (!e->out)
         room_for_logits(s, n_logits);
     float *logits = e->out ? e->out + (size_t)(from - e->first) * n_vocab : s->logits;

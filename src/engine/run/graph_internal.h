@@ -1,0 +1,92 @@
+/*
+ * graph_internal.h - what the files of the layer graph share: graph.c opens it and runs a step,
+ * bind.c takes the model's tensors to the device, layer.c is a layer, experts.c a mixture of
+ * experts.
+ */
+#ifndef LLMCHAT_ENGINE_RUN_GRAPH_INTERNAL_H
+#define LLMCHAT_ENGINE_RUN_GRAPH_INTERNAL_H
+
+#include "engine/backend.h"
+#include "engine/run/graph.h"
+#include "engine/run/rope.h"
+
+/* Which expert computes which tokens, filled anew for each layer. */
+struct routing {
+    /* host memory */
+    float *logits;   /* [max_tok, n_expert] of the router; row stride as on the device */
+    float *gate;     /* [max_tok] weight of the shared expert */
+    int32_t *choice; /* [max_tok, n_expert_used] experts of a token, best first */
+    float *weight;   /* [max_tok, n_expert_used] theirs */
+    int *first;      /* [n_expert + 1] where an expert's tokens begin in rows; one more entry
+                        is needed while they are sorted */
+    int32_t *rows;   /* [max_tok * n_expert_used] tokens, sorted by expert, ascending */
+    float *of_row;   /* the same order: weight of the expert for the token */
+    int32_t *all;    /* [max_tok] 0, 1, 2 … */
+    /* memory of the backend */
+    float *dev,
+        *dev_gate;   /* [max_tok, n_expert], [max_tok, 1] as the routers' matmul left them */
+    float *in, *sum; /* [max_tok, n_embd] rows of one expert; all experts together */
+};
+
+struct graph {
+    const struct model *model;
+    struct backend *be;
+    struct model dev;   /* embd, pos, head, norms, layers as the backend bound them */
+    struct linear *exp; /* [n] all experts of dev's layers */
+    float *slopes_host; /* [n_head] */
+    const float *slopes;
+    bool perm; /* some linear has a perm */
+    int max_tok, max_logits, n_block;
+    bool kv_f16;
+    void *kv;       /* [n_layer][2] parts of kv_part bytes */
+    size_t kv_part; /* K or V of a layer, all blocks */
+
+    float *scratch; /* the matrices below, one behind the other */
+    float *x, *xn;  /* [max_tok, n_embd] residual stream, normalised */
+    float *tmp;     /* [max_tok, n_embd] what a block adds, where it needs more than a sum */
+    float *q, *att; /* [max_tok, n_head * D] */
+    float *k, *v;   /* [max_tok, n_head_kv * D] */
+    float *h, *u;   /* [max_tok, widest feed-forward]; u only where ffn can't be fused */
+    float *px;      /* [max_tok, widest input] permuted; only with perm */
+    float *logits;  /* [LOGIT_ROWS, n_vocab] when the backend's memory is not the host's */
+    struct routing route;
+
+    struct rope rope;
+    float *rope_cos, *rope_sin; /* [BACKEND_ROPES][max_tok, rope_dim] */
+    int n_rope;                 /* tables that layers use */
+    int32_t *rows;              /* [max_tok] rows whose logits are wanted */
+    int32_t *pos;               /* [max_tok] position of a token in its sequence */
+    struct step_seq *seqs;      /* [max_tok] */
+};
+
+static inline size_t row_floats(int K) {
+    return (size_t)weight_pad_k(K);
+}
+
+/* bind.c: fills dev, exp, slopes and perm. */
+enum status graph_bind(struct graph *g, struct err *err);
+void graph_unbind(struct graph *g);
+
+/* layer.c */
+struct kv_layer graph_kv(const struct graph *g, int layer);
+/* x normalised in xn, or x itself where there is no norm. */
+const float *graph_norm(struct graph *g, const struct norm *n, const float *x, int T,
+                        float *xn);
+/* y[i] = x w[i]^T + bias for up to BACKEND_MAX_OUT linears of the same K */
+void graph_matmul(struct graph *g, const float *x, int T, const struct linear *const w[],
+                  float *const y[], int n);
+/* h = act(x gate^T) * (x up^T), or act(x up^T) where there is no gate (w.N = 0, or NULL) */
+void graph_hidden(struct graph *g, const struct linear *gate, const struct linear *up,
+                  const float *x, int T, float *h);
+/* One layer; with rows [n_rows] only those go on behind the attention. */
+void graph_layer(struct graph *g, int i, int T, const int32_t *rows, int n_rows);
+
+/* experts.c */
+/* Floats of device scratch that a mixture of experts needs. */
+size_t experts_floats(const struct graph *g);
+void experts_init(struct graph *g, float *scratch); /* takes experts_floats() of it */
+void experts_release(struct graph *g);
+/* route.sum = what the experts of a layer make of x [T, n_embd] */
+void experts_run(struct graph *g, const struct layer *l, const float *x, int T);
+
+#endif
