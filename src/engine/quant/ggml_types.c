@@ -277,6 +277,7 @@ static const struct ggml_type_row rows[] = {
     {39, "MXFP4", 32, 17, NULL, unpack_mxfp4, 32, false, table_mxfp4},
     {40, "NVFP4", 64, 36, .plain = NULL},
     {41, "Q1_0", 128, 18, .plain = NULL},
+    {42, "Q2_0", 64, 18, .plain = NULL},
 };
 
 const struct ggml_type_row *ggml_type_row(uint32_t type) {
