@@ -3,8 +3,8 @@
  *
  * A filter is a row of a table: name, parameters as jinja2 calls them, function. Where jinja2
  * makes a string of what it is given (soft_str), so does text() here. tojson is transformers'
- * own: plain json.dumps, nothing escaped for HTML. Filters for web pages that no prompt needs
- * (urlize, xmlattr, pprint, random) are not offered.
+ * own: plain json.dumps, nothing escaped for HTML. Two are refused by name: random, since the
+ * same conversation must give the same prompt, and urlize, which writes web pages.
  */
 #include "base/utf8.h"
 #include "engine/text/jinja_run.h"
@@ -93,6 +93,39 @@ FILTER(f_escape) {
 
 FILTER(f_forceescape) {
     return js_escape(x, jv_text(x, self));
+}
+
+/* Attributes of a tag. A value is escaped, a key only checked, as jinja2 does it. */
+FILTER(f_xmlattr) {
+    struct jb b = {0};
+    if (self.kind == JV_UNDEF)
+        jv_fail_undef(x, self);
+    if (self.kind != JV_DICT)
+        jx_fail(x, "'%s' object has no attribute 'items'", jv_type(self));
+    for (size_t i = 0; i < self.d->n; i++) {
+        struct jv key = self.d->key[i], val = self.d->val[i];
+        if (val.kind == JV_NONE || val.kind == JV_UNDEF)
+            continue;
+        const struct jstr *k = ja_str(x, key, "xmlattr(): a key");
+        for (size_t j = 0, used; j < k->n; j += used) {
+            uint32_t cp = js_decode(k->p + j, k->n - j, &used);
+            if (js_space(cp) || cp == '/' || cp == '>' || cp == '=')
+                jx_fail(x, "Invalid character in attribute name");
+        }
+        if (b.n || arg[0].kind == JV_MISSING || jv_truth(x, arg[0]))
+            jb_adds(x, &b, " ");
+        jb_addstr(x, &b, k->safe ? k : js_escape(x, k).s);
+        jb_adds(x, &b, "=\"");
+        jb_addstr(x, &b,
+                  val.kind == JV_STR && val.s->safe ? val.s : js_escape(x, jv_text(x, val)).s);
+        jb_adds(x, &b, "\"");
+        jx_step(x, 1);
+    }
+    return jb_value(x, &b);
+}
+
+FILTER(f_refused) {
+    jx_fail(x, "the filters random and urlize are not offered to chat templates");
 }
 
 FILTER(f_format) {
@@ -471,6 +504,7 @@ const struct jfn jb_filters_text[] = {
     {"indent", "width first blank", 0, f_indent},
     {"int", "default base", 0, f_int},
     {"lower", "", 0, f_lower},
+    {"random", "*", 0, f_refused},
     {"replace", "old new count", 2, f_replace},
     {"round", "precision method", 0, f_round},
     {"safe", "", 0, f_safe},
@@ -482,13 +516,20 @@ const struct jfn jb_filters_text[] = {
     {"truncate", "length killwords end leeway", 0, f_truncate},
     {"upper", "", 0, f_upper},
     {"urlencode", "", 0, f_urlencode},
+    {"urlize", "*", 0, f_refused},
     {"wordcount", "", 0, f_wordcount},
+    {"xmlattr", "autospace", 0, f_xmlattr},
     {0}};
+
+const struct jfn *jb_find_filter(const char *name, size_t len) {
+    const struct jfn *f = jb_find(jb_filters_text, name, len);
+    f = f ? f : jb_find(jb_filters_seq, name, len);
+    return f ? f : jb_find(jb_filters_wrap, name, len);
+}
 
 struct jv jb_filter(struct jx *x, const struct jstr *name, struct jv self,
                     const struct jargs *a) {
-    const struct jfn *f = jb_find(jb_filters_text, name->p, name->n);
-    f = f ? f : jb_find(jb_filters_seq, name->p, name->n);
+    const struct jfn *f = jb_find_filter(name->p, name->n);
     jx_step(x, 1);
     if (!f)
         jx_fail(x, "No filter named '%.*s'", (int)(name->n < 60 ? name->n : 60), name->p);

@@ -424,12 +424,8 @@ static bool is_alpha(uint32_t cp) {
     return cased(cp) || c == UTF8PROC_CATEGORY_LM || c == UTF8PROC_CATEGORY_LO;
 }
 
-static bool is_decimal(uint32_t cp) {
-    return utf8proc_category((utf8proc_int32_t)cp) == UTF8PROC_CATEGORY_ND;
-}
-
 static bool is_digit(uint32_t cp) { /* and the superscripts and subscripts */
-    return is_decimal(cp) || cp == 0xB2 || cp == 0xB3 || cp == 0xB9 || cp == 0x2070 ||
+    return js_decimal(cp) || cp == 0xB2 || cp == 0xB3 || cp == 0xB9 || cp == 0x2070 ||
            (cp >= 0x2074 && cp <= 0x2079) || (cp >= 0x2080 && cp <= 0x2089);
 }
 
@@ -458,7 +454,7 @@ static bool all(struct jx *x, const struct jstr *s, bool (*is)(uint32_t), bool e
 IS(m_isalpha, is_alpha, false)
 IS(m_isalnum, js_alnum, false)
 IS(m_isdigit, is_digit, false)
-IS(m_isdecimal, is_decimal, false)
+IS(m_isdecimal, js_decimal, false)
 IS(m_isnumeric, is_numeric, false)
 IS(m_isspace, js_space, false)
 IS(m_isascii, is_ascii, true)

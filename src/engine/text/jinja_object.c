@@ -213,6 +213,11 @@ METHOD(g_namespace) {
     return d;
 }
 
+METHOD(g_lipsum) {
+    jx_fail(x,
+            "lipsum() is not offered to chat templates: a prompt must be the same each time");
+}
+
 static struct jv copy_items(struct jx *x, enum jv_kind kind, const struct jv *v, size_t n) {
     struct jcycler *c = jx_alloc(x, 1, sizeof *c);
     c->v = jx_alloc(x, n, sizeof *c->v);
@@ -262,6 +267,7 @@ const struct jfn jb_globals[] = {{"range", "/start stop step", 1, g_range},
                                  {"namespace", "*", 0, g_namespace},
                                  {"cycler", "*", 0, g_cycler},
                                  {"joiner", "sep", 0, g_joiner},
+                                 {"lipsum", "*", 0, g_lipsum},
                                  {"raise_exception", "message", 1, g_raise},
                                  {"strftime_now", "format", 1, g_strftime},
                                  {0}};

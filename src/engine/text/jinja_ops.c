@@ -340,17 +340,15 @@ struct jv jo_member(struct jx *x, struct jv of, const char *name, size_t len) {
 
 /* ---- slices ---- */
 
-static int64_t slice_int(struct jx *x, struct jv v) {
-    if (!jv_is_int(v))
-        jx_fail(x, "slice indices must be integers or None, not %s", jv_type(v));
-    return jv_i(v);
+static bool slice_int(struct jv v) {
+    return v.kind == JV_NONE || jv_is_int(v);
 }
 
 /* One end of a slice of n things, Python's PySlice_AdjustIndices. */
-static int64_t slice_end(struct jx *x, struct jv v, int64_t n, bool back, int64_t dflt) {
+static int64_t slice_end(struct jv v, int64_t n, bool back, int64_t dflt) {
     if (v.kind == JV_NONE)
         return dflt;
-    int64_t i = slice_int(x, v);
+    int64_t i = jv_i(v);
     if (i < 0) {
         i = i < -n ? -1 : i + n;
         return i < 0 ? (back ? -1 : 0) : i;
@@ -378,15 +376,15 @@ static struct jv slice_str(struct jx *x, struct jstr *s, int64_t from, int64_t s
 struct jv jo_slice(struct jx *x, struct jv of, struct jv from, struct jv to, struct jv step_v) {
     if (of.kind == JV_UNDEF)
         jv_fail_undef(x, of);
-    if (of.kind != JV_STR && !jv_is_seq(of) && of.kind != JV_RANGE)
-        jx_fail(x, "'%s' object can't be sliced", jv_type(of));
-    int64_t n = (int64_t)jv_len(x, of),
-            step = step_v.kind == JV_NONE ? 1 : slice_int(x, step_v);
+    bool sliced = of.kind == JV_STR || jv_is_seq(of) || of.kind == JV_RANGE;
+    if (!sliced || !slice_int(from) || !slice_int(to) || !slice_int(step_v))
+        return jv_undef_hint(x, "what is sliced is no sequence, or an end is no integer");
+    int64_t n = (int64_t)jv_len(x, of), step = step_v.kind == JV_NONE ? 1 : jv_i(step_v);
     if (step == 0)
         jx_fail(x, "slice step cannot be zero");
     bool back = step < 0;
-    int64_t lo = slice_end(x, from, n, back, back ? n - 1 : 0);
-    int64_t hi = slice_end(x, to, n, back, back ? -1 : n);
+    int64_t lo = slice_end(from, n, back, back ? n - 1 : 0);
+    int64_t hi = slice_end(to, n, back, back ? -1 : n);
     step = step > n ? n + 1 : step < -n ? -n - 1 : step; /* the same items, and no overflow */
     int64_t span = back ? lo - hi : hi - lo, stride = back ? -step : step;
     int64_t count = span > 0 ? (span - 1) / stride + 1 : 0;

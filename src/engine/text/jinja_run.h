@@ -88,6 +88,7 @@ struct jv js_center(struct jx *x, struct jstr *s, int64_t width, uint32_t fill, 
 struct jv js_repeat(struct jx *x, struct jstr *s, int64_t times);
 bool js_is_cased(const struct jstr *s, bool upper);
 bool js_alnum(uint32_t cp);
+bool js_decimal(uint32_t cp);
 
 /* What an argument must be; fails otherwise. */
 struct jstr *ja_str(struct jx *x, struct jv v, const char *what);
@@ -99,9 +100,16 @@ static inline bool ja_given(struct jv v) {
  */
 void ja_bounds(struct jx *x, struct jv from, struct jv to, size_t n, size_t *lo, size_t *hi);
 
+/* Sorts items by keys, both [n], stable; reverse keeps equal items in their order, as Python
+ * does. order gives <0, 0, >0 (2: unordered) or fails; NULL: the order of values. */
+void jr_sort(struct jx *x, struct jv *item, struct jv *key, size_t n, bool reverse,
+             int (*order)(struct jx *x, struct jv a, struct jv b));
+
 /* Tables, ended by a NULL name. A method whose call is NULL exists in Python but changes its
  * object: refused. */
-extern const struct jfn jb_filters_text[], jb_filters_seq[], jb_tests[], jb_globals[];
+extern const struct jfn jb_filters_text[], jb_filters_seq[], jb_filters_wrap[], jb_tests[],
+    jb_globals[];
+const struct jfn *jb_find_filter(const char *name, size_t len); /* NULL: there is none */
 extern const struct jfn jb_str_methods[], jb_dict_methods[], jb_list_methods[],
     jb_tuple_methods[], jb_num_methods[], jb_loop_methods[], jb_cycler_methods[];
 const struct jfn *jb_find(const struct jfn *table, const char *name, size_t len);

@@ -50,9 +50,13 @@ static struct jv path(struct jx *x, struct jv item, struct jv attr, struct jv df
     }
 }
 
-/* Sorts items by keys, both [n], stable; reverse keeps equal items in their order, as Python
- * does. */
-static void sort(struct jx *x, struct jv *item, struct jv *key, size_t n, bool reverse) {
+static int plain_order(struct jx *x, struct jv a, struct jv b) {
+    return jv_cmp(x, a, b, "<");
+}
+
+void jr_sort(struct jx *x, struct jv *item, struct jv *key, size_t n, bool reverse,
+             int (*order)(struct jx *x, struct jv a, struct jv b)) {
+    order = order ? order : plain_order;
     struct jv *ti = jx_alloc(x, n, sizeof *ti), *tk = jx_alloc(x, n, sizeof *tk);
     for (size_t w = 1; w < n; w *= 2) {
         for (size_t lo = 0; lo < n; lo += 2 * w) {
@@ -60,8 +64,7 @@ static void sort(struct jx *x, struct jv *item, struct jv *key, size_t n, bool r
             for (size_t i = lo, j = mid, k = lo; k < hi; k++) {
                 bool right = j < hi;
                 if (right && i < mid)
-                    right = reverse ? jv_cmp(x, key[i], key[j], "<") == -1
-                                    : jv_cmp(x, key[j], key[i], "<") == -1;
+                    right = (reverse ? order(x, key[i], key[j]) : order(x, key[j], key[i])) < 0;
                 size_t from = right ? j++ : i++;
                 ti[k] = item[from];
                 tk[k] = key[from];
@@ -100,7 +103,7 @@ FILTER(f_sort) {
     struct jv l = list_of(x, jv_items(x, self)), k = jv_seq(x, JV_LIST, l.l->n);
     for (size_t i = 0; i < l.l->n; i++)
         jv_push(x, k.l, multi_key(x, l.l->v[i], arg[2], !flag(x, arg[1])));
-    sort(x, l.l->v, k.l->v, l.l->n, flag(x, arg[0]));
+    jr_sort(x, l.l->v, k.l->v, l.l->n, flag(x, arg[0]), NULL);
     return l;
 }
 
@@ -122,7 +125,7 @@ FILTER(f_dictsort) {
         struct jv v = l.l->v[i].l->v[value];
         jv_push(x, k.l, flag(x, arg[0]) ? v : ignore_case(x, v));
     }
-    sort(x, l.l->v, k.l->v, l.l->n, flag(x, arg[2]));
+    jr_sort(x, l.l->v, k.l->v, l.l->n, flag(x, arg[2]), NULL);
     return l;
 }
 
@@ -176,7 +179,7 @@ FILTER(f_groupby) {
         struct jv key = path(x, l.l->v[i], arg[0], arg[1]);
         jv_push(x, k.l, fold ? ignore_case(x, key) : key);
     }
-    sort(x, l.l->v, k.l->v, l.l->n, false);
+    jr_sort(x, l.l->v, k.l->v, l.l->n, false, NULL);
     for (size_t i = 0; i < l.l->n; i++) {
         if (!i || !jv_eq(x, k.l->v[i], k.l->v[i - 1])) {
             last = jv_seq(x, JV_LIST, 0);

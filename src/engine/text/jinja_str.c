@@ -54,6 +54,10 @@ bool js_alnum(uint32_t cp) {
            c == UTF8PROC_CATEGORY_NO;
 }
 
+bool js_decimal(uint32_t cp) {
+    return category(cp) == UTF8PROC_CATEGORY_ND;
+}
+
 bool js_is_cased(const struct jstr *s, bool upper) {
     bool any = false;
     for (size_t i = 0, used; i < s->n; i += used) {

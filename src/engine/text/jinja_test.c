@@ -77,8 +77,7 @@ static bool named(struct jx *x, struct jv v) {
 }
 
 TEST(t_filter) {
-    return jv_bool(named(x, self) && (jb_find(jb_filters_text, self.s->p, self.s->n) ||
-                                      jb_find(jb_filters_seq, self.s->p, self.s->n)));
+    return jv_bool(named(x, self) && jb_find_filter(self.s->p, self.s->n));
 }
 
 TEST(t_test) {

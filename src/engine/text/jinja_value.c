@@ -345,7 +345,9 @@ static struct jlist *chars_of(struct jx *x, struct jstr *s) {
     struct jlist *l = jv_seq(x, JV_LIST, js_cps(x, s)).l;
     for (size_t i = 0, used; i < s->n; i += used) {
         js_decode(s->p + i, s->n - i, &used);
-        jv_push(x, l, jv_sub(x, s, i, i + used));
+        struct jv c = jv_sub(x, s, i, i + used);
+        c.s->safe = false;
+        jv_push(x, l, c);
     }
     return l;
 }
