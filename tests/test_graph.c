@@ -42,18 +42,18 @@ static struct model model;
 static int32_t tokens[N_TOK];
 static int32_t straight[64];
 
-static void fill(struct weight *w, enum weight_type t, int N, int K) {
+static void fill(struct linear *l, enum weight_type t, int N, int K) {
     float *x = xcalloc((size_t)N * (size_t)K, sizeof *x);
     rand_fill(x, (size_t)N * (size_t)K, 1.0f / sqrtf((float)K));
-    weight_pack(w, t, x, N, K);
+    weight_pack(&l->w, t, x, N, K);
     free(x);
 }
 
-static float *norm_weights(void) {
+static struct norm norm_weights(void) {
     float *g = xcalloc(E, sizeof *g);
     for (int i = 0; i < E; i++)
         g[i] = 1 + 0.1f * rand_normal();
-    return g;
+    return (struct norm){.g = g};
 }
 
 static void model_make(enum weight_type linear, enum weight_type head) {
@@ -70,7 +70,10 @@ static void model_make(enum weight_type linear, enum weight_type head) {
                                 .rope_dim = D,
                                 .norm_eps = 1e-5f,
                                 .rope_base = 10000,
-                                .rope_scale = 1};
+                                .rope_scale = 1,
+                                .embd_scale = 1,
+                                .residual_scale = 1,
+                                .logit_scale = 1};
     for (int i = 0; i < N_LAYER; i++) {
         struct layer *l = &layers[i];
         l->attn_norm = norm_weights();
@@ -95,14 +98,14 @@ static void model_make(enum weight_type linear, enum weight_type head) {
 static void model_release(void) {
     for (int i = 0; i < N_LAYER; i++) {
         struct layer *l = &layers[i];
-        struct weight *w[] = {&l->wq, &l->wk, &l->wv, &l->wo, &l->gate, &l->up, &l->down};
+        struct linear *w[] = {&l->wq, &l->wk, &l->wv, &l->wo, &l->gate, &l->up, &l->down};
         for (size_t j = 0; j < sizeof w / sizeof *w; j++)
-            weight_pack_release(w[j]);
-        free((float *)l->attn_norm);
-        free((float *)l->ffn_norm);
+            weight_pack_release(&w[j]->w);
+        free((float *)l->attn_norm.g);
+        free((float *)l->ffn_norm.g);
     }
-    free((float *)model.out_norm);
-    weight_pack_release(&model.embd);
+    free((float *)model.out_norm.g);
+    weight_pack_release(&model.embd.w);
 }
 
 static struct graph *open_graph(const char *kernels, int threads) {
@@ -121,7 +124,7 @@ static struct graph *open_graph(const char *kernels, int threads) {
 
 /* Tokens from..from+n-1 of the text behind those before, logits of all of them. */
 static void forward(struct graph *g, const int32_t *blocks, int from, int n, float *logits) {
-    struct batch_seq s = {blocks, from, n, n};
+    struct batch_seq s = {blocks, from, n, n, 0};
     struct batch b = {tokens + from, n, &s, 1};
     struct err err = {0};
     assert_int_equal(graph_forward(g, &b, logits, &err), ST_OK);
@@ -200,7 +203,7 @@ static void mixed(struct graph *g) {
     static const int32_t blocks[3][4] = {{8, 1, 30, 4}, {5, 6, 11, 12}, {40, 41, 42, 43}};
     int32_t in[32];
     struct batch_seq s[3] = {
-        {blocks[0], 20, 9, 2}, {blocks[1], 0, 13, 13}, {blocks[2], 33, 1, 1}};
+        {blocks[0], 20, 9, 2, 0}, {blocks[1], 0, 13, 13, 0}, {blocks[2], 33, 1, 1, 0}};
     struct err err = {0};
     forward(g, blocks[0], 0, 20, logits_b);
     forward(g, blocks[2], 0, 33, logits_b);
@@ -220,14 +223,14 @@ static void graph_sequences_of_a_batch_do_not_touch_each_other(void **state) {
 
 /* Logits of the last token only, of none, and again of the last. */
 static void few_logits(struct graph *g) {
-    struct batch_seq s = {straight, 0, N_TOK, 1};
+    struct batch_seq s = {straight, 0, N_TOK, 1, 0};
     struct err err = {0};
     memset(logits_b, 0, sizeof logits_b);
     assert_int_equal(graph_forward(g, &(struct batch){tokens, N_TOK, &s, 1}, logits_b, &err),
                      ST_OK);
     assert_memory_equal(logits_b, logits_a + (size_t)(N_TOK - 1) * V, V * sizeof(float));
     assert_true(logits_b[V] == 0 && logits_b[V - 1] != 0);
-    s = (struct batch_seq){straight, 0, N_TOK - 1, 0};
+    s = (struct batch_seq){straight, 0, N_TOK - 1, 0, 0};
     assert_int_equal(graph_forward(g, &(struct batch){tokens, N_TOK - 1, &s, 1}, NULL, &err),
                      ST_OK);
     forward(g, straight, N_TOK - 1, 1, logits_b);
