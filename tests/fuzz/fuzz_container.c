@@ -35,8 +35,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         abort();
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     if (model_open(path, &m, &err) == ST_OK) {
-        touch_weight(&m->embd);
-        touch_weight(&m->layers[m->hp.n_layer - 1].down);
+        touch_weight(&m->embd.w);
+        touch_weight(&m->layers[m->hp.n_layer - 1].wo.w);
         model_close(m);
     }
     close(fd);
