@@ -27,8 +27,9 @@ import numpy as np
 
 T = gguf.GGMLQuantizationType
 LINEAR = r"blk\..*(attn_q|attn_k|attn_v|attn_output|ffn_gate|ffn_up|ffn_down)\.weight"
+DOWN = r"blk\..*ffn_down\.weight"  # the rows of a small model that are a multiple of 256
 
-# name: the quantiser's file type, the type that all linear layers are forced to (or None), the type that must be there.
+# name: the quantiser's file type, (layers, type that they are forced to) or None, the type that must be there.
 # Rows that are no multiple of 256 fall back to types of 32 in the K kinds; that is part of what is tested.
 KINDS = {
     "F16": (llama_cpp.LLAMA_FTYPE_MOSTLY_F16, None, T.F16),
@@ -43,9 +44,9 @@ KINDS = {
     "Q4_1": (llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_1, None, T.Q4_1),
     "IQ4_NL": (llama_cpp.LLAMA_FTYPE_MOSTLY_IQ4_NL, None, T.IQ4_NL),
     "IQ4_XS": (llama_cpp.LLAMA_FTYPE_MOSTLY_IQ4_XS, None, T.IQ4_XS),
-    "Q3_K_M": (llama_cpp.LLAMA_FTYPE_MOSTLY_Q3_K_M, None, T.Q3_K),
-    "Q2_K": (llama_cpp.LLAMA_FTYPE_MOSTLY_Q2_K, None, T.Q2_K),
-    "MXFP4": (llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, T.MXFP4, T.MXFP4),
+    "Q3_K_M": (llama_cpp.LLAMA_FTYPE_MOSTLY_Q3_K_M, (DOWN, T.Q3_K), T.Q3_K),
+    "Q2_K": (llama_cpp.LLAMA_FTYPE_MOSTLY_Q2_K, (DOWN, T.Q2_K), T.Q2_K),
+    "MXFP4": (llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, (LINEAR, T.MXFP4), T.MXFP4),
 }
 
 
@@ -55,7 +56,7 @@ def quantise(model, kind, out, threads):
     p.ftype, p.allow_requantize, p.nthread = ftype, True, threads
     if forced is not None:
         rules = (llama_cpp.llama_model_tensor_override * 2)()
-        rules[0].pattern, rules[0].type = LINEAR.encode(), int(forced)
+        rules[0].pattern, rules[0].type = forced[0].encode(), int(forced[1])
         p.tt_overrides = rules
     part = out + ".part"
     if llama_cpp.llama_model_quantize(model.encode(), part.encode(), ctypes.byref(p)) != 0:
