@@ -214,8 +214,26 @@ static void deep_nesting_is_refused(void **state) {
     buf_adds(&b, "{\"a\":");
     for (int i = 0; i < 100000; i++)
         buf_addc(&b, '[');
-    header_case(buf_str(&b), 0, ST_FORMAT, "header");
+    header_case(buf_str(&b), 0, ST_FORMAT, "header: nested more than 3 deep");
     buf_release(&b);
+}
+
+/* jansson would make gigabytes of it. */
+static void a_header_of_nothing_but_lists_is_refused(void **state) {
+    (void)state;
+    struct buf b = {0};
+    buf_adds(&b, "{\"a\":[");
+    for (int i = 0; i < 1000000; i++)
+        buf_adds(&b, "[],");
+    buf_adds(&b, "[]]}");
+    header_case(buf_str(&b), 0, ST_LIMIT, "more than 300000 tensors");
+    buf_release(&b);
+}
+
+static void brackets_in_names_are_no_lists(void **state) {
+    (void)state;
+    header_case("{\"[[[{{\\\"[[\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]}}", 1,
+                ST_OK, NULL);
 }
 
 /* A file of n tensors of one byte each, "layer.I.weight". */
@@ -408,6 +426,8 @@ int main(void) {
         cmocka_unit_test(the_formats_own_rules_hold),
         cmocka_unit_test(headers_that_do_not_fit_are_refused),
         cmocka_unit_test(deep_nesting_is_refused),
+        cmocka_unit_test(a_header_of_nothing_but_lists_is_refused),
+        cmocka_unit_test(brackets_in_names_are_no_lists),
         cmocka_unit_test(a_hundred_thousand_tensors_open),
         cmocka_unit_test(files_of_others_need_no_alignment),
         cmocka_unit_test(every_cut_is_refused),

@@ -8,10 +8,10 @@
  * mapping safe without further checks.
  *
  * The header of a model of ours is about 100 KB, that of a checkpoint with 100,000 tensors (a
- * mixture of experts, quantised) 15 MB. The limit of 32 MiB bounds what jansson can be made to
- * allocate for a moment: about thirty times the header; the reference implementation's limit of
- * 100 MB would let a hostile file take gigabytes. Only names and metadata are kept, since a set
- * of shards has all its headers open at once.
+ * mixture of experts, quantised) 15 MB. jansson takes up to eighty times the size of what it
+ * parses, so not only the size is bounded but, before it is parsed, how many objects and lists
+ * there are and how deep: a hostile header takes at most 700 MB for a moment. Only
+ * names and metadata are kept, since a set of shards has all its headers open at once.
  */
 #include "engine/model/container.h"
 
@@ -23,6 +23,7 @@
 #include <string.h>
 
 static const size_t max_header_bytes = 32u << 20;
+enum { MAX_TENSORS = 300000, MAX_DEPTH = 3 /* the object, a tensor, its shape */ };
 
 struct container {
     char *name;
@@ -204,6 +205,34 @@ static void list_names(struct container *c) {
     qsort(c->by_name, n, sizeof *c->by_name, name_cmp);
 }
 
+/* No more objects and lists than the most tensors have, and none inside a shape. */
+static enum status check_extent(const struct container *c, size_t header_bytes,
+                                struct err *err) {
+    const char *p = (const char *)c->map.p + 8;
+    size_t n = 0;
+    long depth = 0;
+    bool text = false;
+    for (size_t i = 0; i < header_bytes; i++) {
+        if (p[i] == '"') {
+            text = !text;
+        } else if (text) {
+            i += p[i] == '\\';
+        } else if (p[i] == '{' || p[i] == '[') {
+            n++;
+            depth++;
+        } else if (p[i] == '}' || p[i] == ']') {
+            depth--;
+        }
+        if (depth > MAX_DEPTH)
+            return err_set(err, ST_FORMAT, "%s: header: nested more than %d deep", c->name,
+                           MAX_DEPTH);
+        if (n > 3 * (size_t)MAX_TENSORS)
+            return err_set(err, ST_LIMIT, "%s: header: more than %d tensors", c->name,
+                           MAX_TENSORS);
+    }
+    return ST_OK;
+}
+
 static enum status read_all(struct container *c, struct err *err) {
     json_error_t why;
     uint64_t header = 0;
@@ -221,6 +250,7 @@ static enum status read_all(struct container *c, struct err *err) {
     if (header == 0 || c->map.p[8] != '{')
         return err_set(err, ST_FORMAT, "%s: not a safetensors file: header begins without '{'",
                        c->name);
+    CHECK(check_extent(c, (size_t)header, err));
     json_t *root =
         json_loadb((const char *)c->map.p + 8, (size_t)header, JSON_REJECT_DUPLICATES, &why);
     if (!root)

@@ -10,7 +10,8 @@
  * double, and ids above 2^53 wrong without a word.
  *
  * The rewriting copies only when there is something to rewrite: a tokenizer.json has tens of
- * megabytes.
+ * megabytes. On its way it counts objects and lists, since jansson takes eighty bytes and more
+ * for an empty one.
  */
 #include "engine/model/hf_json.h"
 
@@ -23,11 +24,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_DIGITS = 300 /* of an integer that a double holds */ };
+enum {
+    MAX_DIGITS = 300,      /* of an integer that a double holds */
+    MAX_OBJECTS = 3000000, /* a big tokenizer has a list for each of 500,000 merges */
+};
 
 struct rewrite {
     struct buf out;
     const char *from; /* what was not copied yet */
+    size_t n_objects; /* and lists */
 };
 
 static void replace(struct rewrite *r, const char *at, const char *end, const char *with) {
@@ -76,6 +81,7 @@ static void rewrite_all(struct rewrite *r, const char *p, const char *end) {
             replace(r, p, p + 8, "\"Infinity\"");
             p += 8;
         } else {
+            r->n_objects += *p == '{' || *p == '[';
             p++;
         }
     }
@@ -87,6 +93,10 @@ enum status hf_json_parse(const char *p, size_t len, const char *file, struct hf
     json_error_t why;
     *out = (struct hf_json){.file = file};
     rewrite_all(&r, p, p + len);
+    if (r.n_objects > MAX_OBJECTS) {
+        buf_release(&r.out);
+        return err_set(err, ST_LIMIT, "%s: more than %d objects and lists", file, MAX_OBJECTS);
+    }
     if (r.from != p) {
         buf_add(&r.out, r.from, (size_t)(p + len - r.from));
         p = r.out.p;
