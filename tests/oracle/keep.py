@@ -4,7 +4,7 @@
     keep.py MODEL.gguf --work DIR [--llmchat BIN] [--text page.txt] [--ctx 512] [--threads 1] [--only Q4_K_M,...]
 
 llama.cpp's quantiser makes DIR/KIND.gguf from MODEL (which may be quantised itself) for each kind below that is not there
-yet. Each is measured by llama-cpp-python and, where --llmchat names the program, created with --quant keep and measured by
+yet; the kind "source" is MODEL itself. Each is measured by llama-cpp-python and, where --llmchat names the program, created with --quant keep and measured by
 `eval`. Windows of ctx tokens don't overlap; the positions ctx/2 .. ctx-2 are scored on the token that follows; a begin
 token replaces a window's first where the model adds one. Fails when a pair is more than 0.5 % apart, when the numbers of
 scored tokens differ, or when a kind has none of the tensor types that it is there for.
@@ -110,7 +110,7 @@ def main():
     ap.add_argument("--text", default=os.path.join(here, "../golden/perplexity/page.txt"))
     ap.add_argument("--ctx", type=int, default=512)
     ap.add_argument("--threads", type=int, default=1)
-    ap.add_argument("--only", default=",".join(KINDS))
+    ap.add_argument("--only", default="source," + ",".join(KINDS))
     a = ap.parse_args()
     versions = [f"{m} {importlib.metadata.version(m)}" for m in ("llama-cpp-python", "gguf")]
     print(f"# {', '.join(versions)}; {os.path.basename(a.model)}, {os.path.basename(a.text)}, ctx {a.ctx}")
@@ -119,11 +119,11 @@ def main():
     raw = open(a.text, "rb").read()
     failed = []
     for kind in a.only.split(","):
-        path = os.path.join(a.work, kind + ".gguf")
+        path = a.model if kind == "source" else os.path.join(a.work, kind + ".gguf")
         if not os.path.exists(path):
             quantise(a.model, kind, path, a.threads)
         count, types = types_of(path)
-        if not count[KINDS[kind][2]]:
+        if kind != "source" and not count[KINDS[kind][2]]:
             failed.append(kind)
             print(f"{kind}: no tensor of {KINDS[kind][2].name} in it")
         theirs, n = llama_perplexity(path, raw, a.ctx, a.threads)
