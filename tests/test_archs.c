@@ -9,10 +9,11 @@
  * Bound of f32 logits: a layer has eight sums one behind the other (norm, q and k, scores,
  * values, output; norm, up, down). A sum of K terms that are rounded as it grows is off by
  * about sqrt(K) 2^-24 of its terms' size, on both sides of the comparison; errors of different
- * sums are independent, and a residual stream and norms neither damp nor amplify them much.
- * Doubled for luck in the wrong direction: 4 sqrt(8 layers + 2) sqrt(K) 2^-24 of the largest
- * logit, with K the widest sum. A golden file may state a wider bound with a reason ("bound",
- * "why").
+ * sums are independent, and a residual stream and norms neither damp nor amplify them much. The
+ * angle by which RoPE turns at position P is a product rounded to P 2^-24. Doubled for luck in
+ * the wrong direction: 4 (sqrt(8 layers + 2) sqrt(K) + P) 2^-24 of the largest logit, with K
+ * the widest sum and P the last position. A golden file may state a wider bound with a reason
+ * ("bound", "why").
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -111,9 +112,10 @@ static void step(struct run *r, const int32_t *tokens, int n, int total) {
 static double bound_of(const struct run *r) {
     const struct hparams *hp = &r->m->hp;
     double widest = fmax(fmax(hp->n_ff, hp->n_embd), hp->n_head * hp->head_dim);
-    double bound = 4 * sqrt(8 * hp->n_layer + 2) * sqrt(widest) / 16777216;
+    double sums = sqrt(8 * hp->n_layer + 2) * sqrt(widest),
+           angles = hp->rope_dim ? r->n_past : 0;
     const json_t *stated = json_object_get(r->golden, "bound");
-    return stated ? json_number_value(stated) : bound;
+    return stated ? json_number_value(stated) : 4 * (sums + angles) / 16777216;
 }
 
 /* Logits number `which` of the golden file, within the bound. */
