@@ -181,7 +181,7 @@ static void expect_words(const char *pre, const char *text, const char *want) {
     assert_int_equal(pretok_rule(pre, &rule, &err), ST_OK);
     assert_int_equal(pretok_open(rule->stages, &p, &err), ST_OK);
     struct pretok_run *r = pretok_run_new(p);
-    assert_int_equal(pretok_split(r, text, strlen(text), collect, &out, &err), ST_OK);
+    assert_int_equal(pretok_split(r, text, strlen(text), true, collect, &out, &err), ST_OK);
     assert_string_equal(buf_str(&out), want);
     buf_release(&out);
     pretok_run_free(r);
@@ -217,7 +217,7 @@ static void every_rule_cuts_without_losing_text(void **state) {
         if (pretok_open(rules[i].stages, &p, &err) != ST_OK)
             fail_msg("%s: %s", rules[i].names[0], err.msg);
         struct pretok_run *r = pretok_run_new(p);
-        assert_int_equal(pretok_split(r, text, sizeof text - 1, collect, &out, &err), ST_OK);
+        assert_int_equal(pretok_split(r, text, sizeof text - 1, true, collect, &out, &err), ST_OK);
         size_t k = 0, words = 0;
         for (size_t j = 0; j < out.len; j++) { /* '|' is not in the text */
             if (out.p[j] == '|')
@@ -444,7 +444,7 @@ static void runs_of_a_megabyte_pass_every_rule(void **state) {
                 memcpy(text + len, units[u], step);
             text[len++] = 'x';
             struct buf out = {0};
-            if (pretok_split(r, text, len, collect, &out, &err) != ST_OK)
+            if (pretok_split(r, text, len, true, collect, &out, &err) != ST_OK)
                 fail_msg("%s, run of \"%s\": %s", rules[i].names[0], units[u], err.msg);
             assert_true(out.len > len);
             buf_release(&out);
@@ -751,7 +751,7 @@ static void what_cannot_be_opened_says_why(void **state) {
     struct text_model *t;
     struct err err;
     assert_int_equal(text_open("/nonexistent/model.gguf", &t, &err), ST_NOT_FOUND);
-    assert_int_equal(text_open("/", &t, &err), ST_UNSUPPORTED);
+    assert_int_equal(text_open("/", &t, &err), ST_NOT_FOUND);
     assert_int_equal(text_open("/dev/null", &t, &err), ST_FORMAT);
     assert_non_null(strstr(err.msg, "/dev/null"));
 }

@@ -1,9 +1,8 @@
 /*
  * bpe.c - byte-level BPE (GPT-2 and what came after it): tables and the tokens of one word.
  *
- * Files spell the 256 bytes as printable characters: those that are printable in Latin-1 as
- * themselves, the others as U+0100, U+0101, … in the order of their values. Here token texts
- * are turned back into bytes once, so text is looked up as it is. The merges become a hash from
+ * Files spell the 256 bytes as printable characters (alphabet.h). Here token texts are turned
+ * back into bytes once, so text is looked up as it is. The merges become a hash from
  * a pair of tokens to its rank (place in the list), which is all that merging asks for.
  *
  * A byte for which the vocabulary has no token is left out before merging, as in Hugging Face's
@@ -11,39 +10,9 @@
  * a few control characters); where the model has a token for the unknown it is not used for
  * that, since the published tokenizers don't either.
  */
+#include "engine/text/alphabet.h"
 #include "engine/text/tokenizer.h"
 #include <stdlib.h>
-
-/* The byte of a character of the alphabet, or -1. */
-static int alphabet_byte(uint32_t cp) {
-    if ((cp >= 33 && cp <= 126) || (cp >= 161 && cp <= 172) || (cp >= 174 && cp <= 255))
-        return (int)cp;
-    if (cp >= 256 && cp < 256 + 33)
-        return (int)(cp - 256); /* 0..32 */
-    if (cp >= 289 && cp < 289 + 34)
-        return (int)(cp - 289 + 127); /* 127..160 */
-    return cp == 323 ? 173 : -1;
-}
-
-/* Appends the bytes that s spells; false (and nothing) when a character is not of the alphabet.
- * All of it lies below U+0800, so one or two bytes of UTF-8. */
-static bool alphabet_decode(const char *s, size_t len, struct buf *out) {
-    size_t start = out->len;
-    for (size_t i = 0; i < len; i++) {
-        uint32_t cp = (unsigned char)s[i];
-        if (cp >= 0xc2 && cp <= 0xc5 && i + 1 < len && (s[i + 1] & 0xc0) == 0x80)
-            cp = (cp & 0x1f) << 6 | ((unsigned char)s[++i] & 0x3f);
-        else if (cp >= 0x80)
-            cp = UINT32_MAX;
-        int byte = alphabet_byte(cp);
-        if (byte < 0) {
-            buf_cut(out, start);
-            return false;
-        }
-        buf_addc(out, (char)byte);
-    }
-    return true;
-}
 
 struct bpe_maker {
     struct text_model *t;

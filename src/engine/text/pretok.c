@@ -1,104 +1,62 @@
 /*
  * pretok.c - see pretok.h.
  *
- * PCRE2 with JIT where the system allows it. Three things differ from the engines that the
- * models' tokenizers were written for, and are evened out here: `\s` is Unicode's White_Space
- * there, while PCRE2 adds U+180E; their tables are of a newer Unicode (pretok_unicode.c); and a
- * limit on backtracking that is hit is an error there or goes unseen, here it is always an
- * error. The limit grows with the text, since a run of a megabyte is cut in one match that may
- * give all of it back once.
+ * Steps are nested calls: a step hands each of its pieces to the next one, and the last one to
+ * the caller, so no list of pieces is ever made. A step that changes a piece writes it into a
+ * buffer of its own, which is free again when the steps behind it are done with the piece.
+ *
+ * A cutting step sees a piece as units in turn: a match, what lies between two matches, a match
+ * … The behaviours differ in which neighbours they join; one held unit is enough for all of
+ * them. An empty match is a unit too: it gives no word, but it cuts.
  */
-#define PCRE2_CODE_UNIT_WIDTH 8
 #include "engine/text/pretok.h"
 #include "base/mem.h"
-#include "engine/text/pretok_unicode.h"
-#include <pcre2.h>
-#include <stdint.h>
+#include "engine/text/alphabet.h"
+#include "engine/text/pretok_steps.h"
 #include <stdlib.h>
 #include <string.h>
 
 struct pretok {
-    pcre2_code *code[PRETOK_MAX_STAGES]; /* [n] */
-    bool jit[PRETOK_MAX_STAGES];
+    struct pretok_step step[PRETOK_MAX_STEPS]; /* [n] */
     size_t n;
+    bool keep_bytes; /* the last step is left out */
 };
 
 struct pretok_run {
     const struct pretok *p;
-    pcre2_match_data *match[PRETOK_MAX_STAGES]; /* [p->n] */
-    pcre2_match_context *ctx;
-    pcre2_jit_stack *stack;
+    size_t n; /* steps that are taken */
+    struct regex_run *regex;
+    struct buf changed[PRETOK_MAX_STEPS]; /* [n] the piece as a step has changed it */
     pretok_word_fn word;
     void *user;
 };
 
-#define WHITE_SPACE                                                                            \
-    "\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}"    \
-    "\\x{205f}\\x{3000}"
-
-/* A class that PCRE2 and the models' engines see differently, in and outside of brackets. */
-static void spell_class(bool bracket, bool negated, const char *name, size_t name_len,
-                        const char *more, struct buf *out) {
-    if (!bracket)
-        buf_adds(out, negated ? "[^" : "[");
-    buf_add(out, name, name_len);
-    buf_adds(out, more);
-    if (!bracket)
-        buf_addc(out, ']');
+struct pretok *pretok_new(void) {
+    return xcalloc(1, sizeof(struct pretok));
 }
 
-/* Writes the pattern with \s, \S and \p{…} spelt out. \S and \P in a bracket are not needed and
- * stay PCRE2's. */
-static void spell_pattern(const char *pattern, struct buf *out) {
-    bool bracket = false;
-    for (const char *p = pattern; *p;) {
-        const char *close = p[0] == '\\' && p[1] == 'p' && p[2] == '{' ? strchr(p, '}') : NULL;
-        size_t used = 1;
-        if (p[0] == '\\' && (p[1] == 's' || (p[1] == 'S' && !bracket))) {
-            spell_class(bracket, p[1] == 'S', "", 0, WHITE_SPACE, out);
-            used = 2;
-        } else if (close) {
-            used = (size_t)(close + 1 - p);
-            spell_class(bracket, false, p, used, pretok_young(p + 3, (size_t)(close - p) - 3),
-                        out);
-        } else {
-            used = p[0] == '\\' && p[1] != '\0' ? 2 : 1;
-            if (*p == '[' || *p == ']')
-                bracket = *p == '[';
-            buf_add(out, p, used);
-        }
-        p += used;
+enum status pretok_add(struct pretok *p, const struct pretok_step *takes_step,
+                       struct err *err) {
+    if (p->n == PRETOK_MAX_STEPS) {
+        regex_close(takes_step->regex);
+        return err_set(err, ST_LIMIT, "more than %d steps", (int)PRETOK_MAX_STEPS);
     }
-}
-
-static enum status pretok_compile(struct pretok *p, const char *pattern, struct err *err) {
-    struct buf text = {0};
-    spell_pattern(pattern, &text);
-    int error;
-    PCRE2_SIZE at;
-    pcre2_code *code =
-        pcre2_compile((PCRE2_SPTR)text.p, text.len, PCRE2_UTF | PCRE2_UCP, &error, &at, NULL);
-    buf_release(&text);
-    if (!code) {
-        PCRE2_UCHAR msg[128];
-        pcre2_get_error_message(error, msg, sizeof msg);
-        return err_set(err, ST_FORMAT, "pre-tokenizer: %s at offset %zu of %.200s", (char *)msg,
-                       (size_t)at, pattern);
-    }
-    p->code[p->n] = code;
-    p->jit[p->n] = pcre2_jit_compile(code, PCRE2_JIT_COMPLETE) == 0;
-    p->n++;
+    p->step[p->n++] = *takes_step;
     return ST_OK;
 }
 
 enum status pretok_open(const char *const *stages, struct pretok **out, struct err *err) {
-    struct pretok *p = xcalloc(1, sizeof *p);
-    for (size_t i = 0; i < PRETOK_MAX_STAGES && stages[i]; i++) {
-        enum status st = pretok_compile(p, stages[i], err);
-        if (st != ST_OK) {
-            pretok_close(p);
-            return st;
-        }
+    struct pretok *p = pretok_new();
+    enum status st = ST_OK;
+    for (size_t i = 0; i < PRETOK_MAX_STAGES && stages[i] && st == ST_OK; i++) {
+        struct pretok_step s = {.kind = PRETOK_SPLIT};
+        st = regex_open(stages[i], strlen(stages[i]), REGEX_RULE, &s.regex, err);
+        if (st == ST_OK)
+            st = pretok_add(p, &s, err);
+    }
+    if (st != ST_OK) {
+        pretok_close(p);
+        return st;
     }
     *out = p;
     return ST_OK;
@@ -108,94 +66,173 @@ void pretok_close(struct pretok *p) {
     if (!p)
         return;
     for (size_t i = 0; i < p->n; i++)
-        pcre2_code_free(p->code[i]);
+        regex_close(p->step[i].regex);
     free(p);
+}
+
+bool pretok_spells_last(const struct pretok *p) {
+    for (size_t i = 0; i + 1 < p->n; i++)
+        if (p->step[i].kind == PRETOK_SPELL)
+            return false;
+    return p->n > 0 && p->step[p->n - 1].kind == PRETOK_SPELL;
+}
+
+void pretok_keep_bytes(struct pretok *p) {
+    p->keep_bytes = true;
 }
 
 struct pretok_run *pretok_run_new(const struct pretok *p) {
     struct pretok_run *r = xcalloc(1, sizeof *r);
     r->p = p;
-    r->ctx = pcre2_match_context_create(NULL);
-    r->stack = pcre2_jit_stack_create((size_t)32 << 10, (size_t)64 << 20, NULL);
-    bool ok = r->ctx != NULL; /* no stack: no JIT here, or its small own one */
-    for (size_t i = 0; i < p->n && ok; i++) {
-        r->match[i] = pcre2_match_data_create(1, NULL);
-        ok = r->match[i] != NULL;
-    }
-    if (!ok) {
+    r->n = p->n - p->keep_bytes;
+    r->regex = regex_run_new();
+    if (!r->regex) {
         pretok_run_free(r);
         return NULL;
     }
-    if (r->stack)
-        pcre2_jit_stack_assign(r->ctx, NULL, r->stack);
     return r;
 }
 
 void pretok_run_free(struct pretok_run *r) {
     if (!r)
         return;
-    for (size_t i = 0; i < r->p->n; i++)
-        pcre2_match_data_free(r->match[i]);
-    pcre2_match_context_free(r->ctx);
-    pcre2_jit_stack_free(r->stack);
+    regex_run_free(r->regex);
+    for (size_t i = 0; i < r->n; i++)
+        buf_release(&r->changed[i]);
     free(r);
 }
 
-/* One match at or after from. True: *at and *end are set. */
-static enum status stage_match(struct pretok_run *r, size_t stage, const char *s, size_t len,
-                               size_t from, size_t *at, size_t *end, bool *found,
-                               struct err *err) {
-    const struct pretok *p = r->p;
-    pcre2_match_data *m = r->match[stage];
-    int n = p->jit[stage] ? pcre2_jit_match(p->code[stage], (PCRE2_SPTR)s, len, from,
-                                            PCRE2_NO_UTF_CHECK, m, r->ctx)
-                          : pcre2_match(p->code[stage], (PCRE2_SPTR)s, len, from,
-                                        PCRE2_NO_UTF_CHECK, m, r->ctx);
-    *found = n >= 0;
-    if (n >= 0) {
-        PCRE2_SIZE *v = pcre2_get_ovector_pointer(m);
-        *at = v[0];
-        *end = v[1];
+static enum status run_step(struct pretok_run *r, size_t i, const char *s, size_t len,
+                            bool first, struct err *err);
+
+/* ---- cutting ---- */
+
+struct cut {
+    struct pretok_run *r;
+    size_t step;
+    const char *s;
+    bool first;
+    size_t at, end;      /* the held unit, or units that were joined */
+    bool held, is_match; /* is_match: the last of them */
+};
+
+static enum status cut_emit(struct cut *c, size_t at, size_t end, struct err *err) {
+    if (end == at)
         return ST_OK;
-    }
-    if (n == PCRE2_ERROR_NOMATCH)
-        return ST_OK;
-    PCRE2_UCHAR msg[128];
-    pcre2_get_error_message(n, msg, sizeof msg);
-    return err_set(err, ST_LIMIT, "pre-tokenizer: %s in a piece of %zu bytes", (char *)msg,
-                   len);
+    return run_step(c->r, c->step + 1, c->s + at, end - at, c->first && at == 0, err);
 }
 
-static enum status stage_split(struct pretok_run *r, size_t stage, const char *s, size_t len,
-                               struct err *err) {
-    if (stage == r->p->n)
-        return r->word(r->user, s, len, err);
+/* Does this unit belong to the held one? */
+static bool cut_joins(const struct cut *c, enum pretok_behavior b, bool is_match) {
+    switch (b) {
+    case PRETOK_MERGED_WITH_PREVIOUS:
+        return is_match && !c->is_match;
+    case PRETOK_MERGED_WITH_NEXT:
+        return !is_match && c->is_match;
+    case PRETOK_CONTIGUOUS:
+        return is_match == c->is_match;
+    default:
+        return false;
+    }
+}
+
+static enum status cut_unit(struct cut *c, enum pretok_behavior b, size_t at, size_t end,
+                            bool is_match, struct err *err) {
+    if (b == PRETOK_ISOLATED || b == PRETOK_REMOVED)
+        return is_match && b == PRETOK_REMOVED ? ST_OK : cut_emit(c, at, end, err);
+    if (c->held && cut_joins(c, b, is_match)) {
+        c->end = end;
+    } else {
+        size_t from = c->at, to = c->held ? c->end : c->at;
+        c->held = true;
+        c->at = at;
+        c->end = end;
+        CHECK(cut_emit(c, from, to, err));
+    }
+    c->is_match = is_match;
+    return ST_OK;
+}
+
+/* Where the search goes on behind an empty match that follows a match directly. */
+static size_t next_char(const char *s, size_t len, size_t i) {
+    for (i++; i < len && ((unsigned char)s[i] & 0xc0) == 0x80;)
+        i++;
+    return i;
+}
+
+static enum status cut_piece(struct pretok_run *r, size_t step, const char *s, size_t len,
+                             bool first, struct err *err) {
+    const struct pretok_step *p = &r->p->step[step];
+    struct cut c = {.r = r, .step = step, .s = s, .first = first};
     size_t done = 0, from = 0;
-    while (from < len) {
+    bool matched = false; /* a match ended at done */
+    while (from < len) {  /* an empty match at the end cuts nothing */
         size_t at, end;
         bool found;
-        CHECK(stage_match(r, stage, s, len, from, &at, &end, &found, err));
+        CHECK(regex_find(p->regex, r->regex, s, len, from, &at, &end, &found, err));
         if (!found)
             break;
-        if (end <= at) { /* an empty match cuts nothing; go on behind the next character */
-            from = at + 1;
-            while (from < len && ((unsigned char)s[from] & 0xc0) == 0x80)
-                from++;
+        if (at == end && matched && end == done) {
+            from = next_char(s, len, from);
             continue;
         }
         if (at > done)
-            CHECK(stage_split(r, stage + 1, s + done, at - done, err));
-        CHECK(stage_split(r, stage + 1, s + at, end - at, err));
+            CHECK(cut_unit(&c, p->behavior, done, at, p->invert, err));
+        CHECK(cut_unit(&c, p->behavior, at, end, !p->invert, err));
         done = from = end;
+        matched = true;
     }
-    return done < len ? stage_split(r, stage + 1, s + done, len - done, err) : ST_OK;
+    if (done < len)
+        CHECK(cut_unit(&c, p->behavior, done, len, p->invert, err));
+    return c.held ? cut_emit(&c, c.at, c.end, err) : ST_OK;
 }
 
-enum status pretok_split(struct pretok_run *r, const char *text, size_t len,
+/* ---- changing ---- */
+
+static bool starts_with(const char *s, size_t len, const char *with) {
+    size_t n = strlen(with);
+    return len >= n && memcmp(s, with, n) == 0;
+}
+
+static enum status change_piece(struct pretok_run *r, size_t step, const char *s, size_t len,
+                                bool first, struct err *err) {
+    const struct pretok_step *p = &r->p->step[step];
+    struct buf *out = &r->changed[step];
+    buf_clear(out);
+    if (p->kind == PRETOK_SPELL) {
+        alphabet_encode(s, len, out);
+    } else if (p->kind == PRETOK_PREFIX_SPACE) {
+        if (s[0] == ' ')
+            return run_step(r, step + 1, s, len, first, err);
+        buf_addc(out, ' ');
+        buf_add(out, s, len);
+    } else {
+        bool marked = s[0] == ' ' || starts_with(s, len, p->mark);
+        if (!marked && (p->prepend == PRETOK_ALWAYS || (p->prepend == PRETOK_FIRST && first)))
+            buf_adds(out, p->mark);
+        for (const char *end = s + len; s < end;) {
+            const char *blank = memchr(s, ' ', (size_t)(end - s));
+            buf_add(out, s, (size_t)((blank ? blank : end) - s));
+            if (blank)
+                buf_adds(out, p->mark);
+            s = blank ? blank + 1 : end;
+        }
+    }
+    return run_step(r, step + 1, out->p, out->len, first, err);
+}
+
+static enum status run_step(struct pretok_run *r, size_t i, const char *s, size_t len,
+                            bool first, struct err *err) {
+    if (i == r->n)
+        return r->word(r->user, s, len, err);
+    if (r->p->step[i].kind == PRETOK_SPLIT)
+        return cut_piece(r, i, s, len, first, err);
+    return change_piece(r, i, s, len, first, err);
+}
+
+enum status pretok_split(struct pretok_run *r, const char *text, size_t len, bool first,
                          pretok_word_fn word, void *user, struct err *err) {
-    size_t limit = 10000000 + 16 * len;
-    pcre2_set_match_limit(r->ctx, limit > UINT32_MAX ? UINT32_MAX : (uint32_t)limit);
     r->word = word;
     r->user = user;
-    return len > 0 ? stage_split(r, 0, text, len, err) : ST_OK;
+    return len > 0 ? run_step(r, 0, text, len, first, err) : ST_OK;
 }

@@ -18,7 +18,7 @@
 #define SP "\xe2\x96\x81" /* U+2581 */
 
 /* A blank sign behind something that is none. */
-static bool has_inner_blank(const char *s, size_t len) {
+bool spm_inner_blank(const char *s, size_t len) {
     for (size_t i = 1; i + 3 <= len; i++)
         if (memcmp(s + i, SP, 3) == 0 && !(i >= 3 && memcmp(s + i - 3, SP, 3) == 0))
             return true;
@@ -82,10 +82,6 @@ static enum status spm_tokens(struct text_model *t, const struct vocab_data *v,
 }
 
 enum status spm_build(struct text_model *t, const struct vocab_data *v, struct err *err) {
-    if (!v->scores)
-        return err_set(err, ST_FORMAT,
-                       "tokenizer.ggml.scores is missing, a \"llama\" "
-                       "tokenizer needs a score for each token");
     t->adds_bos = v->add_bos != 0;
     t->add_space_prefix = v->add_space_prefix != 0;
     CHECK(spm_tokens(t, v, err));
@@ -95,6 +91,14 @@ enum status spm_build(struct text_model *t, const struct vocab_data *v, struct e
         memcpy(t->sp_bytes, v->tokens.bytes, total);
     t->sp_off = xreallocarray(NULL, t->n_tok + 1u, sizeof *t->sp_off);
     memcpy(t->sp_off, v->tokens.off, (t->n_tok + 1u) * sizeof *t->sp_off);
+    return spm_tables(t, v, err);
+}
+
+enum status spm_tables(struct text_model *t, const struct vocab_data *v, struct err *err) {
+    if (!v->scores)
+        return err_set(err, ST_FORMAT,
+                       "tokenizer.ggml.scores is missing, a \"llama\" "
+                       "tokenizer needs a score for each token");
     t->score = xreallocarray(NULL, t->n_tok, sizeof *t->score);
     t->sp_words = true;
     tokmap_init(&t->map, t->n_tok, t->sp_bytes, t->sp_off);
@@ -107,7 +111,7 @@ enum status spm_build(struct text_model *t, const struct vocab_data *v, struct e
             type == VOCAB_UNUSED)
             continue;
         tokmap_add(&t->map, (int32_t)i);
-        if (has_inner_blank(s, len))
+        if (spm_inner_blank(s, len))
             t->sp_words = false;
     }
     return ST_OK;
@@ -157,15 +161,17 @@ static bool spm_pair(const void *ctx, const struct merge_work *w, uint32_t l, ui
     return true;
 }
 
-static void spm_bytes(const struct text_model *t, const char *s, size_t len,
+/* A character that is no token: its bytes, or the unknown token, true then. fuse: not again. */
+static bool spm_bytes(const struct text_model *t, const char *s, size_t len, bool fuse,
                       struct tok_list *out) {
     bool all = true;
     for (size_t i = 0; i < len; i++)
         all = all && t->byte_id[(unsigned char)s[i]] >= 0;
     for (size_t i = 0; all && i < len; i++)
         tok_list_add(out, t->byte_id[(unsigned char)s[i]]);
-    if (!all && t->unk >= 0)
+    if (!all && t->unk >= 0 && !fuse)
         tok_list_add(out, t->unk);
+    return !all;
 }
 
 void spm_word(const struct text_model *t, struct merge_work *w, const char *word, size_t len,
@@ -182,10 +188,13 @@ void spm_word(const struct text_model *t, struct merge_work *w, const char *word
     }
     struct spm_ctx ctx = {t, word};
     merge_run(w, (uint32_t)len, spm_pair, &ctx);
+    bool unknown = false;
     for (uint32_t i = 0; i != len; i = w->sym[i].next) {
+        bool fuse = unknown && t->fuse_unk;
+        unknown = false;
         if (w->sym[i].id >= 0)
             tok_list_add(out, w->sym[i].id);
         else
-            spm_bytes(t, word + i, w->sym[i].next - i, out);
+            unknown = spm_bytes(t, word + i, w->sym[i].next - i, fuse, out);
     }
 }

@@ -5,8 +5,10 @@
  * of file a path is, is seen from its first bytes and not from its name.
  */
 #include "engine/text.h"
+#include "base/path.h"
 #include "engine/model/container.h"
 #include "engine/model/gguf.h"
+#include "engine/text/hf_tokenizer.h"
 #include "engine/text/text_internal.h"
 #include "engine/text/tokenizer.h"
 #include <errno.h>
@@ -45,6 +47,16 @@ static enum status open_container(const char *path, struct text_model **out, str
     return st;
 }
 
+static enum status open_folder(const char *path, struct text_model **out, struct err *err) {
+    struct vocab_data v;
+    CHECK(vocab_from_hf(&v, path, 0, err));
+    enum status st = text_from_vocab(&v, out, err);
+    if (st != ST_OK)
+        err_prefix(err, "%s", path_base(path));
+    vocab_release(&v);
+    return st;
+}
+
 enum status text_open(const char *path, struct text_model **out, struct err *err) {
     *out = NULL;
     struct stat sb;
@@ -52,11 +64,7 @@ enum status text_open(const char *path, struct text_model **out, struct err *err
         return err_set(err, errno == ENOENT ? ST_NOT_FOUND : ST_IO, "%s: %s", path,
                        strerror(errno));
     if (S_ISDIR(sb.st_mode))
-        return err_set(
-            err, ST_UNSUPPORTED,
-            "%s: tokenizers of Hugging Face folders are not supported, wanted a GGUF "
-            "file or a model of llmchat",
-            path);
+        return open_folder(path, out, err);
     if (!S_ISREG(sb.st_mode))
         return err_set(err, ST_FORMAT, "%s: not a regular file", path);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -75,29 +83,6 @@ void text_close(struct text_model *t) {
 
 static bool in_vocab(const struct text_model *t, int32_t token) {
     return token >= 0 && (uint32_t)token < t->n_tok;
-}
-
-void text_decode(const struct text_model *t, int32_t token, bool special, struct buf *out) {
-    if (!in_vocab(t, token) || ((t->flags[token] & TOKEN_CONTROL) && !special))
-        return;
-    uint32_t at = t->off[token];
-    buf_add(out, t->bytes + at, t->off[token + 1] - at);
-}
-
-void text_decode_all(const struct text_model *t, const int32_t *tokens, size_t n, bool special,
-                     struct buf *out) {
-    bool first = t->kind == TEXT_SPM && t->add_space_prefix;
-    for (size_t i = 0; i < n; i++) {
-        size_t before = out->len;
-        text_decode(t, tokens[i], special, out);
-        if (!first || out->len == before || text_is_control(t, tokens[i]))
-            continue;
-        first = false;
-        if (out->p[before] == ' ') {
-            memmove(out->p + before, out->p + before + 1, out->len - before - 1);
-            buf_cut(out, out->len - 1);
-        }
-    }
 }
 
 int text_n_vocab(const struct text_model *t) {

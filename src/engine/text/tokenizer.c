@@ -63,6 +63,9 @@ static void build_flags(struct text_model *t, const struct vocab_data *v) {
         if (type == VOCAB_CONTROL || type == VOCAB_UNKNOWN ||
             (type == VOCAB_USER_DEFINED && token_looks_control(s, len)))
             t->flags[i] |= TOKEN_CONTROL;
+        /* the tokenizers library hides only what its file calls special */
+        if (type == VOCAB_USER_DEFINED && v->pipeline && *v->pipeline)
+            t->flags[i] |= TOKEN_SHOWN;
         if ((t->flags[i] & TOKEN_CONTROL) &&
             text_in(s, len, EOG_TEXTS, sizeof EOG_TEXTS / sizeof *EOG_TEXTS))
             t->flags[i] |= TOKEN_EOG;
@@ -75,6 +78,8 @@ static void build_flags(struct text_model *t, const struct vocab_data *v) {
         if (k > 0)
             t->flags[named[k]] |= TOKEN_EOG;
     }
+    for (uint32_t i = 0; i < v->n_eog; i++)
+        t->flags[v->eog[i]] |= TOKEN_EOG;
 }
 
 static enum status build_added(struct text_model *t, const struct vocab_data *v,
@@ -109,12 +114,15 @@ enum status text_from_vocab(const struct vocab_data *v, struct text_model **out,
     t->eos = v->eos;
     t->unk = v->unk;
     build_flags(t, v);
-    TRY(build_added(t, v, err));
-    if (strcmp(v->model, "gpt2") == 0) {
+    if (v->pipeline && *v->pipeline) {
+        TRY(pipeline_build(t, v, err));
+    } else if (strcmp(v->model, "gpt2") == 0) {
         t->kind = TEXT_BPE;
+        TRY(build_added(t, v, err));
         TRY(bpe_build(t, v, err));
     } else if (strcmp(v->model, "llama") == 0) {
         t->kind = TEXT_SPM;
+        TRY(build_added(t, v, err));
         TRY(spm_build(t, v, err));
     } else {
         TRY(err_set(
@@ -123,8 +131,8 @@ enum status text_from_vocab(const struct vocab_data *v, struct text_model **out,
             "(byte-level BPE) and \"llama\" (SentencePiece BPE)",
             v->model));
     }
-    t->adds_bos = t->adds_bos && t->bos >= 0;
-    t->adds_eos = v->add_eos > 0 && t->eos >= 0;
+    t->adds_bos = t->adds_bos && (t->bos >= 0 || t->n_prefix > 0);
+    t->adds_eos = v->add_eos > 0 && (t->eos >= 0 || t->n_suffix > 0);
     t->templates = templates_new(t, v);
     *out = t;
     t = NULL;
@@ -138,6 +146,13 @@ void tokenizer_free(struct text_model *t) {
         return;
     tokmap_release(&t->map);
     added_release(&t->added);
+    added_release(&t->added_norm);
+    normalizer_close(t->norm);
+    decoder_close(t->dec);
+    unigram_free(t->unigram);
+    free(t->how);
+    free(t->prefix);
+    free(t->suffix);
     pretok_close(t->pretok);
     free(t->bytes);
     free(t->off);

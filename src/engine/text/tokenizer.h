@@ -12,9 +12,12 @@
 #include "base/mem.h"
 #include "engine/text.h"
 #include "engine/text/added.h"
+#include "engine/text/decoder.h"
 #include "engine/text/merge.h"
+#include "engine/text/normalizer.h"
 #include "engine/text/pretok.h"
 #include "engine/text/tokmap.h"
+#include "engine/text/unigram.h"
 #include "engine/text/vocab.h"
 
 enum {
@@ -23,7 +26,7 @@ enum {
         8 << 20, /* bytes that are merged as one word; 36 times as much memory is needed */
 };
 
-enum token_flag { TOKEN_CONTROL = 1, TOKEN_EOG = 2 };
+enum token_flag { TOKEN_CONTROL = 1, TOKEN_EOG = 2, TOKEN_BYTE = 4, TOKEN_SHOWN = 8 };
 
 struct bpe_slot { /* tokens a and b, neighbours, give merge number rank */
     int32_t a, b; /* a is -1: empty */
@@ -31,7 +34,12 @@ struct bpe_slot { /* tokens a and b, neighbours, give merge number rank */
 };
 
 struct text_model {
-    enum { TEXT_BPE, TEXT_SPM } kind;
+    enum {
+        TEXT_BPE,       /* symbols are bytes */
+        TEXT_BPE_CHARS, /* symbols are characters */
+        TEXT_SPM,       /* joined by score */
+        TEXT_UNIGRAM,
+    } kind;
     uint32_t n_tok;
     char *bytes;
     uint32_t *off;  /* [n_tok + 1] token i decodes to bytes[off[i]] .. bytes[off[i + 1]] */
@@ -40,8 +48,19 @@ struct text_model {
     int32_t bos, eos, unk; /* -1: none */
     bool adds_bos, adds_eos;
     struct templates *templates; /* render.c */
-    struct tokmap map; /* tokens that ordinary text may become */
+    struct tokmap map;           /* tokens that ordinary text may become */
     struct added added;
+
+    /* What Hugging Face's pipeline adds; dec is NULL for a tokenizer from GGUF. */
+    struct normalizer *norm;
+    struct decoder *dec;
+    struct added added_norm;  /* tokens that are looked for in normalized text */
+    uint8_t *how;             /* [n_tok] enum vocab_added, or NULL */
+    int32_t *prefix, *suffix; /* [n_prefix], [n_suffix] around a whole text */
+    size_t n_prefix, n_suffix;
+    bool byte_fallback, fuse_unk;
+    int32_t char_id[128]; /* BPE_CHARS: token of an ASCII character, -1: none */
+    struct unigram *unigram;
 
     /* BPE */
     struct bpe_slot *pair; /* [pair_mask + 1] */
@@ -51,10 +70,10 @@ struct text_model {
     struct pretok *pretok;
     bool whole_words; /* a word that is a token is that token, whatever the merges say */
 
-    /* SPM */
-    char *sp_bytes;   /* token texts with the blank sign; map is over these */
+    /* SPM, BPE_CHARS, UNIGRAM, and wherever dec wants it */
+    char *sp_bytes;   /* token texts as the file has them; map is over these */
     uint32_t *sp_off; /* [n_tok + 1] */
-    float *score;     /* [n_tok] */
+    float *score;     /* [n_tok] SPM */
     bool add_space_prefix;
     bool
         sp_words; /* no token has the blank sign behind something else, so blanks begin words */
@@ -66,13 +85,33 @@ enum status bpe_build(struct text_model *t, const struct vocab_data *v, struct e
 void bpe_word(const struct text_model *t, struct merge_work *w, const char *word, size_t len,
               struct tok_list *out);
 
+/* bpe_chars.c: merges as ids, over bytes (bpe_word()) or characters */
+enum status bpe_ids_build(struct text_model *t, const struct vocab_data *v, bool bytes,
+                          struct err *err);
+void bpe_chars_word(const struct text_model *t, struct merge_work *w, const char *word,
+                    size_t len, struct tok_list *out);
+
 /* spm.c */
 enum status spm_build(struct text_model *t, const struct vocab_data *v, struct err *err);
+/* The tables over t->sp_bytes alone, for a model whose pipeline does the rest. */
+enum status spm_tables(struct text_model *t, const struct vocab_data *v, struct err *err);
+bool spm_inner_blank(const char *s, size_t len); /* U+2581 behind another character */
 void spm_word(const struct text_model *t, struct merge_work *w, const char *word, size_t len,
               struct tok_list *out);
 /* Appends s as SentencePiece sees it: blanks are U+2581, one in front where the model wants it.
  */
 void spm_normalize(const struct text_model *t, const char *s, size_t len, struct buf *out);
+
+/* pipeline.c: a vocabulary with a pipeline. */
+enum status pipeline_build(struct text_model *t, const struct vocab_data *v, struct err *err);
+
+/* encode_pipeline.c: appends the tokens of valid text. word() gets what the model sees. */
+struct pipeline_run;
+struct pipeline_run *pipeline_run_new(const struct text_model *t); /* NULL: no memory */
+void pipeline_run_free(struct pipeline_run *r);                    /* NULL is allowed */
+enum status pipeline_encode(struct pipeline_run *r, const char *s, size_t len, bool special,
+                            const uint8_t *plain, struct tok_list *out, pretok_word_fn word,
+                            void *user, struct err *err);
 
 /* True for text that models use to mark turns and ends, whatever type a file gives the token.
  */

@@ -1,0 +1,264 @@
+/*
+ * unigram.c - see unigram.h.
+ *
+ * Viterbi over the characters of a word: best[i] is the best sum of a way to write the first i
+ * bytes, and where its last token begins. The tokens that begin at a place are found by walking
+ * a trie: nodes lie in one array, the children of a node beside one another in the order of
+ * their bytes, and the root's are looked up directly. Of equal sums the one that was found
+ * first stays, which is what both libraries do. A character that is no token counts as the
+ * unknown one, ten below the worst score.
+ *
+ * Time is bounded by the length of a word times that of the longest token.
+ */
+#include "engine/text/unigram.h"
+#include "base/utf8.h"
+#include "engine/text/tokenizer.h"
+#include <math.h>
+#include <stdlib.h>
+
+struct node {
+    uint32_t child; /* the first; of a node without any: 0 */
+    int32_t id;     /* the token that ends here, or -1 */
+    uint16_t n_child;
+    uint8_t byte;
+};
+
+struct unigram {
+    struct node *node; /* [n_node] the root is 0 */
+    size_t n_node, cap;
+    uint32_t root[256]; /* child of the root, 0: none */
+    double *score;      /* [n_tok] */
+    double unknown;
+    bool f32;
+};
+
+struct unigram_best {
+    double score;
+    int32_t id;
+    uint32_t from; /* UINT32_MAX: nothing ends here */
+};
+
+struct unigram_work {
+    struct unigram_best *best; /* [cap] */
+    size_t cap;
+    uint32_t *cut; /* [cap] tokens from the end, then ids in place */
+};
+
+struct trie_maker {
+    struct unigram *u;
+    const struct text_model *t;
+    const int32_t *id; /* sorted by text */
+};
+
+static size_t key_len(const struct text_model *t, int32_t id) {
+    return t->sp_off[id + 1] - t->sp_off[id];
+}
+
+static unsigned char key_byte(const struct text_model *t, int32_t id, size_t i) {
+    return (unsigned char)t->sp_bytes[t->sp_off[id] + i];
+}
+
+static int compare_keys(const void *x, const void *y, void *user) {
+    const struct text_model *t = user;
+    int32_t a = *(const int32_t *)x, b = *(const int32_t *)y;
+    size_t na = key_len(t, a), nb = key_len(t, b);
+    int c = memcmp(t->sp_bytes + t->sp_off[a], t->sp_bytes + t->sp_off[b], na < nb ? na : nb);
+    return c ? c : na != nb ? (na < nb ? -1 : 1) : (a > b) - (a < b);
+}
+
+struct range { /* tokens id[lo .. hi) share the first depth bytes, which are those of node */
+    uint32_t node, lo, hi, depth;
+};
+
+/* The children of one node; they become ranges of their own at the end of the queue. */
+static void add_children(struct trie_maker *m, struct range r, struct range *queue,
+                         size_t *n_queue) {
+    struct unigram *u = m->u;
+    while (r.lo < r.hi &&
+           key_len(m->t, m->id[r.lo]) == r.depth) { /* of equal texts the first */
+        if (u->node[r.node].id < 0)
+            u->node[r.node].id = m->id[r.lo];
+        r.lo++;
+    }
+    u->node[r.node].child = (uint32_t)u->n_node;
+    while (r.lo < r.hi) {
+        unsigned char b = key_byte(m->t, m->id[r.lo], r.depth);
+        uint32_t end = r.lo;
+        while (end < r.hi && key_byte(m->t, m->id[end], r.depth) == b)
+            end++;
+        if (u->n_node == u->cap) {
+            u->cap *= 2;
+            u->node = xreallocarray(u->node, u->cap, sizeof *u->node);
+        }
+        u->node[u->n_node] = (struct node){.id = -1, .byte = b};
+        queue[(*n_queue)++] = (struct range){(uint32_t)u->n_node, r.lo, end, r.depth + 1};
+        u->node[r.node].n_child++;
+        u->n_node++;
+        r.lo = end;
+    }
+}
+
+/* ids [n] of tokens that text may become. Breadth first, so that children lie together. */
+static void build_trie(struct unigram *u, const struct text_model *t, int32_t *id, size_t n) {
+    struct trie_maker m = {u, t, id};
+    size_t total = 1, n_queue = 0;
+    qsort_r(id, n, sizeof *id, compare_keys, (void *)t);
+    for (size_t i = 0; i < n; i++)
+        total += key_len(t, id[i]);
+    struct range *queue = xreallocarray(NULL, total, sizeof *queue);
+    u->cap = 1024;
+    u->node = xreallocarray(NULL, u->cap, sizeof *u->node);
+    u->node[u->n_node++] = (struct node){.id = -1};
+    queue[n_queue++] = (struct range){0, 0, (uint32_t)n, 0};
+    for (size_t i = 0; i < n_queue; i++)
+        add_children(&m, queue[i], queue, &n_queue);
+    for (uint32_t i = 0; i < u->node[0].n_child; i++)
+        u->root[u->node[u->node[0].child + i].byte] = u->node[0].child + i;
+    free(queue);
+}
+
+enum status unigram_build(const struct text_model *t, const struct vocab_data *v,
+                          bool as_sentencepiece, struct unigram **out, struct err *err) {
+    if (!v->scores && !v->scores64)
+        return err_set(err, ST_FORMAT, "a Unigram tokenizer needs a score for each token");
+    struct unigram *u = xcalloc(1, sizeof *u);
+    int32_t *id = xreallocarray(NULL, t->n_tok, sizeof *id);
+    size_t n = 0;
+    double low = INFINITY, high = -INFINITY;
+    u->f32 = as_sentencepiece;
+    u->score = xcalloc(t->n_tok, sizeof *u->score);
+    for (uint32_t i = 0; i < t->n_tok; i++) {
+        int type = v->types ? v->types[i] : VOCAB_NORMAL;
+        double s = v->scores64 ? v->scores64[i] : v->scores[i];
+        u->score[i] = isfinite(s) ? s : -1e30;
+        bool counts = as_sentencepiece ? type == VOCAB_NORMAL : type != VOCAB_UNUSED;
+        if (counts && u->score[i] < low)
+            low = u->score[i];
+        if (counts && u->score[i] > high)
+            high = u->score[i];
+        if (key_len(t, (int32_t)i) == 0 || (t->flags[i] & TOKEN_CONTROL) ||
+            type == VOCAB_UNUSED || (as_sentencepiece && type == VOCAB_BYTE))
+            continue;
+        id[n++] = (int32_t)i;
+    }
+    for (uint32_t i = 0; as_sentencepiece && v->types && i < t->n_tok; i++)
+        if (v->types[i] == VOCAB_USER_DEFINED)
+            u->score[i] = (double)key_len(t, (int32_t)i) * high - 0.1;
+    u->unknown = u->f32 ? (double)((float)low - 10.0f) : low - 10;
+    build_trie(u, t, id, n);
+    free(id);
+    *out = u;
+    return ST_OK;
+}
+
+void unigram_free(struct unigram *u) {
+    if (!u)
+        return;
+    free(u->node);
+    free(u->score);
+    free(u);
+}
+
+struct unigram_work *unigram_work_new(void) {
+    return xcalloc(1, sizeof(struct unigram_work));
+}
+
+void unigram_work_free(struct unigram_work *w) {
+    if (!w)
+        return;
+    free(w->best);
+    free(w->cut);
+    free(w);
+}
+
+static void offer(const struct unigram *u, struct unigram_best *to, double score, int32_t id,
+                  uint32_t from) {
+    if (to->from != UINT32_MAX && !(score > to->score))
+        return;
+    *to = (struct unigram_best){u->f32 ? (double)(float)score : score, id, from};
+}
+
+static uint32_t child_of(const struct unigram *u, uint32_t node, unsigned char byte) {
+    uint32_t lo = u->node[node].child, n = u->node[node].n_child;
+    while (n > 8) {
+        uint32_t half = n / 2;
+        if (u->node[lo + half].byte <= byte) {
+            lo += half;
+            n -= half;
+        } else {
+            n = half;
+        }
+    }
+    for (uint32_t i = lo; i < lo + n; i++)
+        if (u->node[i].byte == byte)
+            return i;
+    return 0;
+}
+
+/* Every token that begins at `at`. */
+static void offer_tokens(const struct unigram *u, struct unigram_best *best, const char *s,
+                         size_t len, size_t at, size_t n_char) {
+    double base = best[at].score;
+    bool single = false;
+    uint32_t node = u->root[(unsigned char)s[at]];
+    for (size_t i = at + 1; node != 0; i++) {
+        int32_t id = u->node[node].id;
+        if (id >= 0) {
+            offer(u, &best[i], u->score[id] + base, id, (uint32_t)at);
+            single = single || i == at + n_char;
+        }
+        if (i == len)
+            break;
+        node = child_of(u, node, (unsigned char)s[i]);
+    }
+    if (!single)
+        offer(u, &best[at + n_char], u->unknown + base, -1, (uint32_t)at);
+}
+
+/* A stretch that is no token: its bytes, or the unknown token. */
+static void add_unknown(const struct text_model *t, const char *s, size_t len,
+                        struct tok_list *out) {
+    bool all = t->byte_fallback;
+    for (size_t i = 0; i < len && all; i++)
+        all = t->byte_id[(unsigned char)s[i]] >= 0;
+    for (size_t i = 0; i < len && all; i++)
+        tok_list_add(out, t->byte_id[(unsigned char)s[i]]);
+    if (!all && t->unk >= 0)
+        tok_list_add(out, t->unk);
+}
+
+void unigram_word(const struct text_model *t, struct unigram_work *w, const char *word,
+                  size_t len, struct tok_list *out) {
+    const struct unigram *u = t->unigram;
+    if (len + 1 > w->cap) {
+        w->cap = 2 * (len + 1);
+        free(w->best);
+        free(w->cut);
+        w->best = xreallocarray(NULL, w->cap, sizeof *w->best);
+        w->cut = xreallocarray(NULL, w->cap, sizeof *w->cut);
+    }
+    struct unigram_best *best = w->best;
+    for (size_t i = 0; i <= len; i++)
+        best[i].from = UINT32_MAX;
+    best[0].score = 0;
+    for (size_t i = 0; i < len;) {
+        uint32_t cp;
+        size_t n = utf8_decode(word + i, len - i, &cp);
+        offer_tokens(u, best, word, len, i, n);
+        i += n;
+    }
+    size_t n = 0;
+    for (size_t i = len; i > 0; i = best[i].from)
+        w->cut[n++] = (uint32_t)i;
+    while (n > 0) {
+        size_t end = w->cut[--n], from = best[end].from;
+        if (best[end].id >= 0) {
+            tok_list_add(out, best[end].id);
+            continue;
+        }
+        /* unknown characters beside one another are one, but each has its bytes: the same */
+        while (t->fuse_unk && n > 0 && best[w->cut[n - 1]].id < 0)
+            end = w->cut[--n];
+        add_unknown(t, word + from, end - from, out);
+    }
+}
