@@ -245,17 +245,18 @@ few_block(const struct cpu_input *in, const struct tile *w, const struct q4_deco
 #pragma GCC unroll 4
         for (int i = 0; i < NT; i++)
             a[i] = b[i] = _mm256_setzero_si256();
+        for (int k = 0; k < S; k += 16)
 #pragma GCC unroll 2
-        for (int k = 0; k < S; k += 8, q += 8, p += step8(q4)) {
-            struct eight v = q4 ? q4_expand(d, p) : i8_expand(p);
+            for (int c = 0; c < 2; c++, q += 8, p += step8(q4)) {
+                struct eight v = q4 ? q4_expand(d, p) : i8_expand(p);
 #pragma GCC unroll 4
-            for (int i = 0; i < NT; i++) {
-                const int16_t *qi = q + (size_t)i * w->Kp;
-                __m256i x0 = bcast4(qi), x1 = bcast4(qi + 4);
-                a[i] = dot2(dot2(a[i], v.a0, x0), v.a1, x1);
-                b[i] = dot2(dot2(b[i], v.b0, x0), v.b1, x1);
+                for (int i = 0; i < NT; i++) {
+                    const int16_t *qi = q + (size_t)i * w->Kp;
+                    __m256i x0 = bcast4(qi), x1 = bcast4(qi + 4);
+                    a[i] = dot2(dot2(a[i], v.a0, x0), v.a1, x1);
+                    b[i] = dot2(dot2(b[i], v.b0, x0), v.b1, x1);
+                }
             }
-        }
         __m256 ws = _mm256_loadu_ps(w->scales + g * 16);
 #pragma GCC unroll 4
         for (int i = 0; i < NT; i++)
@@ -315,11 +316,10 @@ static void expand_tile(const char *p, const struct q4_decoder *d, size_t Kp, bo
 /* A tile's pairs times NT tokens from t on. */
 static inline __attribute__((always_inline)) void
 panel_block(const struct cpu_input *in, const struct tile *w, const char *pairs, int t,
-            const int NT, const bool any, float *y, size_t ldy, bool add) {
-    const int S = any ? w->gr.S : 64, shift = any ? w->gr.shift : 0, U = any ? 8 : 64;
-    size_t Kp = w->Kp, G = any ? w->gr.G : Kp / 64, X = Kp / 64, n_sum = cpu_sums((int)Kp);
+            const int NT, float *y, size_t ldy, bool add) {
+    size_t Kp = w->Kp, G = w->gr.G, X = Kp / 64, n_sum = cpu_sums((int)Kp);
     const int16_t *q = in->q + (size_t)t * Kp;
-    const float *xs = in->scale + (size_t)t * X, *min = any ? w->min : NULL;
+    const float *xs = in->scale + (size_t)t * X, *min = w->min;
     const float *xsum = min ? in->sum + (size_t)t * n_sum + w->gr.sum : NULL;
     __m256 sum[BLOCK][2];
 #pragma GCC unroll 8
@@ -330,9 +330,9 @@ panel_block(const struct cpu_input *in, const struct tile *w, const char *pairs,
 #pragma GCC unroll 8
         for (int i = 0; i < NT; i++)
             acc[i][0] = acc[i][1] = _mm256_setzero_si256();
-        for (int b = 0; b < S; b += U, q += U)
+        for (int b = 0; b < w->gr.S; b += 8, q += 8)
 #pragma GCC unroll 4
-            for (int k = 0; k < U; k += 2, pairs += 64) {
+            for (int k = 0; k < 8; k += 2, pairs += 64) {
                 __m256i w0 = _mm256_load_si256((const __m256i *)pairs);
                 __m256i w1 = _mm256_load_si256((const __m256i *)(pairs + 32));
 #pragma GCC unroll 8
@@ -346,11 +346,11 @@ panel_block(const struct cpu_input *in, const struct tile *w, const char *pairs,
                ws1 = _mm256_loadu_ps(w->scales + g * 16 + 8);
 #pragma GCC unroll 8
         for (int i = 0; i < NT; i++) {
-            float s = xs[(size_t)i * X + (g >> shift)];
+            float s = xs[(size_t)i * X + (g >> w->gr.shift)];
             sum[i][0] = add_group(sum[i][0], acc[i][0], ws0, s);
             sum[i][1] = add_group(sum[i][1], acc[i][1], ws1, s);
         }
-        if (!any || !min)
+        if (!min)
             continue;
 #pragma GCC unroll 8
         for (int i = 0; i < NT; i++) {
@@ -368,13 +368,11 @@ panel_block(const struct cpu_input *in, const struct tile *w, const char *pairs,
 
 #define PANEL_CASE(NT)                                                                         \
     case NT:                                                                                   \
-        panel_block(in, w, pairs, t, NT, any, y, ldy, add);                                    \
+        panel_block(in, w, pairs, t, NT, y, ldy, add);                                         \
         break
 
-static inline __attribute__((always_inline)) void many_tokens(const struct cpu_input *in,
-                                                              const struct tile *w,
-                                                              const char *pairs, const bool any,
-                                                              float *y, size_t ldy, bool add) {
+static void many_tokens(const struct cpu_input *in, const struct tile *w, const char *pairs,
+                        float *y, size_t ldy, bool add) {
     for (int t = 0; t < in->T; t += BLOCK)
         switch (in->T - t) {
             PANEL_CASE(1);
@@ -383,7 +381,7 @@ static inline __attribute__((always_inline)) void many_tokens(const struct cpu_i
             PANEL_CASE(4);
             PANEL_CASE(5);
         default:
-            panel_block(in, w, pairs, t, BLOCK, any, y, ldy, add);
+            panel_block(in, w, pairs, t, BLOCK, y, ldy, add);
         }
 }
 
@@ -409,7 +407,7 @@ int_tiles(const struct cpu_input *in, const struct weight *w, int tile, int n_ti
             continue;
         }
         expand_tile(one.p, &d, Kp, q4, scratch);
-        many_tokens(in, &one, scratch, any, y, ldy, add);
+        many_tokens(in, &one, scratch, y, ldy, add);
     }
 }
 

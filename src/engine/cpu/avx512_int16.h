@@ -3,20 +3,21 @@
  * avx512.c, which define DOT_VNNI as 1 or 0, MATMUL as the function's name, and the target of
  * the code.
  *
- *     y[t, n] (+)= sum over groups g of
- *                      scale_w[n, g] * scale_x[t, g] * sum over the S inputs k of w16[n, k]
- * q[t, k]
- *                    + min_w[n, g] * (scale_x[t, g] * sum over k of q[t, k])
+ *     y[t, n] (+)= sum over groups g of  scale_w[n, g] * scale_x[t, g] * sum of w16[n, k] q[t,
+ * k]
+ *                                       + min_w[n, g] * (scale_x[t, g] * sum of q[t, k])
  *
  * The inner sums are exact in int32; groups are added in ascending order with one fused
  * multiply-add for each line, in every variant below, so the bits don't depend on the number of
- * tokens. `any` false: S = 64 and no minimum, what NF4 and our int8 have; the other kinds share
- * code in which S is a variable.
+ * tokens.
  *
  * A 64-byte vector holds 2 inputs of 16 rows as int16, the 2 activations of a token are
  * broadcast. Of 4 neighbouring inputs the pairs are (0, 2) and (1, 3): then a nibble or byte
  * gets into its int16 by shifts alone. quantize() stores activations in this order. vpermw
  * reads 5 index bits, so the table is in it twice and no nibble needs a mask.
+ *
+ * Groups are of 16, 32 or 64 inputs. `any` false is the code for those kinds of groups of 64
+ * that plain_groups() tells: 9 % for one token, nothing for many.
  *
  * Few tokens: weights are unpacked in registers, once for up to 8 tokens; bound by reading
  * weights for one token. Many tokens: two row tiles are expanded to int16 in scratch (L2), then
@@ -98,13 +99,18 @@ static inline __m512i bcast2(const int16_t *q) {
     return _mm512_set1_epi32(two);
 }
 
-/* acc + the two products of each row */
+/* acc + the two products of each row. In assembler for the reason given in avx2_int16.h: GCC 12
+ * copies accumulators else. */
 static inline __m512i dot2(__m512i acc, __m512i w, __m512i q) {
 #if DOT_VNNI
-    return _mm512_dpwssd_epi32(acc, w, q);
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(w), "v"(q));
 #else
-    return _mm512_add_epi32(acc, _mm512_madd_epi16(w, q));
+    __m512i dots;
+    __asm__("vpmaddwd %2, %3, %1\n\tvpaddd %1, %0, %0"
+            : "+v"(acc), "=&v"(dots)
+            : "v"(w), "v"(q));
 #endif
+    return acc;
 }
 
 static inline __m512 add_group(__m512 sum, __m512i dots, __m512 ws, float xs) {
@@ -149,7 +155,7 @@ few_block(const struct cpu_input *in, const struct weight *w, const struct q4_de
           int tile, int t, const int NT, const bool q4, const bool any, float *y, size_t ldy,
           bool add) {
     const struct groups gr = weight_groups(w);
-    const int S = any ? gr.S : 64, shift = any ? gr.shift : 0, U = any ? 2 : 8;
+    const int S = any ? gr.S : 64, shift = any ? gr.shift : 0;
     size_t Kp = (size_t)w->Kp, G = any ? gr.G : Kp / 64, X = Kp / 64;
     const uint8_t *p = (const uint8_t *)w->data + (size_t)tile * Kp * (q4 ? 8 : 16);
     const int16_t *q = in->q + (size_t)t * Kp;
@@ -165,7 +171,7 @@ few_block(const struct cpu_input *in, const struct weight *w, const struct q4_de
     for (int g = 0; g < (int)G; g++) {
         size_t at = ((size_t)tile * G + (size_t)g) * 16;
         __m512 ws;
-        if (!any && q4 && w->code) {
+        if (q4 && !any) {
             if (g == end) {
                 q4_absmax2(w, tile, g, a2, &end);
                 absmax2 = _mm512_loadu_ps(a2);
@@ -179,9 +185,9 @@ few_block(const struct cpu_input *in, const struct weight *w, const struct q4_de
         for (int i = 0; i < NT; i++)
             acc[i] = _mm512_setzero_si512();
         more[0] = more[1] = more[2] = _mm512_setzero_si512();
-        for (int k = 0; k < S; k += 8 * U)
+        for (int k = 0; k < S; k += 16)
 #pragma GCC unroll 8
-            for (int b = 0; b < U; b++, q += 8) {
+            for (int b = 0; b < 2; b++, q += 8) {
                 __m512i v[4];
                 next8(d, q4, &p, v);
                 if (NT == 1) {
@@ -285,14 +291,13 @@ static void expand_tile(const struct weight *w, const struct q4_decoder *d, int 
 /* NP tiles of the panel, from tile on, times NT tokens from t on. */
 static inline __attribute__((always_inline)) void
 panel_block(const struct cpu_input *in, const struct weight *w, int tile, const char *words,
-            const float *scales, int t, const int NP, const int NT, const bool any, float *y,
-            size_t ldy, bool add) {
+            const float *scales, int t, const int NP, const int NT, float *y, size_t ldy,
+            bool add) {
     const struct groups gr = weight_groups(w);
-    const int S = any ? gr.S : 64, shift = any ? gr.shift : 0, U = any ? 8 : 64;
-    size_t Kp = (size_t)w->Kp, G = any ? gr.G : Kp / 64, X = Kp / 64;
+    size_t Kp = (size_t)w->Kp, G = gr.G, X = Kp / 64;
     const int16_t *q = in->q + (size_t)t * Kp;
     const float *xs = in->scale + (size_t)t * X;
-    const float *min = any && w->min ? w->min + (size_t)tile * G * 16 : NULL;
+    const float *min = w->min ? w->min + (size_t)tile * G * 16 : NULL;
     const float *xsum = min ? in->sum + (size_t)t * cpu_sums(w->Kp) + gr.sum : NULL;
     __m512 sum[BLOCK][CPU_PANEL_TILES];
 #pragma GCC unroll 8
@@ -307,9 +312,9 @@ panel_block(const struct cpu_input *in, const struct weight *w, int tile, const 
 #pragma GCC unroll 2
             for (int j = 0; j < NP; j++)
                 acc[i][j] = _mm512_setzero_si512();
-        for (int b = 0; b < S; b += U, q += U)
+        for (int b = 0; b < gr.S; b += 8, q += 8)
 #pragma GCC unroll 4
-            for (int k = 0; k < U; k += 2, words += NP * 64) {
+            for (int k = 0; k < 8; k += 2, words += NP * 64) {
                 __m512i v[CPU_PANEL_TILES];
 #pragma GCC unroll 2
                 for (int j = 0; j < NP; j++)
@@ -328,8 +333,8 @@ panel_block(const struct cpu_input *in, const struct weight *w, int tile, const 
 #pragma GCC unroll 8
             for (int i = 0; i < NT; i++)
                 sum[i][j] =
-                    add_group(sum[i][j], acc[i][j], ws, xs[(size_t)i * X + (g >> shift)]);
-            if (!any || !min)
+                    add_group(sum[i][j], acc[i][j], ws, xs[(size_t)i * X + (g >> gr.shift)]);
+            if (!min)
                 continue;
             ws = _mm512_loadu_ps(min + ((size_t)j * G + g) * 16);
 #pragma GCC unroll 8
@@ -345,37 +350,32 @@ panel_block(const struct cpu_input *in, const struct weight *w, int tile, const 
                      add);
 }
 
-#define PANEL_CASE(NP, NT, any)                                                                \
+#define PANEL_CASE(NP, NT)                                                                     \
     case NT:                                                                                   \
-        panel_block(in, w, tile, words, scales, t, NP, NT, any, y, ldy, add);                  \
+        panel_block(in, w, tile, words, scales, t, NP, NT, y, ldy, add);                       \
         break
-#define PANEL_CASES(NP, any)                                                                   \
+#define PANEL_CASES(NP)                                                                        \
     switch (n) {                                                                               \
-        PANEL_CASE(NP, 1, any);                                                                \
-        PANEL_CASE(NP, 2, any);                                                                \
-        PANEL_CASE(NP, 3, any);                                                                \
-        PANEL_CASE(NP, 4, any);                                                                \
-        PANEL_CASE(NP, 5, any);                                                                \
-        PANEL_CASE(NP, 6, any);                                                                \
+        PANEL_CASE(NP, 1);                                                                     \
+        PANEL_CASE(NP, 2);                                                                     \
+        PANEL_CASE(NP, 3);                                                                     \
+        PANEL_CASE(NP, 4);                                                                     \
+        PANEL_CASE(NP, 5);                                                                     \
+        PANEL_CASE(NP, 6);                                                                     \
     }
 
 static void many_tokens(const struct cpu_input *in, const struct weight *w,
                         const struct q4_decoder *d, int tile, int NP, float *y, size_t ldy,
                         bool add, char *words) {
     float *scales = (float *)(void *)(words + (size_t)NP * (size_t)w->Kp * 32);
-    bool any = !plain_groups(w);
     for (int j = 0; j < NP; j++)
         expand_tile(w, d, tile + j, NP, j, words, scales);
     for (int t = 0; t < in->T; t += BLOCK) {
         int n = in->T - t < BLOCK ? in->T - t : BLOCK;
-        if (NP == 2 && !any)
-            PANEL_CASES(2, false)
-        else if (NP == 2)
-            PANEL_CASES(2, true)
-        else if (!any)
-            PANEL_CASES(1, false)
+        if (NP == 2)
+            PANEL_CASES(2)
         else
-            PANEL_CASES(1, true)
+            PANEL_CASES(1)
     }
 }
 

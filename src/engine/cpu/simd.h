@@ -71,34 +71,36 @@ static inline double q4_unit(const float table[16], double top) {
 
 /* Words and a step with table[i] = word[i] * *step: to f32's precision where the values are
  * multiples, up to Q4_STEPS, of one number (the integers of Q4_0 and IQ4_NL, FP4's 192nds),
- * else to half a step of top / Q4_STEPS (NF4). Finite values. Called once for a few tiles: what
- * is common is found at once. */
+ * else to half a step of top / Q4_STEPS (NF4). Finite values. Called once for a few tiles, so
+ * what is common is found at once. */
 static inline void q4_words(const struct weight *w, int16_t word[16], float *step) {
+    static const int16_t nf4[16] = {-4095, -2851, -2150, -1617, -1165, -757, -373, 0,
+                                    326,   659,   1008,  1384,  1805,  2304, 2961, 4095};
+    if (memcmp(w->table, nf4_table, sizeof w->table) == 0) {
+        memcpy(word, nf4, sizeof nf4);
+        *step = 1.0f / Q4_STEPS;
+        return;
+    }
     bool whole = true;
-    double top = 0;
+    double top = 0, steps = Q4_STEPS; /* steps of the top */
     for (int i = 0; i < 16; i++) {
         float v = w->table[i], a = fabsf(v);
         top = (double)a > top ? (double)a : top;
         whole = whole && a <= Q4_STEPS && (float)(int)v == v;
     }
-    double steps = Q4_STEPS; /* of the top */
     if (whole) {
-        for (int i = 0; i < 16; i++)
-            word[i] = (int16_t)w->table[i];
-        *step = 1;
-        return;
-    }
-    if (memcmp(w->table, nf4_table, sizeof w->table) != 0) {
-        double unit = q4_unit(w->table, top);
-        steps = fmin(rint(top / unit), Q4_STEPS);
+        top = steps;
+    } else {
+        steps = fmin(rint(top / q4_unit(w->table, top)), Q4_STEPS);
         for (int i = 0; i < 16; i++) {
             double v = (double)w->table[i] / top, near = rint(v * steps) / steps;
             if (fabs(near - v) > 0x1p-23 * fabs(v))
                 steps = Q4_STEPS;
         }
     }
+    double per_value = steps / top;
     for (int i = 0; i < 16; i++)
-        word[i] = (int16_t)lrint((double)w->table[i] / top * steps);
+        word[i] = (int16_t)lrint((double)w->table[i] * per_value);
     *step = (float)(top / steps);
 }
 
@@ -115,9 +117,10 @@ static inline struct groups weight_groups(const struct weight *w) {
     return (struct groups){w->group, shift, G, cpu_sum_at(w->Kp, w->group)};
 }
 
-/* One scale each 64 inputs and no minimum: the kind that has kernels of its own. */
+/* The kinds that have kernels of their own: Q4 with a code, and I8 with one scale each 64
+ * inputs and no minimum. */
 static inline bool plain_groups(const struct weight *w) {
-    return w->group == 64 && !w->min;
+    return w->code || (w->type == WEIGHT_I8 && w->group == 64 && !w->min);
 }
 
 /* The second-level scales of a tile's 16 rows at group g, for the groups from g on to *end:
