@@ -155,6 +155,32 @@ static void published_templates_match_jinja2(void **state) {
         skip();
 }
 
+static void chat_styles_match_jinja2(void **state) {
+    (void)state;
+    json_t *j = load("tests/golden/templates/styles.json"), *t, *w,
+           *all = json_object_get(j, "templates");
+    size_t i, bad = 0;
+    const char *name;
+    assert_true(json_array_size(all) >= 60);
+    json_array_foreach(all, i, t) {
+        const char *text = json_string_value(json_object_get(t, "text"));
+        int here = 0;
+        json_object_foreach(json_object_get(t, "want"), name, w) {
+            struct err err = {0};
+            char *vars = json_dumps(json_object_get(json_object_get(j, "chats"), name), 0);
+            char *got = simple(text, vars, &err);
+            here += differs(name, got, &err, w);
+            free(got);
+            free(vars);
+        }
+        if (here)
+            print_error("  in %s\n", json_string_value(json_object_get(t, "name")));
+        bad += (size_t)here;
+    }
+    json_decref(j);
+    assert_int_equal(bad, 0);
+}
+
 /* ---- where bytes come from ---- */
 
 static void marks(const char *text, const char *want_text, const char *want_plain) {
@@ -323,6 +349,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(language_matches_jinja2),
         cmocka_unit_test(published_templates_match_jinja2),
+        cmocka_unit_test(chat_styles_match_jinja2),
         cmocka_unit_test(variables_are_marked_and_the_template_is_not),
         cmocka_unit_test(marks_follow_string_operations),
         cmocka_unit_test(endless_templates_are_stopped),

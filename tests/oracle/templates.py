@@ -1,11 +1,13 @@
 """Writes tests/golden/templates/: what jinja2, set up by transformers' own code, makes of templates. Run by hand:
 
     TZ=UTC python tests/oracle/templates.py MODEL.gguf FOLDER_WITH_PUBLISHED_TEMPLATES
+    TZ=UTC python tests/oracle/templates.py           (all but what needs these two)
 
 language.json: small templates of ours for the features of the language, with variables and the text wanted, or null where
 jinja2 raises. smollm2.json: conversations and the prompts that the model's template makes of them. published.json: for
 templates of other projects (found beside the checkout, not committed) the conversations and per template what comes out:
 the text where it is short, else its length and FNV-1a hash; {"error": text} where the template raises an exception.
+styles.json: the same for the templates of chat_styles.py, with their texts.
 """
 import datetime
 import json
@@ -15,6 +17,7 @@ import sys
 os.environ["TZ"] = "UTC"
 import jinja2
 import transformers
+from chat_styles import STYLES, style_chats
 from gguf import GGUFReader
 from transformers.utils import chat_template_utils as utils
 
@@ -231,10 +234,20 @@ def short(result):
     return result
 
 
+def write_styles():
+    chats = {**CHATS, **style_chats(user, said, system, call, RESULT, TOOL)}
+    chats = {k: variables(c) for k, c in chats.items()}
+    write("styles.json", chats=chats, templates=[
+        {"name": name, "text": text, "want": {k: short(render(text, c)) for k, c in chats.items()}} for name, text in STYLES.items()])
+
+
 def main():
-    gguf_path, folder = sys.argv[1:]
     language = [{"name": k, "template": t, "want": render(t, {**VARS})} for k, t in LANGUAGE.items()]
     write("language.json", vars=VARS, cases=language)
+    write_styles()
+    if len(sys.argv) == 1:
+        return
+    gguf_path, folder = sys.argv[1:]
     field = GGUFReader(gguf_path).fields["tokenizer.chat_template"]
     own = bytes(field.parts[field.data[0]]).decode()
     chosen = [k for k in CHATS if not k.startswith("tools") and k not in ("answer_first", "two_users", "empty", "null_content", "parts")]

@@ -223,7 +223,7 @@ static bool lex_int(struct lexer *l) {
     return true;
 }
 
-static bool name_char(uint32_t cp, bool first) {
+bool js_in_name(uint32_t cp, bool first) {
     if (cp < 0x80)
         return cp == '_' || ((cp | 32) >= 'a' && (cp | 32) <= 'z') ||
                (!first && cp >= '0' && cp <= '9');
@@ -247,7 +247,7 @@ static bool name_char(uint32_t cp, bool first) {
 
 static bool lex_name(struct lexer *l) {
     size_t p = l->at, used;
-    while (p < l->n && name_char(js_decode(l->s + p, l->n - p, &used), p == l->at))
+    while (p < l->n && js_in_name(js_decode(l->s + p, l->n - p, &used), p == l->at))
         p += used;
     if (p == l->at)
         return false;

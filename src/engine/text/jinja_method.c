@@ -458,6 +458,16 @@ IS(m_isdecimal, js_decimal, false)
 IS(m_isnumeric, is_numeric, false)
 IS(m_isspace, js_space, false)
 IS(m_isascii, is_ascii, true)
+IS(m_isprintable, js_printable, true)
+
+METHOD(m_isidentifier) {
+    (void)arg;
+    jx_step(x, self.s->n / 8);
+    for (size_t i = 0, used; i < self.s->n; i += used)
+        if (!js_in_name(js_decode(self.s->p + i, self.s->n - i, &used), i == 0))
+            return jv_bool(false);
+    return jv_bool(self.s->n > 0);
+}
 
 METHOD(m_islower) {
     (void)arg;
@@ -519,8 +529,10 @@ const struct jfn jb_str_methods[] = {{"capitalize", "/", 0, m_capitalize},
                                      {"isascii", "/", 0, m_isascii},
                                      {"isdecimal", "/", 0, m_isdecimal},
                                      {"isdigit", "/", 0, m_isdigit},
+                                     {"isidentifier", "/", 0, m_isidentifier},
                                      {"islower", "/", 0, m_islower},
                                      {"isnumeric", "/", 0, m_isnumeric},
+                                     {"isprintable", "/", 0, m_isprintable},
                                      {"isspace", "/", 0, m_isspace},
                                      {"istitle", "/", 0, m_istitle},
                                      {"isupper", "/", 0, m_isupper},

@@ -183,6 +183,8 @@ static struct jv make_dict(struct jx *x, const struct jargs *a) {
     struct jv d = jv_dict(x);
     if (a->n > 1)
         jx_fail(x, "dict() takes at most 1 positional argument");
+    if (a->n && a->v[0].kind == JV_UNDEF)
+        jv_fail_undef(x, a->v[0]);
     if (a->n && a->v[0].kind == JV_DICT) {
         for (size_t i = 0; i < a->v[0].d->n; i++)
             jd_put(x, d.d, a->v[0].d->key[i], a->v[0].d->val[i]);

@@ -340,8 +340,9 @@ struct jv jo_member(struct jx *x, struct jv of, const char *name, size_t len) {
 
 /* ---- slices ---- */
 
-static bool slice_int(struct jv v) {
-    return v.kind == JV_NONE || jv_is_int(v);
+static void slice_int(struct jx *x, struct jv v) {
+    if (v.kind != JV_NONE && !jv_is_int(v))
+        jx_fail(x, "slice indices must be integers or None, not %s", jv_type(v));
 }
 
 /* One end of a slice of n things, Python's PySlice_AdjustIndices. */
@@ -376,9 +377,11 @@ static struct jv slice_str(struct jx *x, struct jstr *s, int64_t from, int64_t s
 struct jv jo_slice(struct jx *x, struct jv of, struct jv from, struct jv to, struct jv step_v) {
     if (of.kind == JV_UNDEF)
         jv_fail_undef(x, of);
-    bool sliced = of.kind == JV_STR || jv_is_seq(of) || of.kind == JV_RANGE;
-    if (!sliced || !slice_int(from) || !slice_int(to) || !slice_int(step_v))
-        return jv_undef_hint(x, "what is sliced is no sequence, or an end is no integer");
+    if (of.kind != JV_STR && !jv_is_seq(of) && of.kind != JV_RANGE)
+        jx_fail(x, "'%s' object can't be sliced", jv_type(of));
+    slice_int(x, from);
+    slice_int(x, to);
+    slice_int(x, step_v);
     int64_t n = (int64_t)jv_len(x, of), step = step_v.kind == JV_NONE ? 1 : jv_i(step_v);
     if (step == 0)
         jx_fail(x, "slice step cannot be zero");

@@ -69,7 +69,7 @@ static void add_ascii(struct jx *x, struct jb *b, const char *t, uint8_t m) {
     jb_add(x, b, t, m ? jx_ones(x, n) : NULL, n);
 }
 
-static bool printable(uint32_t cp) {
+bool js_printable(uint32_t cp) {
     if (cp < 0x80)
         return cp >= 0x20 && cp < 0x7F;
     switch (utf8proc_category((utf8proc_int32_t)cp)) {
@@ -101,7 +101,7 @@ static void repr_str(struct jx *x, struct jb *b, const struct jstr *s) {
             snprintf(t, sizeof t, "\\%c", (char)cp);
         else if (cp == '\n' || cp == '\r' || cp == '\t')
             snprintf(t, sizeof t, "\\%c", cp == '\n' ? 'n' : cp == '\r' ? 'r' : 't');
-        else if (printable(cp)) {
+        else if (js_printable(cp)) {
             jb_add(x, b, s->p + i, s->m ? s->m + i : NULL, used);
             continue;
         } else

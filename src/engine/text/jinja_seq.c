@@ -214,9 +214,13 @@ FILTER(f_join) {
 FILTER(f_first) {
     if (self.kind == JV_GEN && self.l->pos < self.l->n)
         return self.l->v[self.l->pos++];
-    if (self.kind == JV_STR || self.kind == JV_RANGE)
-        return jv_len(x, self) ? jo_item(x, self, jv_int(0))
-                               : jv_undef_hint(x, "No first item, sequence was empty.");
+    if (self.kind == JV_STR && self.s->n) { /* iterated, so no longer safe */
+        size_t used;
+        js_decode(self.s->p, self.s->n, &used);
+        struct jv c = jv_sub(x, self.s, 0, used);
+        c.s->safe = false;
+        return c;
+    }
     const struct jlist *l = jv_items(x, self);
     return l->n ? l->v[0] : jv_undef_hint(x, "No first item, sequence was empty.");
 }

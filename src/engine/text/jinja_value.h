@@ -189,6 +189,8 @@ bool js_is(const struct jstr *a, const char *s);
 const struct jstr *jx_intern(struct jx *x, const char *p, size_t n);
 uint32_t js_decode(const char *p, size_t n, size_t *used); /* valid UTF-8 only */
 bool js_space(uint32_t cp);                                /* Python's str.isspace */
+bool js_printable(uint32_t cp);                            /* its str.isprintable */
+bool js_in_name(uint32_t cp, bool first);                  /* of an identifier */
 
 /* A string that grows. {0} is an empty one. */
 struct jb {
