@@ -93,10 +93,10 @@ def our_perplexity(binary, path, kind, work, text, ctx, threads):
     env = dict(os.environ, LLMCHAT_HOME=os.path.join(work, "home"))
     name = "keep-" + kind.lower()
     subprocess.run([binary, "create", name, "--from", path, "--quant", "keep", "--force"], env=env, check=True,
-                   stdout=subprocess.DEVNULL)
+                   capture_output=True)
     out = subprocess.run([binary, "eval", name, "--text", text, "--ctx", str(ctx), "--threads", str(threads), "--json"],
                          env=env, check=True, capture_output=True, text=True).stdout
-    subprocess.run([binary, "rm", name, "--yes"], env=env, check=False, stdout=subprocess.DEVNULL)
+    subprocess.run([binary, "rm", name], env=env, check=False, stdout=subprocess.DEVNULL)
     r = json.loads(out)
     return r["perplexity"], r["tokens"]
 
