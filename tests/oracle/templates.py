@@ -234,9 +234,13 @@ def short(result):
     return result
 
 
-def write_styles():
+def all_chats():
     chats = {**CHATS, **style_chats(user, said, system, call, RESULT, TOOL)}
-    chats = {k: variables(c) for k, c in chats.items()}
+    return {k: variables(c) for k, c in chats.items()}
+
+
+def write_styles():
+    chats = all_chats()
     write("styles.json", chats=chats, templates=[
         {"name": name, "text": text, "want": {k: short(render(text, c)) for k, c in chats.items()}} for name, text in STYLES.items()])
 
@@ -258,8 +262,8 @@ def main():
     published = {}
     for name in sorted(os.listdir(folder)):
         text = open(os.path.join(folder, name), newline="").read()
-        published[name] = {k: short(render(text, variables(c))) for k, c in CHATS.items()}
-    write("published.json", chats={k: variables(c) for k, c in CHATS.items()}, templates=published)
+        published[name] = {k: short(render(text, c)) for k, c in all_chats().items()}
+    write("published.json", chats=all_chats(), templates=published)
 
 
 main()
