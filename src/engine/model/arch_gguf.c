@@ -124,18 +124,14 @@ static enum status read_scaling(const struct gguf *g, struct hparams *hp, struct
     CHECK(count(g, "rope.scaling.original_context_length", false, 0, &hp->rope_orig_ctx, err));
     if (is(type, "none"))
         return ST_OK;
+    if (!is(type, "linear") && !is(type, "yarn") && !is(type, "longrope"))
+        return err_set(err, ST_UNSUPPORTED,
+                       "%s: %s is \"%.*s\", supported: none, linear, yarn, longrope",
+                       gguf_name(g), key, GGUF_SHOW(type));
     CHECK(number(g, "rope.scaling.factor", !is(type, "longrope"), &hp->rope_scale, err));
-    if (is(type, "linear")) {
+    if (is(type, "linear"))
         hp->rope_type = ROPE_LINEAR;
-        return ST_OK;
-    }
-    if (is(type, "yarn"))
-        return read_yarn(g, hp, err);
-    if (is(type, "longrope"))
-        return ST_OK; /* known by its tensors of factors */
-    return err_set(err, ST_UNSUPPORTED,
-                   "%s: %s is \"%.*s\", supported: none, linear, yarn, longrope", gguf_name(g),
-                   key, GGUF_SHOW(type));
+    return is(type, "yarn") ? read_yarn(g, hp, err) : ST_OK; /* longrope: by its factors */
 }
 
 static enum status read_rope(const struct gguf *g, struct hparams *hp, struct err *err) {

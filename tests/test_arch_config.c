@@ -1,0 +1,232 @@
+/*
+ * test_arch_config.c - what a config.json or GGUF metadata asks for and we don't do is refused
+ * by name; what they leave out means what transformers takes it for.
+ *
+ * The numbers that are read right are the business of test_archs.c.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "engine/model/arch.h"
+#include "gguf_build.h"
+#include <stdlib.h>
+
+#define SIZES                                                                                  \
+    "\"hidden_size\": 64, \"num_hidden_layers\": 4, \"num_attention_heads\": 4, "              \
+    "\"intermediate_size\": 96, \"vocab_size\": 99, \"max_position_embeddings\": 128"
+
+static enum status read_config(const char *text, struct hparams *hp, struct err *err) {
+    struct hf_json c = {0};
+    const struct arch *a;
+    enum status st = hf_json_parse(text, strlen(text), "config.json", &c, err);
+    if (st == ST_OK)
+        st = arch_of_config(&c, &a, err);
+    if (st == ST_OK)
+        st = arch_from_hf(a, &c, hp, err);
+    hf_json_release(&c);
+    return st;
+}
+
+static struct hparams read_ok(const char *text) {
+    struct hparams hp;
+    struct err err = {0};
+    if (read_config(text, &hp, &err) != ST_OK)
+        fail_msg("%s", err.msg);
+    return hp;
+}
+
+static void refuses(const char *text, enum status st, const char *words) {
+    struct hparams hp;
+    struct err err = {0};
+    assert_int_equal(read_config(text, &hp, &err), st);
+    if (!strstr(err.msg, words))
+        fail_msg("\"%s\" does not say \"%s\"", err.msg, words);
+}
+
+#define CONFIG(type, more) "{\"model_type\": \"" type "\", " SIZES ", " more "}"
+
+static void what_is_not_built_is_refused_by_name(void **state) {
+    (void)state;
+    static const struct {
+        const char *config, *words;
+    } cases[] = {
+        {CONFIG("mamba", "\"a\": 1"), "model_type mamba is not supported; supported: "},
+        {CONFIG("llama", "\"hidden_act\": \"quick_gelu\""),
+         "hidden_act is \"quick_gelu\", supported: silu"},
+        {CONFIG("llama", "\"rope_scaling\": {\"rope_type\": \"mrope\", \"factor\": 2}"),
+         "rope_type is \"mrope\", supported: default, linear"},
+        {CONFIG("phi", "\"qk_layernorm\": true"), "qk_layernorm is true"},
+        {CONFIG("stablelm", "\"qk_layernorm\": true"), "qk_layernorm is true"},
+        {CONFIG("cohere", "\"use_qk_norm\": true"), "use_qk_norm is true"},
+        {CONFIG("olmo", "\"clip_qkv\": 8.0"), "clip_qkv is 8.0"},
+        {CONFIG("gemma3_text", "\"use_bidirectional_attention\": true"),
+         "use_bidirectional_attention is true"},
+        {CONFIG("opt", "\"word_embed_proj_dim\": 32"), "word_embed_proj_dim is 32"},
+        {CONFIG("opt", "\"layer_norm_elementwise_affine\": false"),
+         "layer_norm_elementwise_affine is false"},
+        {CONFIG("gpt2", "\"scale_attn_by_inverse_layer_idx\": true"),
+         "scale_attn_by_inverse_layer_idx is true"},
+        {CONFIG("phi3", "\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 2}"),
+         "rope_type of a phi3 model"},
+        {CONFIG("qwen2", "\"layer_types\": [\"full_attention\", \"full_attention\", "
+                         "\"linear_attention\", \"full_attention\"]"),
+         "layer_types is \"linear_attention\", supported: full_attention"},
+        {CONFIG("gemma3_text",
+                "\"rope_parameters\": {\"full_attention\": {\"rope_theta\": 1e6}, "
+                "\"sliding_attention\": {\"rope_type\": \"linear\", \"factor\": 2}}"),
+         "rope_type of sliding_attention"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        refuses(cases[i].config, ST_UNSUPPORTED, cases[i].words);
+}
+
+static void what_is_wrong_is_named(void **state) {
+    (void)state;
+    static const struct {
+        const char *config, *words;
+    } cases[] = {
+        {"{\"vocab_size\": 3}", "model_type is missing"},
+        {"{\"model_type\": \"llama\", \"hidden_size\": 64}", "num_hidden_layers is missing"},
+        {CONFIG("llama", "\"num_key_value_heads\": 3"), "4 heads are no multiple of 3"},
+        {CONFIG("llama", "\"head_dim\": 15"), "rope dimensions"},
+        {CONFIG("llama", "\"num_key_value_heads\": 99999"), "num_key_value_heads is 99999"},
+        {CONFIG("llama", "\"rms_norm_eps\": -1"), "norm epsilon is -1"},
+        {CONFIG("llama", "\"rope_theta\": 0"), "rope base is 0"},
+        {CONFIG("llama", "\"rope_scaling\": {\"type\": \"linear\"}"), "factor is missing"},
+        {CONFIG("llama", "\"rope_scaling\": 7"), "rope_scaling is 7"},
+        {CONFIG("llama", "\"rope_scaling\": {\"type\": \"llama3\", \"factor\": 8, "
+                         "\"low_freq_factor\": 4, \"high_freq_factor\": 4}"),
+         "high_freq_factor is 4"},
+        {CONFIG("gpt_neox", "\"rotary_pct\": 1.5"), "partial_rotary_factor is 1.5"},
+        {CONFIG("qwen2", "\"layer_types\": [\"full_attention\"]"), "no list of 4 entries"},
+        {CONFIG("smollm3", "\"no_rope_layers\": [1]"), "no list of 4 entries"},
+        {CONFIG("mixtral", "\"num_key_value_heads\": 2, \"num_local_experts\": 2, "
+                           "\"num_experts_per_tok\": 3"),
+         "3 of 2 experts"},
+        {CONFIG("mixtral", "\"num_key_value_heads\": 2, \"num_local_experts\": 999999"),
+         "experts is 999999"},
+        {CONFIG("qwen3_moe", "\"mlp_only_layers\": 1"), "mlp_only_layers is no list"},
+        {"{\"model_type\": \"llama\", \"text_config\": 1}", "text_config is 1"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        refuses(cases[i].config, ST_FORMAT, cases[i].words);
+}
+
+static void missing_keys_mean_the_defaults_of_their_class(void **state) {
+    (void)state;
+    struct hparams hp = read_ok(CONFIG("mistral", "\"num_key_value_heads\": 2"));
+    assert_int_equal(hp.window, 4096);
+    assert_int_equal(hp.layer[0], LAYER_WINDOW);
+    hp = read_ok(CONFIG("mistral", "\"num_key_value_heads\": 2, \"sliding_window\": null"));
+    assert_int_equal(hp.window, 0);
+    assert_int_equal(hp.layer[0], 0);
+    hp = read_ok(CONFIG("qwen2", "\"a\": 1"));
+    assert_int_equal(hp.layer[0] | hp.layer[3], 0);
+    hp = read_ok(CONFIG("gpt_neox", "\"a\": 1"));
+    assert_int_equal(hp.rope_dim, 4);
+    hp = read_ok("{\"model_type\": \"gemma3\", \"text_config\": {\"hidden_size\": 2560, "
+                 "\"intermediate_size\": 10240, \"model_type\": \"gemma3_text\", "
+                 "\"num_hidden_layers\": 34, \"rope_scaling\": {\"factor\": 8.0, "
+                 "\"rope_type\": \"linear\"}, \"sliding_window\": 1024}}");
+    assert_int_equal(hp.n_head, 8);
+    assert_int_equal(hp.head_dim, 256);
+    assert_int_equal(hp.n_vocab, 262208);
+    assert_int_equal(hp.window, 1024);
+    assert_int_equal(hp.layer[4], LAYER_WINDOW | LAYER_LOCAL_ROPE);
+    assert_int_equal(hp.layer[5], 0);
+    assert_float_equal(hp.rope_base, 1e6, 0);
+    assert_float_equal(hp.rope_base_local, 1e4, 0);
+    assert_float_equal(hp.rope_scale, 8, 0);
+}
+
+static void a_fraction_of_a_head_is_cut_as_python_does(void **state) {
+    (void)state;
+    struct hparams hp =
+        read_ok(CONFIG("phi", "\"head_dim\": 20, \"partial_rotary_factor\": 0.7"));
+    assert_int_equal(hp.rope_dim, 14); /* 20 * 0.7 in double; in f32 it would be 13 */
+}
+
+/* A GGUF file of 2 layers with one more key. */
+static enum status read_gguf(const char *arch, const char *key, double value, const char *text,
+                             struct err *err) {
+    static const char *const counts[] = {"block_count", "embedding_length",
+                                         "feed_forward_length", "context_length",
+                                         "attention.head_count"};
+    static const uint32_t sizes[] = {2, 64, 96, 128, 4};
+    struct buf b = {0};
+    struct gguf *g = NULL;
+    struct hparams hp;
+    const struct arch *a;
+    char name[96];
+    gb_head(&b, 3, 1, 9);
+    gb_kv_str(&b, "general.architecture", arch);
+    for (size_t i = 0; i < 5; i++) {
+        snprintf(name, sizeof name, "%s.%s", arch, counts[i]);
+        gb_kv_u32(&b, name, sizes[i]);
+    }
+    snprintf(name, sizeof name, "%s.attention.layer_norm_rms_epsilon", arch);
+    gb_kv_f32(&b, name, 1e-5f);
+    snprintf(name, sizeof name, "%s.attention.layer_norm_epsilon", arch);
+    gb_kv_f32(&b, name, 1e-5f);
+    snprintf(name, sizeof name, "%s.%s", arch, key);
+    if (text)
+        gb_kv_str(&b, name, text);
+    else
+        gb_kv_f32(&b, name, (float)value);
+    gb_tensor(&b, "token_embd.weight", 2, 64, 1, 0, 0);
+    gb_align(&b, 32);
+    for (int i = 0; i < 64; i++)
+        gb_f32(&b, 0);
+    enum status st = gguf_parse(b.p, b.len, "x.gguf", &g, err);
+    if (st == ST_OK)
+        st = arch_find(arch, "x.gguf", &a, err);
+    if (st == ST_OK)
+        st = arch_from_gguf(a, g, &hp, err);
+    gguf_close(g);
+    buf_release(&b);
+    return st;
+}
+
+static void metadata_that_is_not_built_is_refused_by_name(void **state) {
+    (void)state;
+    static const struct {
+        const char *arch, *key;
+        double value;
+        const char *text;
+        enum status st;
+        const char *words;
+    } cases[] = {
+        {"mamba", "x", 1, NULL, ST_UNSUPPORTED, "architecture mamba is not supported"},
+        {"llama", "attention.clamp_kqv", 8, NULL, ST_UNSUPPORTED, "clamp_kqv = 8"},
+        {"llama", "attention.max_alibi_bias", 8, NULL, ST_UNSUPPORTED, "max_alibi_bias = 8"},
+        {"llama", "rope.scaling.type", 0, "mystery", ST_UNSUPPORTED, "\"mystery\", supported"},
+        {"llama", "rope.scaling.type", 0, "linear", ST_FORMAT, "scaling.factor is missing"},
+        {"llama", "rope.freq_base", 0, NULL, ST_FORMAT, "rope base is 0"},
+        {"gpt2", "router_logit_softcapping", 30, NULL, ST_UNSUPPORTED, "softcapping = 30"},
+        {"llama", "rope.freq_base", 5e5, NULL, ST_OK, ""},
+        {"gpt2", "x", 1, NULL, ST_OK, ""},
+        {"granite", "logit_scale", 0, NULL, ST_FORMAT, "logit_scale is 0"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct err err = {0};
+        enum status st =
+            read_gguf(cases[i].arch, cases[i].key, cases[i].value, cases[i].text, &err);
+        if (st != cases[i].st || !strstr(err.msg, cases[i].words))
+            fail_msg("case %zu: \"%s\" does not say \"%s\"", i, err.msg, cases[i].words);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_not_built_is_refused_by_name),
+        cmocka_unit_test(what_is_wrong_is_named),
+        cmocka_unit_test(missing_keys_mean_the_defaults_of_their_class),
+        cmocka_unit_test(a_fraction_of_a_head_is_cut_as_python_does),
+        cmocka_unit_test(metadata_that_is_not_built_is_refused_by_name),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
