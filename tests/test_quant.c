@@ -6,6 +6,7 @@
  * no tolerances for them.
  */
 #include "base/path.h"
+#include "engine/quant/ggml_types.h"
 #include "engine/quant/pack.h"
 #include "engine/quant/quant.h"
 #include <math.h>
@@ -57,6 +58,18 @@ static float *generate(uint32_t seed, size_t n) {
     return x;
 }
 
+/* The input of nf4.bin. */
+static float *nf4_input(void) {
+    enum { N = 130, K = 320 };
+    float *x = generate(1, N * K);
+    memset(x + 3 * K + 64, 0, 64 * sizeof *x);
+    for (int k = 0; k < K; k++) {
+        x[5 * K + k] *= 0x1p-20f;
+        x[7 * K + k] *= 1000;
+    }
+    return x;
+}
+
 static void nf4_is_bit_equal_to_bitsandbytes(void **state) {
     (void)state;
     enum { N = 130, K = 320, G = K / 64 };
@@ -74,12 +87,7 @@ static void nf4_is_bit_equal_to_bitsandbytes(void **state) {
     assert_int_equal(len, 3 * sizeof(float));
     float *offset = golden_next(&g, &len);
 
-    float *x = generate(1, N * K);
-    memset(x + 3 * K + 64, 0, 64 * sizeof *x);
-    for (int k = 0; k < K; k++) {
-        x[5 * K + k] *= 0x1p-20f;
-        x[7 * K + k] *= 1000;
-    }
+    float *x = nf4_input();
     struct weight w;
     weight_pack(&w, WEIGHT_Q4, x, N, K);
     for (int n = 0; n < N; n++)
@@ -104,6 +112,42 @@ static void nf4_is_bit_equal_to_bitsandbytes(void **state) {
     free(packed);
     free(map);
     free(table);
+    buf_release(&g.b);
+}
+
+static void values_are_bit_equal_to_bitsandbytes(void **state) {
+    (void)state;
+    enum { N = 130, K = 320, N4 = 20, K4 = 128 };
+    struct golden g;
+    size_t len;
+    float row[K], *x = nf4_input();
+    struct weight w;
+    golden_open(&g, "dequant.bin");
+    float *nf4 = golden_next(&g, &len), *table = golden_next(&g, &len);
+    uint8_t *packed = golden_next(&g, &len), code[N4 * K4];
+    float *absmax = golden_next(&g, &len), *fp4 = golden_next(&g, &len);
+    assert_int_equal(len, sizeof(float) * N4 * K4);
+    weight_pack(&w, WEIGHT_Q4, x, N, K);
+    for (int i = 0; i < 20; i++) {
+        weight_unpack_row(&w, i < 10 ? i : 110 + i, row);
+        assert_memory_equal(row, nf4 + (size_t)i * K, sizeof row);
+    }
+    weight_pack_release(&w);
+    assert_memory_equal(table, fp4_table, sizeof fp4_table);
+    for (int i = 0; i < N4 * K4; i++)
+        code[i] = i % 2 ? packed[i / 2] & 15 : packed[i / 2] >> 4;
+    weight_pack_codes(&w, WEIGHT_Q4, N4, K4, 64, code, absmax, NULL, fp4_table);
+    for (int i = 0; i < N4; i++) {
+        weight_unpack_row(&w, i, row);
+        assert_memory_equal(row, fp4 + (size_t)i * K4, K4 * sizeof *row);
+    }
+    weight_pack_release(&w);
+    free(x);
+    free(nf4);
+    free(table);
+    free(packed);
+    free(absmax);
+    free(fp4);
     buf_release(&g.b);
 }
 
@@ -232,6 +276,7 @@ static void check_round_trip(enum weight_type t, int N, int K) {
             for (int i = 0; i < len; i++) {
                 want[i] = t == WEIGHT_F32    ? group[i]
                           : t == WEIGHT_BF16 ? bf16_to_f32(bf16_from_f32(group[i]))
+                          : t == WEIGHT_F16  ? f16_to_f32(f16_from_f32(group[i]))
                           : t == WEIGHT_I8   ? (float)q[i] * scale
                                              : nf4_table[codes[i]] * scale;
                 if (row[k0 + i] != want[i])
@@ -272,17 +317,127 @@ static void padding_inputs_are_zero(void **state) {
     free(x);
 }
 
+/* A matrix of ready codes: each value is table[code] * scale + min, the product and the sum
+ * rounded one after the other (volatile: the test must not fuse them either). */
+static void check_codes(enum weight_type t, int group, bool with_min, int N, int K) {
+    size_t n = (size_t)((K + group - 1) / group), count = (size_t)N * n;
+    float *x = generate((uint32_t)(K + group), 2 * count), *min = with_min ? x + count : NULL;
+    float *noise = generate(5, (size_t)N * (size_t)K), *row = xcalloc((size_t)K, sizeof *row);
+    uint8_t *code = xcalloc((size_t)N, (size_t)K);
+    struct weight w;
+    for (size_t i = 0; i < (size_t)N * (size_t)K; i++) /* all codes, -128 and 127 too */
+        code[i] = (uint8_t)((int)((noise[i] + 1) * 1000003) & (t == WEIGHT_Q4 ? 15 : 255));
+    weight_pack_codes(&w, t, N, K, group, code, x, min, fp4_table);
+    assert_int_equal(w.group, group);
+    for (int r = 0; r < N; r++) {
+        weight_unpack_row(&w, r, row);
+        for (int k = 0; k < K; k++) {
+            uint8_t c = code[(size_t)r * (size_t)K + (size_t)k];
+            size_t g = (size_t)r * n + (size_t)(k / group);
+            volatile float product = (t == WEIGHT_Q4 ? fp4_table[c] : (float)(int8_t)c) * x[g];
+            float want = with_min ? product + min[g] : product;
+            if (row[k] != want)
+                fail_msg("%s, group %d, min %d: [%d, %d] is %a, wanted %a", weight_type_name(t),
+                         group, with_min, r, k, (double)row[k], (double)want);
+            assert_true(weight_group_scale(&w, r, k / group) == x[g]);
+            assert_true(weight_group_min(&w, r, k / group) == (with_min ? min[g] : 0));
+        }
+    }
+    for (int r = 0; r < w.Np; r++) /* groups that are all padding */
+        for (int g = r < N ? (int)n : 0; g < w.Kp / group; g++) {
+            assert_true(weight_group_scale(&w, r, g) == 0);
+            assert_true(weight_group_min(&w, r, g) == 0);
+        }
+    weight_pack_release(&w);
+    free(x);
+    free(noise);
+    free(row);
+    free(code);
+}
+
+static void codes_unpack_to_table_times_scale_plus_min(void **state) {
+    (void)state;
+    static const int sizes[][2] = {{1, 1}, {16, 64}, {17, 65}, {15, 63}, {33, 200}, {48, 1000}};
+    for (int t = WEIGHT_I8; t <= WEIGHT_Q4; t++)
+        for (int group = 16; group <= 64; group *= 2)
+            for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+                check_codes((enum weight_type)t, group, false, sizes[i][0], sizes[i][1]);
+                check_codes((enum weight_type)t, group, true, sizes[i][0], sizes[i][1]);
+            }
+}
+
+/* The layout that weight.h draws, spelled out. */
+static void codes_lie_where_the_layout_says(void **state) {
+    (void)state;
+    enum { N = 17, K = 80, KP = 128 };
+    uint8_t code[N * K];
+    float scale[N * 5] = {0}, table[16] = {0};
+    for (int i = 0; i < N * K; i++)
+        code[i] = (uint8_t)(i * 7 / 3);
+    struct weight w;
+    weight_pack_codes(&w, WEIGHT_I8, N, K, 16, code, scale, NULL, NULL);
+    for (int n = 0; n < N; n++)
+        for (int k = 0; k < K; k++)
+            assert_int_equal(
+                ((const uint8_t(*)[KP / 4][16][4]) w.data)[n / 16][k / 4][n % 16][k % 4],
+                code[n * K + k]);
+    weight_pack_release(&w);
+    for (int i = 0; i < N * K; i++)
+        code[i] &= 15;
+    weight_pack_codes(&w, WEIGHT_Q4, N, K, 16, code, scale, NULL, table);
+    for (int n = 0; n < N; n++)
+        for (int k = 0; k < K; k++) {
+            uint8_t two =
+                ((const uint8_t(*)[KP / 8][16][4]) w.data)[n / 16][k / 8][n % 16][k % 4];
+            assert_int_equal(k % 8 < 4 ? two & 15 : two >> 4, code[n * K + k]);
+        }
+    weight_pack_release(&w);
+}
+
+static void f16_rounds_to_nearest_even(void **state) {
+    (void)state;
+    static const struct {
+        float f;
+        uint16_t h;
+    } known[] = {{0, 0},
+                 {-0.0f, 0x8000},
+                 {1, 0x3c00},
+                 {65504, 0x7bff},
+                 {65519, 0x7bff},
+                 {65520, 0x7c00},
+                 {-1e30f, 0xfc00},
+                 {INFINITY, 0x7c00},
+                 {0x1p-24f, 1},
+                 {0x1p-25f, 0},
+                 {0x1.8p-24f, 2},
+                 {-0x1p-14f, 0x8400},
+                 {0x1.ffbffep-15f, 0x3ff},
+                 {0x1.ffcp-15f, 0x400},
+                 {2049, 0x6800},
+                 {2051, 0x6802}};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        assert_int_equal(f16_from_f32(known[i].f), known[i].h);
+    for (uint32_t h = 0; h < 0x10000; h++)
+        if ((h & 0x7fff) <= 0x7c00)
+            assert_int_equal(f16_from_f32(f16_to_f32((uint16_t)h)), h);
+    assert_true(isnan(f16_to_f32(f16_from_f32(NAN))));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nf4_is_bit_equal_to_bitsandbytes),
+        cmocka_unit_test(values_are_bit_equal_to_bitsandbytes),
         cmocka_unit_test(sums_are_bit_equal_to_torch),
         cmocka_unit_test(nf4_codes_are_the_nearest_values),
         cmocka_unit_test(double_quantisation_of_equal_scales_is_exact),
         cmocka_unit_test(int8_rounds_to_nearest_and_keeps_zero_groups),
         cmocka_unit_test(bf16_rounds_to_nearest_even),
+        cmocka_unit_test(f16_rounds_to_nearest_even),
         cmocka_unit_test(finite_finds_infinities_and_nans),
         cmocka_unit_test(packing_round_trips_odd_sizes),
         cmocka_unit_test(padding_inputs_are_zero),
+        cmocka_unit_test(codes_unpack_to_table_times_scale_plus_min),
+        cmocka_unit_test(codes_lie_where_the_layout_says),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

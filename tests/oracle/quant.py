@@ -1,8 +1,9 @@
-"""Golden file of the quantisers: tests/golden/quant/nf4.bin. Run by hand, from the repository's root.
+"""Golden files of the quantisers: tests/golden/quant/{nf4,dequant}.bin. Run by hand, from the repository's root.
 
 nf4.bin: a generated tensor quantised by bitsandbytes on the CPU, one thread; the tables it uses; means by torch.
+dequant.bin: what bitsandbytes makes of that tensor's codes (rows 0..9 and 120..129), and an FP4 tensor with its values.
 
-It begins with a line of text that names the versions. Then little-endian records, each a u32 number of bytes and
+Each begins with a line of text that names the versions. Then little-endian records, each a u32 number of bytes and
 those bytes; their meaning is in the order below, which tests/test_quant.c reads.
 
 The generator, the same in test_quant.c: s' = s * 1664525 + 1013904223 mod 2^32, t = (s' >> 8) / 2^23 - 1, value t^3 as f32.
@@ -31,16 +32,23 @@ def generate(seed, n):
     return out
 
 
-def nf4():
-    torch.set_num_threads(1)
+def versions():
+    return f"bitsandbytes {bitsandbytes.__version__} (CPU), torch {torch.__version__}\n".encode()
+
+
+def quantised_nf4():
     N, K = 130, 320  # 650 groups: two whole blocks of 256 and a rest; no multiple of 16 rows
     x = generate(1, N * K).reshape(N, K)
     x[3, 64:128] = 0  # a group of zeros
     x[5] *= np.float32(2.0 ** -20)
     x[7] *= np.float32(1000)
-    q, st = F.quantize_4bit(torch.tensor(x), compress_statistics=True, quant_type="nf4", blocksize=64)
+    return F.quantize_4bit(torch.tensor(x), compress_statistics=True, quant_type="nf4", blocksize=64)
+
+
+def nf4():
+    q, st = quantised_nf4()
     with open(OUT + "nf4.bin", "wb") as f:
-        f.write(f"bitsandbytes {bitsandbytes.__version__} (CPU), torch {torch.__version__}\n".encode())
+        f.write(versions())
         record(f, st.code.numpy().astype("<f4").tobytes())
         record(f, F.create_dynamic_map().numpy().astype("<f4").tobytes())
         record(f, q.numpy().tobytes())  # high nibble first
@@ -54,4 +62,20 @@ def nf4():
         record(f, np.array(means, "<f4").tobytes())
 
 
+def dequant():
+    q, st = quantised_nf4()
+    values = F.dequantize_4bit(q, st).numpy().astype("<f4")
+    with open(OUT + "dequant.bin", "wb") as f:
+        f.write(versions())
+        record(f, np.concatenate([values[:10], values[120:]]).tobytes())
+        x = generate(4, 20 * 128).reshape(20, 128)
+        q, st = F.quantize_4bit(torch.tensor(x), quant_type="fp4", blocksize=64)
+        record(f, st.code.numpy().astype("<f4").tobytes())
+        record(f, q.numpy().tobytes())  # high nibble first
+        record(f, st.absmax.numpy().astype("<f4").tobytes())
+        record(f, F.dequantize_4bit(q, st).numpy().astype("<f4").tobytes())
+
+
+torch.set_num_threads(1)
 nf4()
+dequant()
