@@ -4,7 +4,7 @@
 #include "fake_graph.h"
 
 #include "base/mem.h"
-#include "engine/model/model.h"
+#include "engine/model/arch.h"
 #include "engine/run/graph.h"
 #include "engine/text.h"
 #include <assert.h>
@@ -30,6 +30,7 @@ enum status model_open(const char *path, struct model **out, struct err *err) {
     m->info.architecture = xstrdup("llama");
     m->info.quant = xstrdup("f32");
     m->info.n_params = 1000;
+    arch_find("llama", "fake", &m->arch, NULL);
     m->hp = (struct hparams){.n_layer = 1,
                              .n_vocab = FAKE_VOCAB,
                              .n_embd = 64,
@@ -44,8 +45,14 @@ enum status model_open(const char *path, struct model **out, struct err *err) {
                                 .data = m};
     m->head = m->embd;
     m->layers = xcalloc(1, sizeof *m->layers);
-    m->layers[0].wq.w =
-        (struct weight){.type = WEIGHT_Q4, .N = 64, .K = 64, .Np = 64, .Kp = 64, .data = m};
+    m->layers[0].wq.w = (struct weight){.type = WEIGHT_Q4,
+                                        .N = 64,
+                                        .K = 64,
+                                        .Np = 64,
+                                        .Kp = 64,
+                                        .group = 64,
+                                        .data = m,
+                                        .code = (const uint8_t *)m};
     *out = m;
     return ST_OK;
 }

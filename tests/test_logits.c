@@ -101,7 +101,7 @@ static struct graph *open_graph(const char *kernels) {
 }
 
 static void forward(struct graph *g, const int32_t *ids, int n_past, int n, float *out) {
-    struct batch_seq s = {blocks, n_past, n, n};
+    struct batch_seq s = {.blocks = blocks, .n_past = n_past, .n_tok = n, .n_logits = n};
     struct err err = {0};
     assert_int_equal(graph_forward(g, &(struct batch){ids, n, &s, 1}, out, &err), ST_OK);
 }

@@ -218,13 +218,22 @@ static enum status advance(struct job *j, uint64_t n, struct err *err) {
     return ST_OK;
 }
 
-static enum status check_finite(const struct job *j, const struct piece *p, uint64_t row,
-                                const float *v, size_t n, const char *what, struct err *err) {
+static enum status check_finite(const struct job *j, const struct piece *p, const float *v,
+                                size_t n, const char *what, struct err *err) {
     if (quant_finite(v, n))
         return ST_OK;
-    return err_set(err, ST_FORMAT,
-                   "%s: tensor %s: a %s in row %" PRIu64 " or behind is not finite", j->s->file,
-                   p->view.t->name, what, row);
+    return err_set(err, ST_FORMAT, "%s: tensor %s: %s is not finite", j->s->file,
+                   p->view.t->name, what);
+}
+
+/* The same for what rows first .. first + n - 1 gave. */
+static enum status check_rows(const struct job *j, const struct piece *p, int first, int n,
+                              const float *v, size_t len, const char *what, struct err *err) {
+    char where[64];
+    if (quant_finite(v, len))
+        return ST_OK;
+    snprintf(where, sizeof where, "%s among rows %d..%d", what, first, first + n - 1);
+    return check_finite(j, p, v, len, where, err);
 }
 
 static enum status put_tensor(struct job *j, const void *v, size_t len, struct err *err) {
@@ -240,7 +249,7 @@ static enum status write_vector(struct job *j, struct piece *p, struct err *err)
         v[i] = 1;
     if (p->view.t) {
         view_vector(&p->view, v);
-        TRY(check_finite(j, p, 0, v, K, "value", err));
+        TRY(check_finite(j, p, v, K, "a value", err));
     }
     TRY(put_tensor(j, v, K * sizeof *v, err));
     if (p->view.t)
@@ -255,7 +264,7 @@ static enum status write_bias(struct job *j, struct piece *p, struct err *err) {
     float *v = xreallocarray(NULL, n, sizeof *v);
     enum status st;
     view_bias(&p->view, v);
-    TRY(check_finite(j, p, 0, v, n, "bias", err));
+    TRY(check_finite(j, p, v, n, "its bias", err));
     TRY(put_tensor(j, v, n * sizeof *v, err));
 out:
     free(v);
@@ -274,7 +283,7 @@ static enum status write_tiles(struct job *j, struct piece *p, float *scale, str
     for (int n = 0; n < N; n += WEIGHT_TILE) {
         int here = N - n < WEIGHT_TILE ? N - n : WEIGHT_TILE;
         view_rows(&p->view, (uint64_t)n, here, in);
-        TRY(check_finite(j, p, (uint64_t)n, in, (size_t)here * (size_t)K, "value", err));
+        TRY(check_rows(j, p, n, here, in, (size_t)here * (size_t)K, "a value", err));
         for (int r = 0; r < here; r++)
             memcpy(rows + (size_t)r * Kp, in + (size_t)r * K, (size_t)K * sizeof *rows);
         for (int r = here; r < WEIGHT_TILE; r++)
@@ -311,7 +320,7 @@ static enum status write_codes(struct job *j, struct piece *p, float *scale, flo
     for (int n = 0; n < N; n += WEIGHT_TILE) {
         int here = N - n < WEIGHT_TILE ? N - n : WEIGHT_TILE;
         view_codes(&p->view, (uint64_t)n, here, in, s, m);
-        TRY(check_finite(j, p, (uint64_t)n, s, 2 * part, "scale", err));
+        TRY(check_rows(j, p, n, here, s, 2 * part, "a scale", err));
         for (int r = 0; r < here; r++)
             memcpy(code + (size_t)r * Kp, in + (size_t)r * K, (size_t)K);
         spread(s, here, used, G, scale + (size_t)n * G);

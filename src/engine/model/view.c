@@ -111,15 +111,13 @@ static void source_name(const struct source *s, const struct arch_slot *slot,
     snprintf(out, 192, "%s%s", prefix, name);
 }
 
-static enum status bad_shape(const struct source *s, const struct view *v, uint64_t N,
-                             uint64_t K, bool stack, struct err *err) {
-    char stacked[48] = "";
-    if (stack)
-        snprintf(stacked, sizeof stacked, "%d x ", v->hp->n_expert);
-    return err_set(err, ST_FORMAT,
-                   "%s: tensor %s is %" PRIu64 " x %" PRIu64 " x %" PRIu64 ", wanted %s%" PRIu64
-                   " x %" PRIu64,
-                   s->file, v->t->name, v->t->E, v->t->N, v->t->K, stacked, N, K);
+/* "3 x 16 x 80", or without the 3 where there is no stack. */
+static const char *shape_text(char (*buf)[72], uint64_t E, uint64_t N, uint64_t K) {
+    int n = 0;
+    if (E != 1)
+        n = snprintf(*buf, sizeof *buf, "%" PRIu64 " x ", E);
+    snprintf(*buf + n, sizeof *buf - (size_t)n, "%" PRIu64 " x %" PRIu64, N, K);
+    return *buf;
 }
 
 static enum status check_shape(const struct source *s, const struct view *v, bool stack,
@@ -127,13 +125,16 @@ static enum status check_shape(const struct source *s, const struct view *v, boo
     uint64_t N = v->vector ? 1 : rows_wanted(v, v->N);
     uint64_t K = v->vector ? rows_wanted(v, v->K) : v->K;
     uint64_t E = stack ? (uint64_t)v->hp->n_expert : 1;
+    char found[72], wanted[72];
     if (is_transposed(v) && !v->vector) {
         uint64_t swap = N;
         N = K;
         K = swap;
     }
     if (v->t->E != E || v->t->N != N || v->t->K != K)
-        return bad_shape(s, v, N, K, stack, err);
+        return err_set(err, ST_FORMAT, "%s: tensor %s is %s, wanted %s", s->file, v->t->name,
+                       shape_text(&found, v->t->E, v->t->N, v->t->K),
+                       shape_text(&wanted, E, N, K));
     return ST_OK;
 }
 
