@@ -51,13 +51,14 @@ static bool word_break(uint32_t cp) {
 FILTER(f_title) { /* a word starts after blanks, hyphens and opening brackets only */
     struct jstr *s = text(x, self);
     struct jb b = {0};
-    bool first = true;
-    for (size_t i = 0, used; i < s->n; i += used) {
-        uint32_t cp = js_decode(s->p + i, s->n - i, &used);
-        const struct jstr *c = jv_sub(x, s, i, i + used).s;
-        jb_addstr(x, &b, (first ? js_upper(x, c) : js_lower(x, c)).s);
-        first = word_break(cp);
-        jx_step(x, 1);
+    for (size_t i = 0, used; i < s->n;) {
+        bool brk = word_break(js_decode(s->p + i, s->n - i, &used));
+        size_t first = i + used, end = first;
+        while (end < s->n && word_break(js_decode(s->p + end, s->n - end, &used)) == brk)
+            end += used;
+        jb_addstr(x, &b, js_upper(x, jv_sub(x, s, i, first).s).s);
+        jb_addstr(x, &b, js_lower(x, jv_sub(x, s, first, end).s).s);
+        i = end;
     }
     return jb_value(x, &b);
 }
@@ -170,7 +171,9 @@ FILTER(f_indent) {
             jb_addstr(x, &b, in);
         jb_addstr(x, &b, l->v[i].s);
     }
-    return jb_value(x, &b);
+    struct jv v = jb_value(x, &b);
+    v.s->safe = s->safe;
+    return v;
 }
 
 FILTER(f_truncate) {
@@ -443,7 +446,9 @@ FILTER(f_round) {
         return jv_float(digits < -308 ? 0 * f : nearbyint(f * unit) / unit);
     if (!isfinite(f))
         jx_fail(x, "cannot convert float infinity or NaN to integer");
-    return jv_float((how[0] == 'c' ? ceil(f * unit) : floor(f * unit)) / unit);
+    if (jv_is_int(self) && digits >= 0) /* exact in Python: there is nothing to round */
+        return jv_float(f);
+    return jv_float(((how[0] == 'c' ? ceil(f * unit) : floor(f * unit)) + 0.0) / unit);
 }
 
 FILTER(f_filesizeformat) {
@@ -460,9 +465,9 @@ FILTER(f_filesizeformat) {
         return jv_cstr(x, "1 Byte");
     int k = 0;
     if (f < base) {
-        snprintf(t, sizeof t, "%.0f Bytes", trunc(f));
+        snprintf(t, sizeof t, "%.0f Bytes", trunc(f) + 0.0); /* no -0 */
     } else {
-        for (unit = base * base; f >= unit && k < 7; k++)
+        for (unit = base * base; !(f < unit) && k < 7; k++)
             unit *= base;
         snprintf(t, sizeof t, "%.1f %s", base * f / unit, binary ? bin[k] : dec[k]);
     }

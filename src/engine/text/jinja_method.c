@@ -28,8 +28,7 @@ METHOD(m_lower) {
 
 METHOD(m_casefold) {
     (void)arg;
-    return js_replace(x, js_lower(x, self.s).s, jv_cstr(x, "\xC3\x9F").s, jv_cstr(x, "ss").s,
-                      -1);
+    return js_casefold(x, self.s);
 }
 
 METHOD(m_capitalize) {
@@ -37,36 +36,14 @@ METHOD(m_capitalize) {
     return js_capital(x, self.s);
 }
 
-static bool cased(uint32_t cp) {
-    utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
-    return c == UTF8PROC_CATEGORY_LU || c == UTF8PROC_CATEGORY_LL || c == UTF8PROC_CATEGORY_LT;
-}
-
 METHOD(m_title) {
-    struct jb b = {0};
-    bool inside = false;
     (void)arg;
-    for (size_t i = 0, used; i < self.s->n; i += used) {
-        uint32_t cp = js_decode(self.s->p + i, self.s->n - i, &used);
-        const struct jstr *c = jv_sub(x, self.s, i, i + used).s;
-        jb_addstr(x, &b, (inside ? js_lower(x, c) : js_capital(x, c)).s);
-        inside = cased(cp);
-        jx_step(x, 1);
-    }
-    return jb_value(x, &b);
+    return js_title(x, self.s);
 }
 
 METHOD(m_swapcase) {
-    struct jb b = {0};
     (void)arg;
-    for (size_t i = 0, used; i < self.s->n; i += used) {
-        uint32_t cp = js_decode(self.s->p + i, self.s->n - i, &used);
-        const struct jstr *c = jv_sub(x, self.s, i, i + used).s;
-        bool up = utf8proc_category((utf8proc_int32_t)cp) == UTF8PROC_CATEGORY_LU;
-        jb_addstr(x, &b, (up ? js_lower(x, c) : js_upper(x, c)).s);
-        jx_step(x, 1);
-    }
-    return jb_value(x, &b);
+    return js_swapcase(x, self.s);
 }
 
 static struct jv just(struct jx *x, struct jv self, const struct jv *arg, int side) {
@@ -421,7 +398,8 @@ METHOD(m_endswith) {
 
 static bool is_alpha(uint32_t cp) {
     utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
-    return cased(cp) || c == UTF8PROC_CATEGORY_LM || c == UTF8PROC_CATEGORY_LO;
+    return c == UTF8PROC_CATEGORY_LU || c == UTF8PROC_CATEGORY_LL ||
+           c == UTF8PROC_CATEGORY_LT || c == UTF8PROC_CATEGORY_LM || c == UTF8PROC_CATEGORY_LO;
 }
 
 static bool is_digit(uint32_t cp) { /* and the superscripts and subscripts */
@@ -487,10 +465,10 @@ METHOD(m_istitle) {
     jx_step(x, self.s->n / 8);
     for (size_t i = 0, used; i < self.s->n; i += used) {
         uint32_t cp = js_decode(self.s->p + i, self.s->n - i, &used);
-        utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
-        if (cased(cp) && (c == UTF8PROC_CATEGORY_LL) != inside)
+        enum js_case c = js_case_of(cp);
+        if (c != JS_UNCASED && (c == JS_LOWER) != inside)
             return jv_bool(false);
-        inside = cased(cp);
+        inside = c != JS_UNCASED;
         any = any || inside;
     }
     return jv_bool(any);

@@ -79,6 +79,9 @@ struct jv js_plus(struct jx *x, struct jstr *a, struct jstr *b);
 struct jv js_upper(struct jx *x, const struct jstr *s);
 struct jv js_lower(struct jx *x, const struct jstr *s);
 struct jv js_capital(struct jx *x, const struct jstr *s); /* first up, the rest down */
+struct jv js_title(struct jx *x, const struct jstr *s);   /* each word so */
+struct jv js_swapcase(struct jx *x, const struct jstr *s);
+struct jv js_casefold(struct jx *x, const struct jstr *s);
 struct jv js_strip(struct jx *x, const struct jstr *s, const struct jstr *chars, int sides);
 struct jv js_replace(struct jx *x, const struct jstr *s, const struct jstr *from,
                      const struct jstr *to, int64_t max);
@@ -86,7 +89,9 @@ struct jv js_join(struct jx *x, const struct jstr *sep, const struct jlist *l, b
 struct jlist *js_lines(struct jx *x, const struct jstr *s, bool keep);
 struct jv js_center(struct jx *x, struct jstr *s, int64_t width, uint32_t fill, int side);
 struct jv js_repeat(struct jx *x, struct jstr *s, int64_t times);
-bool js_is_cased(const struct jstr *s, bool upper);
+enum js_case { JS_UNCASED, JS_LOWER, JS_UPPER, JS_TITLE };
+enum js_case js_case_of(uint32_t cp);
+bool js_is_cased(const struct jstr *s, bool upper); /* Python's isupper, islower */
 bool js_alnum(uint32_t cp);
 bool js_decimal(uint32_t cp);
 

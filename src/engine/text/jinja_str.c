@@ -2,10 +2,8 @@
  * jinja_str.c - what strings can do: the work behind Python's string methods and the text
  * filters.
  *
- * Everything keeps the mask: a piece that is cut out shares its source's bytes and marks, a
- * character that is mapped keeps its character's mark, what is put between (a separator,
- * padding) has its own. Case mapping is Unicode's simple one by utf8proc, and SS for the sharp
- * s; Python's other one-to-many mappings are not done.
+ * Everything keeps the mask: a piece that is cut out shares its source's bytes and marks, what
+ * is put between (a separator, padding) has its own. Upper and lower case are in jinja_case.c.
  */
 #include "base/utf8.h"
 #include "engine/text/jinja_run.h"
@@ -56,61 +54,6 @@ bool js_alnum(uint32_t cp) {
 
 bool js_decimal(uint32_t cp) {
     return category(cp) == UTF8PROC_CATEGORY_ND;
-}
-
-bool js_is_cased(const struct jstr *s, bool upper) {
-    bool any = false;
-    for (size_t i = 0, used; i < s->n; i += used) {
-        int c = category(js_decode(s->p + i, s->n - i, &used));
-        if (c == UTF8PROC_CATEGORY_LT ||
-            c == (upper ? UTF8PROC_CATEGORY_LL : UTF8PROC_CATEGORY_LU))
-            return false;
-        any |= c == (upper ? UTF8PROC_CATEGORY_LU : UTF8PROC_CATEGORY_LL);
-    }
-    return any;
-}
-
-enum { TO_UP, TO_LOW, TO_TITLE };
-
-static void add_mapped(struct jx *x, struct jb *b, uint32_t cp, uint8_t m, int to) {
-    if (cp < 0x80) {
-        bool low = cp >= 'a' && cp <= 'z', up = cp >= 'A' && cp <= 'Z';
-        cp = to == TO_LOW ? cp + (up ? 32 : 0) : cp - (low ? 32 : 0);
-    } else if (cp == 0xDF && to != TO_LOW) {
-        jb_addc(x, b, 'S', m);
-        cp = to == TO_UP ? 'S' : 's';
-    } else {
-        utf8proc_int32_t c = (utf8proc_int32_t)cp;
-        cp = (uint32_t)(to == TO_UP    ? utf8proc_toupper(c)
-                        : to == TO_LOW ? utf8proc_tolower(c)
-                                       : utf8proc_totitle(c));
-    }
-    jb_addcp(x, b, cp, m);
-}
-
-/* first: how the first character is mapped, rest: the others. */
-static struct jv mapped(struct jx *x, const struct jstr *s, int first, int rest) {
-    struct jb b = {0};
-    for (size_t i = 0, used; i < s->n; i += used) {
-        uint32_t cp = js_decode(s->p + i, s->n - i, &used);
-        add_mapped(x, &b, cp, s->m ? s->m[i] : 0, i ? rest : first);
-    }
-    jx_step(x, s->n / 8);
-    struct jv v = jb_value(x, &b);
-    v.s->safe = s->safe;
-    return v;
-}
-
-struct jv js_upper(struct jx *x, const struct jstr *s) {
-    return mapped(x, s, TO_UP, TO_UP);
-}
-
-struct jv js_lower(struct jx *x, const struct jstr *s) {
-    return mapped(x, s, TO_LOW, TO_LOW);
-}
-
-struct jv js_capital(struct jx *x, const struct jstr *s) {
-    return mapped(x, s, TO_TITLE, TO_LOW);
 }
 
 /* ---- cutting ---- */
@@ -228,7 +171,9 @@ struct jv js_center(struct jx *x, struct jstr *s, int64_t width, uint32_t fill, 
     for (int64_t i = left; i < pad; i++)
         jb_addcp(x, &b, fill, 0);
     jx_step(x, (size_t)pad / 8);
-    return jb_value(x, &b);
+    struct jv v = jb_value(x, &b);
+    v.s->safe = s->safe;
+    return v;
 }
 
 struct jv js_repeat(struct jx *x, struct jstr *s, int64_t times) {
