@@ -229,6 +229,54 @@ case("opt-post-norm", "opt", do_layer_norm_before=False, **OPT)
 case("opt-plain", "opt", enable_bias=False, _remove_final_layer_norm=True,
      activation_function="gelu", tie_word_embeddings=False, **OPT)
 
+case("phi-qk-norm", "phi", qk_layernorm=True, rope_parameters=rope(partial_rotary_factor=0.5),
+     **sizes(heads=4, kv=2, hidden=80))
+case("arcee", "arcee", mlp_bias=True, rope_parameters=YARN, **sizes(heads=3, kv=1))
+case("cohere2", "cohere2", logit_scale=0.4, sliding_window=9,
+     layer_types=["sliding_attention", "full_attention", "sliding_attention"], **sizes(layers=3))
+case("cohere2-v4", "cohere2", v4=True, sliding_window=14, sliding_window_pattern=2,
+     attention_bias=True, drop=("layer_types",), **sizes(layers=3))
+case("ernie4_5", "ernie4_5", head_dim=20, use_bias=True, **sizes())
+case("exaone4", "exaone4", head_dim=20, sliding_window=9, sliding_window_pattern="LLG",
+     layer_types=["sliding_attention", "sliding_attention", "full_attention"], **sizes(layers=3))
+case("exaone4-full", "exaone4", v4=True, sliding_window=None, sliding_window_pattern=None,
+     rope_parameters=LLAMA3, tie_word_embeddings=True, layer_types=["full_attention"] * 2,
+     **sizes())
+case("glm", "glm", head_dim=20, rope_parameters=rope(partial_rotary_factor=0.5), **sizes())
+case("glm4", "glm4", v4=True, head_dim=16, rope_parameters=rope(partial_rotary_factor=0.5),
+     **sizes(kv=3))
+case("granitemoe", "granitemoe", num_local_experts=5, num_experts_per_tok=2,
+     embedding_multiplier=5.0, logits_scaling=2.0, residual_multiplier=0.4,
+     attention_multiplier=0.2, **sizes(ff=56))
+case("helium", "helium", head_dim=12, attention_bias=True, **sizes(kv=6))
+case("jais2", "jais2", **sizes())
+case("ministral", "ministral", head_dim=20, sliding_window=10,
+     layer_types=["full_attention", "sliding_attention"], **sizes())
+case("olmo3", "olmo3", sliding_window=9, rope_parameters={
+    "full_attention": dict(YARN, rope_theta=5e5), "sliding_attention": rope(theta=5e5)},
+     layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+     **sizes(layers=3, heads=3, kv=3))
+case("olmo3-v4", "olmo3", v4=True, sliding_window=12, drop=("layer_types", "rope_local_base_freq"),
+     rope_parameters={"full_attention": dict(YARN, rope_theta=5e5),
+                      "sliding_attention": rope(theta=5e5)}, **sizes(layers=5, kv=6))
+case("seed_oss", "seed_oss", head_dim=24, attention_out_bias=True, mlp_bias=True, **sizes())
+case("vaultgemma", "vaultgemma", head_dim=20, sliding_window=9, query_pre_attn_scalar=20,
+     **sizes(layers=3))
+case("gptj", "gptj", rotary_dim=8, tie_word_embeddings=False, **GPT2)
+case("gpt_neo", "gpt_neo", hidden_size=72, num_heads=6, num_layers=3, window_size=9,
+     intermediate_size=104, max_position_embeddings=128,
+     attention_types=[[["global", "local"], 1], [["local"], 1]])
+case("gpt_bigcode", "gpt_bigcode", multi_query=True, **GPT2)
+case("gpt_bigcode-heads", "gpt_bigcode", multi_query=False, n_inner=104,
+     scale_attn_weights=False, **GPT2)
+case("bloom", "bloom", hidden_size=72, n_head=6, n_layer=2)
+case("bloom-hub", "bloom", hidden_size=64, n_head=8, n_layer=3, rename=("transformer.", ""))
+case("mpt", "mpt", d_model=72, n_heads=6, n_layers=2, max_seq_len=128,
+     attn_config=dict(softmax_scale=0.2))
+case("persimmon", "persimmon", rope_parameters=rope(partial_rotary_factor=0.5), **NEOX)
+case("persimmon-plain", "persimmon", v4=True, qk_layernorm=False,
+     rope_parameters=rope(theta=25000.0, partial_rotary_factor=0.5), **NEOX)
+
 
 # -- checkpoints ---------------------------------------------------------------------------------
 

@@ -195,6 +195,37 @@ case("gpt2", "gpt2", keys(72, 6, 6, 136, 2, "layer"),
      model(72, 6, 6, 136, 2, qkv="fused", bias=ALL, norm_bias=True, gate=False, head=False,
            pos=256), GELU)
 
+case("arcee", "arcee", keys(*S, rope__dimension_count=12), model(*S, gate=False))
+case("cohere2", "cohere2", keys(72, 6, 2, 136, 5, "layer", logit_scale=0.25,
+                                attention__sliding_window=9, rope__dimension_count=12),
+     model(72, 6, 2, 136, 5, norms=("attn_norm",), head=False))
+case("ernie4_5", "ernie4_5", keys(*S), model(*S, head=False))
+case("exaone4", "exaone4", keys(*S), model(*S, norms=("post_attention_norm", "post_ffw_norm"),
+                                           qk="head"))
+case("chatglm", "chatglm", keys(72, 6, 2, 136, 2, rope__dimension_count=6),
+     model(*S, qkv="fused", bias=("qkv",), fused_up=True))
+case("glm4", "glm4", keys(*S, rope__dimension_count=6),
+     model(*S, norms=("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm"),
+           bias=("qkv",), fused_up=True))
+case("granitemoe", "granitemoe", keys(*S, rope__dimension_count=12, expert_count=5,
+                                      expert_used_count=2, embedding_scale=6.0,
+                                      residual_scale=0.3, attention__scale=0.2,
+                                      logit_scale=3.0), model(*S, experts=(5, 136)))
+case("olmo3", "olmo2", keys(72, 3, 3, 136, 5, attention__sliding_window=9,
+                            rope__scaling__type="yarn", rope__scaling__factor=4.0,
+                            rope__scaling__original_context_length=32,
+                            attention__sliding_window_pattern=[True, True, True, False, True]),
+     model(72, 3, 3, 136, 5, norms=("post_attention_norm", "post_ffw_norm"), qk="rows"))
+case("seed_oss", "seed_oss", keys(*S), model(*S, norms=("attn_norm", "post_attention_norm"),
+                                             bias=("qkv",)))
+case("starcoder", "starcoder", keys(72, 6, 1, 136, 2, "layer"),
+     model(72, 6, 1, 136, 2, qkv="fused", bias=ALL, norm_bias=True, gate=False, pos=256), GELU)
+case("bloom", "bloom", keys(72, 6, 6, 136, 2, "layer"),
+     model(72, 6, 6, 136, 2, qkv="fused", bias=ALL, norm_bias=True, gate=False,
+           extra=[("token_embd_norm.weight", (72,)), ("token_embd_norm.bias", (72,))]), GELU)
+case("mpt", "mpt", keys(72, 6, 6, 136, 2, "layer", attention__max_alibi_bias=8.0),
+     model(72, 6, 6, 136, 2, qkv="fused", gate=False), GELU)
+
 
 def write_file(path, spec):
     w = gguf.GGUFWriter(path, spec["keys"]["general.architecture"])

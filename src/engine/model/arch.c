@@ -24,14 +24,26 @@ static bool has_word(const char *list, const char *word) {
     return false;
 }
 
+/* Row i of all tables, NULL behind the last. */
+static const struct arch *row(size_t i) {
+    static const struct arch *const tables[] = {arch_llama_rows, arch_gpt_rows};
+    for (size_t t = 0; t < COUNT(tables); t++)
+        for (const struct arch *a = tables[t]; a->name; a++)
+            if (i-- == 0)
+                return a;
+    return NULL;
+}
+
 static enum status unknown(const char *file, const char *what, const char *name, bool hf,
                            struct err *err) {
     struct buf known = {0};
-    for (size_t i = 0; i < arch_n_rows; i++) {
-        const char *s = hf ? arch_rows[i].hf_types : arch_rows[i].name;
-        bool again = !hf && i > 0 && strcmp(s, arch_rows[i - 1].name) == 0;
-        if (s && *s && !again)
+    const struct arch *a;
+    const char *last = "";
+    for (size_t i = 0; (a = row(i)); i++) {
+        const char *s = hf ? a->hf_types : a->name;
+        if (s && strcmp(s, last) != 0)
             buf_addf(&known, "%s%s", known.len ? " " : "", s);
+        last = s ? s : last;
     }
     enum status st =
         err_set(err, ST_UNSUPPORTED, "%s: %s %.40s is not supported; supported: %s", file, what,
@@ -42,21 +54,17 @@ static enum status unknown(const char *file, const char *what, const char *name,
 
 enum status arch_find(const char *name, const char *file, const struct arch **out,
                       struct err *err) {
-    for (size_t i = 0; i < arch_n_rows; i++)
-        if (strcmp(name, arch_rows[i].name) == 0) {
-            *out = &arch_rows[i];
+    for (size_t i = 0; (*out = row(i)); i++)
+        if (strcmp(name, (*out)->name) == 0)
             return ST_OK;
-        }
     return unknown(file, "architecture", name, false, err);
 }
 
 enum status arch_find_hf(const char *model_type, const char *file, const struct arch **out,
                          struct err *err) {
-    for (size_t i = 0; i < arch_n_rows; i++)
-        if (has_word(arch_rows[i].hf_types, model_type)) {
-            *out = &arch_rows[i];
+    for (size_t i = 0; (*out = row(i)); i++)
+        if (has_word((*out)->hf_types, model_type))
             return ST_OK;
-        }
     return unknown(file, "model_type", model_type, true, err);
 }
 
@@ -126,6 +134,12 @@ void arch_flag_layers(struct hparams *hp, int every, unsigned flags) {
     for (int i = 0; i < hp->n_layer && i < MODEL_MAX_LAYER; i++)
         if (every == 0 || (i + 1) % every)
             hp->layer[i] |= (uint8_t)flags;
+}
+
+void arch_no_rope_in_full_layers(struct hparams *hp) {
+    for (int i = 0; i < hp->n_layer; i++)
+        if (!(hp->layer[i] & LAYER_WINDOW))
+            hp->layer[i] |= LAYER_NO_ROPE;
 }
 
 static enum status check_ints(const struct hparams *hp, const char *file, struct err *err) {

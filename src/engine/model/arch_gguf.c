@@ -249,6 +249,38 @@ static bool has_tensor(const struct gguf *g, const char *name) {
     return gguf_find_tensor(g, name) != NULL;
 }
 
+/* Every fourth layer sees everything, where the file does not say which. */
+static void full_each_fourth(const struct gguf *g, struct hparams *hp) {
+    for (int i = 3; !has(g, "attention.sliding_window_pattern") && i < hp->n_layer; i += 4)
+        hp->layer[i] &= (uint8_t)~LAYER_WINDOW;
+}
+
+enum status gguf_cohere2(const struct gguf *g, struct hparams *hp, struct err *err) {
+    (void)err;
+    full_each_fourth(g, hp);
+    arch_no_rope_in_full_layers(hp);
+    return ST_OK;
+}
+
+enum status gguf_exaone4(const struct gguf *g, struct hparams *hp, struct err *err) {
+    (void)err;
+    full_each_fourth(g, hp);
+    if (hp->window > 0)
+        arch_no_rope_in_full_layers(hp);
+    return ST_OK;
+}
+
+/* OLMo 3 comes under this name too: RoPE of its sliding layers is not scaled. */
+enum status gguf_olmo2(const struct gguf *g, struct hparams *hp, struct err *err) {
+    (void)err;
+    full_each_fourth(g, hp);
+    hp->rope_base_local = hp->window > 0 ? hp->rope_base : 0;
+    for (int i = 0; i < hp->n_layer; i++)
+        if (hp->layer[i] & LAYER_WINDOW)
+            hp->layer[i] |= LAYER_LOCAL_ROPE;
+    return ST_OK;
+}
+
 enum status gguf_gptneox(const struct gguf *g, struct hparams *hp, struct err *err) {
     int parallel = 1;
     CHECK(flag(g, "use_parallel_residual", &parallel, err));

@@ -46,6 +46,28 @@ static enum status choose(const struct hf_json *c, const char *key, const char *
     return st;
 }
 
+/* Settings that the graph does not do, so that a value other than "off" is refused. */
+static enum status refuse(const struct hf_json *c, const char *keys, struct err *err) {
+    while (keys && *keys) {
+        char key[64];
+        size_t n = strcspn(keys, " ");
+        snprintf(key, sizeof key, "%.*s", (int)n, keys);
+        const json_t *v = hf_get(c, key);
+        bool off = !v || json_is_false(v) || (json_is_number(v) && json_number_value(v) == 0) ||
+                   (json_is_array(v) && json_array_size(v) == 0);
+        char *shown = off ? NULL : json_dumps(v, JSON_ENCODE_ANY);
+        if (!off) {
+            enum status st =
+                err_set(err, ST_UNSUPPORTED, "%s: %s is %.40s, which is not supported", c->file,
+                        key, shown ? shown : "set");
+            free(shown);
+            return st;
+        }
+        keys += n + (keys[n] == ' ');
+    }
+    return ST_OK;
+}
+
 static enum status read_act(const struct hf_json *c, struct hparams *hp, struct err *err) {
     static const struct word acts[] = {
         {"silu", ACT_SILU},           {"swish", ACT_SILU},
@@ -61,10 +83,11 @@ static enum status read_act(const struct hf_json *c, struct hparams *hp, struct 
 }
 
 static enum status read_sizes(const struct hf_json *c, struct hparams *hp, struct err *err) {
-    CHECK(hf_int(c, "num_hidden_layers|n_layer|num_layers", true, 1, MODEL_MAX_LAYER,
+    CHECK(hf_int(c, "num_hidden_layers|n_layer|n_layers|num_layers", true, 1, MODEL_MAX_LAYER,
                  &hp->n_layer, err));
     CHECK(hf_int(c, "hidden_size|n_embd|d_model|n_embed", true, 1, 1 << 18, &hp->n_embd, err));
-    CHECK(hf_int(c, "num_attention_heads|n_head|n_heads", true, 1, 4096, &hp->n_head, err));
+    CHECK(hf_int(c, "num_attention_heads|n_head|n_heads|num_heads", true, 1, 4096, &hp->n_head,
+                 err));
     hp->n_head_kv = hp->n_head;
     CHECK(hf_int(c, "num_key_value_heads|num_kv_heads", false, 1, 4096, &hp->n_head_kv, err));
     CHECK(hf_int(c, "head_dim", false, 1, 1024, &hp->head_dim, err));
@@ -161,6 +184,7 @@ static enum status read_rope(const struct hf_json *c, struct hparams *hp, struct
     struct hf_json p;
     CHECK(hf_child(c, "rope_scaling|rope_parameters", &p, err));
     CHECK(split_layers(c, &p, hp, err));
+    CHECK(refuse(&p, "llama_4_scaling_beta mrope_section", err));
     CHECK(hf_num(c, "rope_theta|rotary_emb_base|rope_base", false, &hp->rope_base, err));
     CHECK(hf_num(&p, "rope_theta", false, &hp->rope_base, err));
     double part = number(c, "partial_rotary_factor|rotary_pct|rope_pct", 1);
@@ -193,16 +217,17 @@ static enum status read_windows(const struct hf_json *c, struct hparams *hp, str
     json_t *list;
     CHECK(hf_int(c, "sliding_window", false, 0, MAX_COUNT, &hp->window, err));
     CHECK(hf_bool(c, "use_sliding_window", &use, err));
-    CHECK(hf_int(c, "sliding_window_pattern|_sliding_window_pattern", false, 1, MODEL_MAX_LAYER,
-                 &every, err));
     CHECK(layer_list(c, "layer_types", hp, &list, err));
     for (int i = 0; list && i < hp->n_layer; i++) {
         const char *name = json_string_value(json_array_get(list, (size_t)i));
         CHECK(choose(c, "layer_types", name ? name : "", types, COUNT(types), &flag, err));
         hp->layer[i] |= (uint8_t)flag;
     }
-    if (!list)
+    if (!list) {
+        CHECK(hf_int(c, "sliding_window_pattern|_sliding_window_pattern", false, 0,
+                     MODEL_MAX_LAYER, &every, err));
         arch_flag_layers(hp, every, LAYER_WINDOW);
+    }
     for (int i = 0; (!use || hp->window == 0) && i < hp->n_layer; i++)
         hp->layer[i] &= (uint8_t)~LAYER_WINDOW;
     if (!use)
@@ -264,28 +289,6 @@ static enum status read_factors(const struct hf_json *c, struct hparams *hp, str
     return ST_OK;
 }
 
-/* Settings that the graph does not do, so that a value other than "off" is refused. */
-static enum status refuse(const struct hf_json *c, const char *keys, struct err *err) {
-    while (keys && *keys) {
-        char key[64];
-        size_t n = strcspn(keys, " ");
-        snprintf(key, sizeof key, "%.*s", (int)n, keys);
-        const json_t *v = hf_get(c, key);
-        bool off = !v || json_is_false(v) || (json_is_number(v) && json_number_value(v) == 0) ||
-                   (json_is_array(v) && json_array_size(v) == 0);
-        char *shown = off ? NULL : json_dumps(v, JSON_ENCODE_ANY);
-        if (!off) {
-            enum status st =
-                err_set(err, ST_UNSUPPORTED, "%s: %s is %.40s, which is not supported", c->file,
-                        key, shown ? shown : "set");
-            free(shown);
-            return st;
-        }
-        keys += n + (keys[n] == ' ');
-    }
-    return ST_OK;
-}
-
 static enum status read_all(const struct arch *a, const struct hf_json *c, struct hparams *hp,
                             struct err *err) {
     CHECK(refuse(c, a->hf_refused, err));
@@ -330,9 +333,19 @@ enum status arch_from_hf(const struct arch *a, const struct hf_json *config, str
 
 enum status arch_of_config(const struct hf_json *config, const struct arch **out,
                            struct err *err) {
-    const char *type = NULL;
+    const char *type = NULL, *part = NULL;
+    struct hf_json text;
+    const struct arch *inner;
     CHECK(hf_str(config, "model_type", true, &type, err));
-    return arch_find_hf(type, config->file, out, err);
+    CHECK(arch_find_hf(type, config->file, out, err));
+    CHECK(text_part(config, &text, err));
+    CHECK(hf_str(&text, "model_type", false, &part, err));
+    CHECK(arch_find_hf(part ? part : type, config->file, &inner, err));
+    if (inner != *out)
+        return err_set(err, ST_UNSUPPORTED,
+                       "%s: text_config of a %.40s model is of type %.40s, not supported there",
+                       config->file, type, part);
+    return ST_OK;
 }
 
 enum status arch_rope_factors(const struct hf_json *config, const char *which, int max,

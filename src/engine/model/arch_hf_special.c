@@ -6,6 +6,7 @@
 #include "engine/model/arch_table.h"
 
 #include <math.h>
+#include <string.h>
 
 /* Falcon: three layouts of attention, two of the residual stream. ALiBi takes RoPE's place. */
 enum status hf_falcon(const struct hf_json *c, struct hparams *hp, struct err *err) {
@@ -41,6 +42,71 @@ enum status hf_gpt2(const struct hf_json *c, struct hparams *hp, struct err *err
     return ST_OK;
 }
 
+/* One head of keys, or for each head its queries, keys and values together. */
+enum status hf_bigcode(const struct hf_json *c, struct hparams *hp, struct err *err) {
+    bool multi_query = true;
+    CHECK(hf_bool(c, "multi_query", &multi_query, err));
+    hp->n_head_kv = multi_query ? 1 : hp->n_head;
+    return hf_gpt2(c, hp, err);
+}
+
+/* Attention is not scaled. attention_types is a list of [[kinds], how often]. */
+enum status hf_gptneo(const struct hf_json *c, struct hparams *hp, struct err *err) {
+    const json_t *types = hf_get(c, "attention_types");
+    int i = 0;
+    hp->att_scale = 1;
+    hp->window = 256;
+    CHECK(hf_int(c, "window_size", false, 1, 1 << 30, &hp->window, err));
+    for (size_t t = 0; t < json_array_size(types); t++) {
+        const json_t *kinds = json_array_get(json_array_get(types, t), 0);
+        json_int_t times = json_integer_value(json_array_get(json_array_get(types, t), 1));
+        for (json_int_t n = 0; n < times && i < hp->n_layer; n++)
+            for (size_t k = 0; k < json_array_size(kinds) && i < hp->n_layer; k++, i++) {
+                const char *kind = json_string_value(json_array_get(kinds, k));
+                if (kind && strcmp(kind, "local") == 0)
+                    hp->layer[i] |= LAYER_WINDOW;
+                else if (!kind || strcmp(kind, "global") != 0)
+                    return err_set(err, ST_UNSUPPORTED,
+                                   "%s: attention_types has \"%.40s\", supported: global, "
+                                   "local",
+                                   c->file, kind ? kind : "");
+            }
+    }
+    for (; !types && i < hp->n_layer; i++)
+        hp->layer[i] |= i % 2 ? LAYER_WINDOW : 0;
+    if (i != hp->n_layer)
+        return err_set(err, ST_FORMAT, "%s: attention_types has %d layers, wanted %d", c->file,
+                       i, hp->n_layer);
+    return ST_OK;
+}
+
+/* MPT's settings of attention are an object of their own. */
+enum status hf_mpt(const struct hf_json *c, struct hparams *hp, struct err *err) {
+    struct hf_json a;
+    int ratio = 4, bias_max = 8;
+    bool qk_ln = false, prefix = false, alibi = true;
+    const char *type = "multihead_attention";
+    float clip = 0;
+    CHECK(hf_child(c, "attn_config", &a, err));
+    CHECK(hf_int(c, "expansion_ratio", false, 1, 64, &ratio, err));
+    hp->n_ff = ratio * hp->n_embd;
+    CHECK(hf_num(&a, "softmax_scale", false, &hp->att_scale, err));
+    CHECK(hf_num(&a, "clip_qkv", false, &clip, err));
+    CHECK(hf_int(&a, "alibi_bias_max", false, 0, 1 << 20, &bias_max, err));
+    CHECK(hf_bool(&a, "qk_ln", &qk_ln, err));
+    CHECK(hf_bool(&a, "prefix_lm", &prefix, err));
+    CHECK(hf_bool(&a, "alibi", &alibi, err));
+    CHECK(hf_str(&a, "attn_type", false, &type, err));
+    if (clip != 0 || qk_ln || prefix || !alibi || bias_max != 8 ||
+        strcmp(type, "multihead_attention") != 0)
+        return err_set(err, ST_UNSUPPORTED,
+                       "%s: attn_config asks for clip_qkv, qk_ln, prefix_lm, no alibi, another "
+                       "alibi_bias_max than 8 or another attn_type than "
+                       "\"multihead_attention\", which is not supported",
+                       c->file);
+    return ST_OK;
+}
+
 enum status hf_gptneox(const struct hf_json *c, struct hparams *hp, struct err *err) {
     bool parallel = true;
     CHECK(hf_bool(c, "use_parallel_residual", &parallel, err));
@@ -71,6 +137,33 @@ enum status hf_phi3(const struct hf_json *c, struct hparams *hp, struct err *err
                        "%s: rope_type of a phi3 model is another than \"default\" and "
                        "\"longrope\"",
                        c->file);
+    return ST_OK;
+}
+
+enum status hf_cohere2(const struct hf_json *c, struct hparams *hp, struct err *err) {
+    (void)c;
+    (void)err;
+    arch_no_rope_in_full_layers(hp);
+    return ST_OK;
+}
+
+enum status hf_exaone4(const struct hf_json *c, struct hparams *hp, struct err *err) {
+    (void)c;
+    (void)err;
+    if (hp->window > 0)
+        arch_no_rope_in_full_layers(hp);
+    return ST_OK;
+}
+
+/* Sliding layers have the base of all others, without their scaling. */
+enum status hf_olmo3(const struct hf_json *c, struct hparams *hp, struct err *err) {
+    (void)c;
+    (void)err;
+    for (int i = 0; hp->rope_base_local == 0 && i < hp->n_layer; i++)
+        if (hp->layer[i] & LAYER_WINDOW)
+            hp->layer[i] |= LAYER_LOCAL_ROPE;
+    if (hp->rope_base_local == 0)
+        hp->rope_base_local = hp->rope_base;
     return ST_OK;
 }
 

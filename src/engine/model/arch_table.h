@@ -10,8 +10,8 @@
 
 #include "engine/model/arch.h"
 
-extern const struct arch arch_rows[];
-extern const size_t arch_n_rows;
+/* Each ends with a row without a name. Rows of one name share their tensors. */
+extern const struct arch arch_llama_rows[], arch_gpt_rows[];
 
 /* The defaults of HPARAM_LIST, then the architecture's traits. */
 void arch_traits_apply(const struct arch *a, struct hparams *hp);
@@ -19,15 +19,19 @@ bool arch_has_experts(const struct arch *a);
 /* Layers 0 .. n_layer - 1 for which (layer + 1) is no multiple of `every` get these flags;
  * every = 0: all of them. */
 void arch_flag_layers(struct hparams *hp, int every, unsigned flags);
+/* Layers without LAYER_WINDOW get LAYER_NO_ROPE. */
+void arch_no_rope_in_full_layers(struct hparams *hp);
 
 typedef enum status arch_gguf_special(const struct gguf *g, struct hparams *hp,
                                       struct err *err);
-arch_gguf_special gguf_gemma, gguf_gemma2, gguf_gemma3, gguf_gptneox, gguf_granite, gguf_phi3,
-    gguf_qwen2moe, gguf_smollm3, gguf_stablelm;
+arch_gguf_special gguf_cohere2, gguf_exaone4, gguf_gemma, gguf_gemma2, gguf_gemma3,
+    gguf_gptneox, gguf_granite, gguf_olmo2, gguf_phi3, gguf_qwen2moe, gguf_smollm3,
+    gguf_stablelm;
 
 typedef enum status arch_hf_special(const struct hf_json *config, struct hparams *hp,
                                     struct err *err);
-arch_hf_special hf_falcon, hf_gemma, hf_gpt2, hf_gptneox, hf_opt, hf_phi3, hf_qwen, hf_qwen2moe,
-    hf_smollm3, hf_stablelm;
+arch_hf_special hf_bigcode, hf_cohere2, hf_exaone4, hf_falcon, hf_gemma, hf_gpt2, hf_gptneo,
+    hf_gptneox, hf_mpt, hf_olmo3, hf_opt, hf_phi3, hf_qwen, hf_qwen2moe, hf_smollm3,
+    hf_stablelm;
 
 #endif
