@@ -116,9 +116,11 @@ void fake_logits(const int32_t *tokens, size_t n, float *logits) {
     logits[best] = 5;
 }
 
+enum { KIND = 1 << 20 };
+
 struct graph {
     int n_block, max_tok, max_logits;
-    int32_t (*kv)[KV_BLOCK];
+    int32_t (*kv)[KV_BLOCK]; /* tokens, + KIND for KV of the second kind */
     int32_t *history;
     int32_t decoding[64]; /* last block of the sequences that decoded in the batch before */
     int n_decoding;
@@ -167,6 +169,11 @@ const char *graph_kernels(const struct graph *g) {
 int graph_threads(const struct graph *g) {
     (void)g;
     return 1;
+}
+
+int graph_kv_kind(const struct graph *g, int n_total) {
+    (void)g;
+    return fake.long_from && n_total >= fake.long_from;
 }
 
 void graph_copy_block(struct graph *g, int dst, int src, int n_tok) {
@@ -224,13 +231,15 @@ enum status graph_forward(struct graph *g, const struct batch *b, float *logits,
     for (int i = 0; i < b->n_seq; i++) /* all are written before one is read, as layers do */
         for (int j = 0; j < b->seqs[i].n_tok; j++) {
             int at = b->seqs[i].n_past + j;
-            g->kv[b->seqs[i].blocks[at / KV_BLOCK]][at % KV_BLOCK] = *token++;
+            int kind = graph_kv_kind(g, b->seqs[i].n_total) ? KIND : 0;
+            g->kv[b->seqs[i].blocks[at / KV_BLOCK]][at % KV_BLOCK] = *token++ + kind;
         }
     for (int i = 0; i < b->n_seq; i++) {
         const struct batch_seq *s = &b->seqs[i];
         int end = s->n_past + s->n_tok;
-        for (int at = 0; at < end; at++)
-            g->history[at] = g->kv[s->blocks[at / KV_BLOCK]][at % KV_BLOCK];
+        int kind = graph_kv_kind(g, s->n_total) ? KIND : 0;
+        for (int at = 0; at < end; at++) /* KV of the wrong kind is not this history */
+            g->history[at] = g->kv[s->blocks[at / KV_BLOCK]][at % KV_BLOCK] - kind;
         for (int n = end - s->n_logits + 1; n <= end; n++, logits += FAKE_VOCAB) {
             fake_logits(g->history, (size_t)n, logits);
             if (fake.nan_at && fake.n_forward >= fake.nan_at)

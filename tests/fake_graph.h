@@ -31,6 +31,8 @@ extern struct fake {
     int max_tok; /* of the graph; 0: 512 */
     bool gated;  /* each forward posts `entered` and waits for `go` */
     sem_t entered, go;
+    int long_from; /* sequences that reach this many tokens have the other kind of KV; 0: none
+                    */
     int fail_at, nan_at; /* the forward with this number fails, those from this one on give no
                             numbers; 0: none */
     /* what was seen; read while the engine is idle */

@@ -194,6 +194,32 @@ static void engine_equal_prefixes_are_computed_once(void **state) {
     engine_close(e);
 }
 
+/* With LongRoPE all KV changes at some length. An answer that grows beyond it is computed again
+ * once and goes on; short and long prompts of the same tokens share nothing, and those who were
+ * there before find their own again. */
+static void engine_answer_that_outgrows_its_kind_of_kv_goes_on(void **state) {
+    (void)state;
+    fake.long_from = 101;
+    struct engine *e = open_engine(512, 64);
+    struct session *s = session_new(e), *other = session_new(e);
+    struct answer a;
+    int32_t p[300];
+    fill(p, 300, 0);
+    struct request r = greedy(p, 80, 60), longer = greedy(p, 120, 5);
+    ask(&a, s, &r);
+    assert_answer(&a, p, 80, 60);
+    assert_true(fake.n_tok >= 80 + 20 + 101 + 38 && fake.n_tok <= 80 + 20 + 101 + 40);
+    ask(&a, other, &longer);
+    assert_answer(&a, p, 120, 5);
+    assert_int_equal(a.last.cached_tok, 80); /* what s computed again is of this kind */
+    ask(&a, other, &r);
+    assert_answer(&a, p, 80, 60);
+    assert_int_equal(a.last.cached_tok, 79); /* the first 80, of the short kind */
+    session_free(s);
+    session_free(other);
+    engine_close(e);
+}
+
 static void engine_fork_goes_its_own_way(void **state) {
     (void)state;
     struct engine *e = open_engine(512, 64);
@@ -836,6 +862,7 @@ int main(void) {
         cmocka_unit_test_setup(engine_answers_what_the_model_says, setup),
         cmocka_unit_test_setup(engine_second_turn_computes_only_new_tokens, setup),
         cmocka_unit_test_setup(engine_equal_prefixes_are_computed_once, setup),
+        cmocka_unit_test_setup(engine_answer_that_outgrows_its_kind_of_kv_goes_on, setup),
         cmocka_unit_test_setup(engine_fork_goes_its_own_way, setup),
         cmocka_unit_test_setup(engine_same_seed_gives_same_tokens, setup),
         cmocka_unit_test_setup(engine_gives_log_probabilities, setup),

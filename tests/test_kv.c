@@ -307,6 +307,32 @@ static void kv_hidden_sequences_neither_find_nor_publish(void **state) {
     kv_pool_free(p);
 }
 
+static void kv_of_different_kinds_is_not_shared(void **state) {
+    (void)state;
+    struct kv_pool *p = pool_new(16);
+    struct kv_seq a = {0}, b = {0}, c = {0};
+    int32_t t[48];
+    ramp(t, 48, 0);
+    kv_set_kind(p, &b, 1);
+    assert_int_equal(prompt(p, &a, t, 40), 0);
+    assert_int_equal(prompt(p, &b, t, 40), 0);
+    kv_fork(p, &c, &b);
+    assert_int_equal(c.kind, 1);
+    assert_int_equal(prompt(p, &c, t, 48), 40);
+    kv_set_kind(p, &b, 1); /* nothing changes */
+    assert_int_equal(b.n_tok, 40);
+    kv_set_kind(p, &b, 0);
+    assert_int_equal(b.n_tok, 0);
+    assert_int_equal(prompt(p, &b, t, 40), 32); /* the blocks of a */
+    assert_int_equal(b.blocks[0], a.blocks[0]);
+    kv_seq_release(p, &a);
+    kv_seq_release(p, &b);
+    kv_seq_release(p, &c);
+    const struct kv_seq *none[1];
+    assert_true(kv_consistent(p, none, 0));
+    kv_pool_free(p);
+}
+
 /* Random life: prompts from a small family of branching texts, appends, forks, clears; contents
  * and counts hold always. */
 static void kv_stays_sound_through_a_random_life(void **state) {
@@ -368,6 +394,7 @@ int main(void) {
         cmocka_unit_test(kv_one_sequence_may_fill_the_pool_and_rewrite_it),
         cmocka_unit_test(kv_exhaustion_is_reported_and_leaves_all_sound),
         cmocka_unit_test(kv_hidden_sequences_neither_find_nor_publish),
+        cmocka_unit_test(kv_of_different_kinds_is_not_shared),
         cmocka_unit_test(kv_stays_sound_through_a_random_life),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -51,6 +51,12 @@ int graph_threads(const struct graph *g);
 /* Bytes one KV block takes in all layers together, known before a graph is opened. */
 size_t graph_kv_block_bytes(const struct model *m);
 
+/* Keys and values are computed in one of two kinds, 0 or 1, by how many tokens the sequence is
+ * known to reach (batch_seq.n_total): LongRoPE has one set of frequencies up to a length and
+ * another beyond. The kinds must not meet in one sequence; who crosses the border computes its
+ * keys and values again, as transformers' generate() does. */
+int graph_kv_kind(const struct graph *g, int n_total);
+
 /* Runs one batch; logits [sum of n_logits, n_vocab] in batch order. Tokens and block numbers
  * are the caller's to have checked (asserted here). */
 enum status graph_forward(struct graph *g, const struct batch *b, float *logits,

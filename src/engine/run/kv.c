@@ -4,10 +4,10 @@
  *
  * Data: one struct block per block of the pool. `ref` counts the sequences whose table names
  * it. A published block has a serial, a number that is never used twice, and the serial of the
- * block before it (0 at the start of a timeline); (parent serial, 16 tokens) is its key in a
- * chained hash table. Keys are compared in full, and a serial stands for one exact history, so
- * a hash collision can never hand out a wrong prefix; the hash only picks a bucket, with a
- * random start value so that nobody can aim for one bucket.
+ * block before it (at the start of a timeline the root of its kind); (parent serial, 16 tokens)
+ * is its key in a chained hash table. Keys are compared in full, and a serial stands for one
+ * exact history, so a hash collision can never hand out a wrong prefix; the hash only picks a
+ * bucket, with a random start value so that nobody can aim for one bucket.
  *
  * Cached blocks (published, ref 0) are on a doubly linked list, oldest first; free ones on a
  * singly linked one through `next`. A sequence gives its blocks back last one first and takes
@@ -34,6 +34,9 @@
 #include <sys/random.h>
 
 enum { NONE = -1 };
+
+/* Parents of first blocks; serials start above them. */
+enum { ROOT_0 = 0, ROOT_1 = 1, FIRST_SERIAL = 2 };
 
 struct block {
     int ref;
@@ -73,7 +76,7 @@ struct kv_pool *kv_pool_new(int n_block, kv_copy_fn *copy, void *user) {
     }
     p->n_free = n_block;
     p->oldest = p->newest = NONE;
-    p->next_serial = 1;
+    p->next_serial = FIRST_SERIAL;
     if (getrandom(&p->hash_start, sizeof p->hash_start, GRND_NONBLOCK) < 0)
         p->hash_start = (uint64_t)(uintptr_t)p;
     p->copy = copy;
@@ -242,12 +245,21 @@ static void push_tokens(struct kv_seq *s, const int32_t *tokens, int n) {
 
 /* The serial that block i of the sequence continues. */
 static uint64_t parent_of(const struct kv_pool *p, const struct kv_seq *s, int i) {
-    return i ? p->blocks[s->blocks[i - 1]].serial : 0;
+    if (i > 0)
+        return p->blocks[s->blocks[i - 1]].serial;
+    return s->kind ? ROOT_1 : ROOT_0;
 }
 
 void kv_seq_clear(struct kv_pool *p, struct kv_seq *s) {
     drop_blocks(p, s, 0);
     s->n_tok = 0;
+}
+
+void kv_set_kind(struct kv_pool *p, struct kv_seq *s, int kind) {
+    assert(kind == 0 || kind == 1);
+    if (kind != s->kind)
+        kv_seq_clear(p, s);
+    s->kind = kind;
 }
 
 void kv_seq_release(struct kv_pool *p, struct kv_seq *s) {
@@ -361,6 +373,7 @@ void kv_fork(struct kv_pool *p, struct kv_seq *dst, const struct kv_seq *src) {
         push_block(dst, src->blocks[i]);
     }
     push_tokens(dst, src->tokens, src->n_tok);
+    dst->kind = src->kind;
 }
 
 /* ---- for tests ---- */
@@ -385,7 +398,7 @@ static bool cache_consistent(const struct kv_pool *p) {
         const struct block *k = &p->blocks[b];
         if (n > p->n_block || k->ref || !k->serial)
             return false;
-        bool parent_ok = k->parent == 0;
+        bool parent_ok = k->parent < FIRST_SERIAL;
         for (int y = k->next; y != NONE && !parent_ok; y = p->blocks[y].next)
             parent_ok = p->blocks[y].serial == k->parent;
         for (int y = 0; y < p->n_block && !parent_ok; y++)

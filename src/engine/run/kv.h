@@ -11,6 +11,9 @@
  * recently used first) referenced by one or more sequences
  *
  * A block that is published or shared is never written: who wants to write copies it first.
+ *
+ * A sequence has a kind (graph_kv_kind()): keys and values of the same tokens differ between
+ * kinds, so that sequences of different kinds share nothing.
  * Used by one thread.
  */
 #ifndef LLMCHAT_ENGINE_RUN_KV_H
@@ -39,6 +42,7 @@ struct kv_seq {
     int n_tok, cap_tok;
     int32_t *blocks; /* [n_block] at least ceil(n_tok / KV_BLOCK); more after kv_reserve() */
     int n_block, cap_block;
+    int kind; /* 0 or 1; changed by kv_set_kind() */
     bool
         hidden; /* set on an empty sequence: finds nothing and publishes nothing (evaluation) */
 };
@@ -49,6 +53,9 @@ struct kv_seq {
 void kv_seq_clear(struct kv_pool *p, struct kv_seq *s);
 /* As clear, and frees the storage. */
 void kv_seq_release(struct kv_pool *p, struct kv_seq *s);
+
+/* Empties s when it is of another kind. */
+void kv_set_kind(struct kv_pool *p, struct kv_seq *s, int kind);
 
 /* Prepares s to continue the prompt tokens [n_tok], n_tok >= 1: keeps the longest common prefix
  * with what it holds, goes on with published blocks that fit, and drops the rest. At least the

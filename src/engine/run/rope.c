@@ -98,18 +98,22 @@ static void dynamic(const struct rope *r, int n_seq, int ctx) {
     plain(r->inv_freq, hp->rope_dim, base, r->freqs);
 }
 
+static int orig_ctx_of(const struct hparams *hp) {
+    return hp->rope_orig_ctx > 0 ? hp->rope_orig_ctx : hp->ctx_train;
+}
+
+int rope_kind(const struct rope *r, int n_seq) {
+    return r->hp->rope_type == ROPE_LONG && n_seq > orig_ctx_of(r->hp);
+}
+
 /* LongRoPE (arXiv:2402.13753): a set of divisors up to the first context, another beyond. */
-static void long_rope(const struct rope *r, int n_seq, int ctx) {
+static void long_rope(const struct rope *r, int n_seq) {
     const struct hparams *hp = r->hp;
-    const float *divisors = n_seq > ctx ? r->freqs_long : r->freqs;
+    const float *divisors = rope_kind(r, n_seq) ? r->freqs_long : r->freqs;
     for (int i = 0; i < hp->rope_dim / 2; i++) {
         float freq = powf(hp->rope_base, (float)(2 * i) / (float)hp->rope_dim);
         r->inv_freq[i] = 1.0f / (divisors ? divisors[i] * freq : freq);
     }
-}
-
-static int orig_ctx_of(const struct hparams *hp) {
-    return hp->rope_orig_ctx > 0 ? hp->rope_orig_ctx : hp->ctx_train;
 }
 
 static void compute(struct rope *r, int n_seq) {
@@ -121,7 +125,7 @@ static void compute(struct rope *r, int n_seq) {
         dynamic(r, n_seq, ctx);
         break;
     case ROPE_LONG:
-        long_rope(r, n_seq, ctx);
+        long_rope(r, n_seq);
         break;
     case ROPE_YARN:
         yarn(hp, r->inv_freq, ctx, r->freqs);

@@ -8,7 +8,8 @@
  * ROPE_DYNAMIC and ROPE_LONG have frequencies that depend on how long the sequence is. The
  * length is the one that a token's sequence is known to reach when the token is computed, n_seq
  * below: a prompt has the frequencies of its whole length, however it is cut, and a generated
- * token those of its own. As there, keys that are in the cache are not turned again.
+ * token those of its own. As there, keys that are in the cache are not turned again for
+ * ROPE_DYNAMIC; for ROPE_LONG the caller computes them again when rope_kind() changes.
  */
 #ifndef LLMCHAT_ENGINE_RUN_ROPE_H
 #define LLMCHAT_ENGINE_RUN_ROPE_H
@@ -27,6 +28,8 @@ struct rope {
 
 void rope_init(struct rope *r, const struct model *m);
 void rope_release(struct rope *r);
+/* Which of two sets of frequencies, 0 or 1, a sequence that reaches n_seq tokens has. */
+int rope_kind(const struct rope *r, int n_seq);
 /* Frequencies for a sequence that reaches n_seq tokens. */
 void rope_set_length(struct rope *r, int n_seq);
 /* One token: cos [rope_dim] as pairs (cos a, cos a), sin [rope_dim] as pairs (-sin a, sin a).

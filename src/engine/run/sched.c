@@ -186,6 +186,7 @@ static bool admit(struct sched *s, struct task *t) {
     struct session *ss = t->session;
     if (s->n_active == s->max_active)
         return false;
+    kv_set_kind(s->pool, &ss->kv, graph_kv_kind(s->graph, t->n_tok));
     int kept = kv_match(s->pool, &ss->kv, t->tokens, t->n_tok);
     if (!make_room(s, kv_need(&ss->kv, t->n_tok - kept) + s->n_active, ss)) {
         atomic_store(&ss->cached_tok, kept);
@@ -235,6 +236,15 @@ static bool reserve(struct sched *s, struct task *t, int n_more) {
 }
 
 /* ---- a step ---- */
+
+/* A timeline that grew into another kind of KV is computed again. */
+static void follow_kinds(struct sched *s) {
+    for (int i = 0; i < s->n_active; i++) {
+        struct session *ss = s->active[i]->session;
+        kv_set_kind(s->pool, &ss->kv, graph_kv_kind(s->graph, s->active[i]->n_tok));
+        atomic_store(&ss->cached_tok, ss->kv.n_tok);
+    }
+}
 
 /* Tokens that may be prefilled in one step: as many as their time allows, at most twice as many
  * as were measured last. */
@@ -346,6 +356,7 @@ static void advance(struct sched *s, struct task *t, int n_more, float *logits) 
 static void run_batch(struct sched *s) {
     int n_more[SCHED_MAX_ACTIVE], n_tok = 0, n_logits = 0;
     struct task *tasks[SCHED_MAX_ACTIVE];
+    follow_kinds(s);
     plan(s, n_more);
     for (int i = 0; i < s->n_active; i++)
         if (!reserve(s, s->active[i], n_more[i]))
