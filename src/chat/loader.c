@@ -234,7 +234,7 @@ enum status chat_choose_model(struct chat *c, const char *wanted, char **name,
     } else {
         st = err_set(err, ST_NOT_FOUND,
                      "no model is installed; make one with: llmchat create NAME --from "
-                     "FILE.gguf");
+                     "PATH");
     }
 out:
     free(last);

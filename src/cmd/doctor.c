@@ -150,7 +150,7 @@ static void models(struct report *r) {
     }
     if (!l.n)
         finding(r, "models", "none", true,
-                "no model is installed: llmchat create NAME --from FILE.gguf");
+                "no model is installed: llmchat create NAME --from PATH");
     model_list_release(&l);
 }
 

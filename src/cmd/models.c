@@ -95,7 +95,7 @@ int cmd_list(struct args *a) {
         for (size_t i = 0; i < l.n; i++)
             print_row(&l.v[i], width);
         if (!l.n)
-            note("No models are installed. Make one: llmchat create NAME --from FILE.gguf");
+            note("No models are installed. Make one: llmchat create NAME --from PATH");
     }
     for (size_t i = 0; i < l.broken.n; i++)
         note("llmchat: %s", l.broken.v[i]);

@@ -14,9 +14,10 @@ void say_no_model(struct app *a) {
     struct err err;
     struct buf text = {0};
     buf_adds(&text,
-             "No model is installed yet. Leave with Ctrl-Q and make one from a GGUF file:\n\n"
-             "    llmchat create NAME --from FILE.gguf\n\n"
-             "It is turned into 4 bits, and llmchat finds it by itself from then on.\n");
+             "No model is installed yet. Leave with Ctrl-Q and make one from a GGUF file\n"
+             "or a Hugging Face folder:\n\n"
+             "    llmchat create NAME --from PATH\n\n"
+             "llmchat finds it by itself from then on.\n");
     if (models_dir(&dir, &err) == ST_OK)
         buf_addf(&text, "Models are kept in %s\n", dir);
     buf_adds(&text, "\nConversations can be read, searched and written meanwhile.");

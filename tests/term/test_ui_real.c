@@ -45,7 +45,7 @@ static long resident_kb(pid_t pid) {
 static void without_a_model_it_explains_and_stays_small(void **state) {
     struct tt *t = start(*state, NULL);
     tt_wait(t, "No model yet");
-    tt_wait(t, "llmchat create NAME --from FILE.gguf");
+    tt_wait(t, "llmchat create NAME --from PATH");
 #ifndef __SANITIZE_ADDRESS__
     assert_in_range(resident_kb(tt_pid(t)), 1, 30 * 1024);
 #else

@@ -469,7 +469,7 @@ static void without_a_model_it_says_what_to_type(void **state) {
     const char *env[] = {"SCRIPT_MODELS=", NULL};
     struct tt *t = tt_ui_start(*state, NULL, NULL, env);
     tt_wait(t, "No model yet");
-    tt_wait(t, "llmchat create NAME --from FILE.gguf");
+    tt_wait(t, "llmchat create NAME --from PATH");
     tt_type(t, "kept "); /* nobody asked for the dialog: typing is typing */
     tt_wait(t, "> kept");
     escape(t, "No model yet");
