@@ -70,7 +70,7 @@ class Case:
         with open(d + "/config.json", "w") as f:
             json.dump({"model_type": "none", **self.config}, f, indent=1)
             f.write("\n")
-        save_file(self.stored, d + "/model.safetensors", {"format": "pt", "made_by": self.versions})
+        save_file(self.stored, d + "/model.safetensors", {"made_by": self.versions})
         save_file(self.golden, d + ".safetensors", {"made_by": self.versions})
         for path in (d + "/model.safetensors", d + ".safetensors"):
             os.chmod(path, 0o644)
@@ -278,73 +278,83 @@ class Gptq:
 
 # -- AWQ ------------------------------------------------------------------------------------
 
-def awq(root):
+def awq_functions(root):
     scope = {"torch": torch, "nn": torch.nn, "Module": torch.nn.Module, "get_best_device": lambda: "cpu"}
     take(root + "/awq/utils/packing_utils.py", ["unpack_awq", "reverse_awq_order", "dequantize_gemm"], scope)
     scope.update(AWQ_REVERSE_ORDER=[0, 4, 1, 5, 2, 6, 3, 7])
-    take(root + "/awq/modules/linear/gemm.py", ["WQLinear_GEMM"], scope)
+    return take(root + "/awq/modules/linear/gemm.py", ["WQLinear_GEMM"], scope)
+
+
+def awq_pack(scope, w, group):
+    """Rounds w to nearest: its parts, and its values in f32."""
+    N, K = w.shape
+    size = K if group < 0 else group
+    parts = w.float().reshape(N, K // size, size)
+    low, high = parts.amin(2).clamp(max=0), parts.amax(2).clamp(min=0)
+    scales = ((high - low) / 15).clamp(min=1e-5).half()
+    zeros = (-(low / scales.float()).round()).clamp(0, 15)
+    linear = torch.nn.Linear(K, N, bias=False)
+    # values that the codes hold, since from_linear() doesn't clamp
+    q = (parts / scales.float()[:, :, None] + zeros[:, :, None]).round().clamp(0, 15)
+    exact = ((q - zeros[:, :, None]) * scales.float()[:, :, None]).reshape(N, K)
+    linear.weight.data = exact
+    m = scope["WQLinear_GEMM"].from_linear(linear, 4, size, False, scales.T.contiguous(), zeros.T.contiguous())
+    golden = scope["dequantize_gemm"](m.qweight, m.qzeros, m.scales.float(), 4, size).T
+    same_in(torch.float16, scope["dequantize_gemm"](m.qweight, m.qzeros, m.scales, 4, size).T, golden, (N, K, group))
+    assert torch.equal(golden, exact)
+    return {"qweight": m.qweight, "qzeros": m.qzeros, "scales": m.scales}, golden
+
+
+def awq(root):
+    scope = awq_functions(root)
     with open(root + "/setup.py") as f:
         version = f.read().split('AUTOAWQ_VERSION = "')[1].split('"')[0]
     c = Case("awq", {"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 64, "zero_point": True,
                                              "version": "gemm", "modules_to_not_convert": None}},
              f"AutoAWQ {version}, torch {torch.__version__}")
     for base, N, K, group in (("g64", 96, 192, 64), ("g128", 32, 256, 128), ("channel", 32, 96, -1), ("g32", 64, 64, 32)):
-        w = weights(N, K).half()
-        size = K if group < 0 else group
-        parts = w.float().reshape(N, K // size, size)
-        low, high = parts.amin(2), parts.amax(2)
-        scales = ((high - low) / 15).clamp(min=1e-5).half()
-        zeros = (-(low / scales.float()).round()).clamp(0, 15)
-        linear = torch.nn.Linear(K, N, bias=False)
-        # values that the codes hold, since from_linear() doesn't clamp
-        q = (parts / scales.float()[:, :, None] + zeros[:, :, None]).round().clamp(0, 15)
-        linear.weight.data = ((q - zeros[:, :, None]) * scales.float()[:, :, None]).reshape(N, K).half()
-        m = scope["WQLinear_GEMM"].from_linear(linear, 4, group if group > 0 else K, False, scales.T.contiguous(),
-                                               zeros.T.contiguous())
-        args = (m.qweight, m.qzeros), (4, size)
-        golden = scope["dequantize_gemm"](*args[0], m.scales.float(), *args[1]).T
-        same_in(torch.float16, scope["dequantize_gemm"](*args[0], m.scales, *args[1]).T, golden, base)
-        assert torch.equal(golden, ((q - zeros[:, :, None]) * scales.float()[:, :, None]).reshape(N, K))
-        c.add(base, {"qweight": m.qweight, "qzeros": m.qzeros, "scales": m.scales}, golden)
+        c.add(base, *awq_pack(scope, weights(N, K).half(), group))
     c.write()
 
 
 # -- compressed-tensors ---------------------------------------------------------------------
 
+def ct_pack(fmt, w, dtype, **kw):
+    """Rounds w to nearest: its parts, and its values in f32. kw: the library's QuantizationArgs."""
+    args = QuantizationArgs(**kw)
+    scheme = QuantizationScheme(targets=["Linear"], weights=args)
+    N, K = w.shape
+    fp, sym = kw.get("type") == "float", kw.get("symmetric", True)
+    strategy = kw["strategy"]
+    if strategy == "block":
+        h, b = kw["block_structure"]
+        pad = torch.nn.functional.pad(w, (0, -K % b, 0, -N % h))
+        parts = pad.reshape(pad.shape[0] // h, h, pad.shape[1] // b, b).transpose(1, 2).flatten(2)
+    else:
+        parts = {"group": lambda: w.reshape(N, -1, kw["group_size"]), "channel": lambda: w.reshape(N, 1, K),
+                 "tensor": lambda: w.reshape(1, 1, N * K)}[strategy]()
+    most = 448 if fp else 2 ** (kw["num_bits"] - 1)
+    low, high = parts.amin(2).clamp(max=0), parts.amax(2).clamp(min=0)
+    if sym:
+        scale = (torch.maximum(-low, high) / (most if fp else most - 0.5)).clamp(min=1e-5)
+    else:
+        scale = ((high - low) / (2 * most - 1)).clamp(min=1e-5)
+    zero = None if sym else (-most - low / scale).round().clamp(-most, most - 1).to(torch.int8)
+    if strategy == "tensor":
+        scale, zero = scale.reshape(1), None if zero is None else zero.reshape(1)
+    state = {"weight": w.to(dtype), "weight_scale": scale.to(dtype)}
+    if zero is not None:
+        state["weight_zero_point"] = zero
+    tool = BaseCompressor.get_value_from_registry(fmt)
+    small = tool.compress(state, scheme)
+    own = tool.decompress(dict(small), scheme)["weight"]
+    wide = tool.decompress({**small, "weight_scale": small["weight_scale"].float()}, scheme)["weight"]
+    same_in(dtype, own, wide, (fmt, kw))
+    return small, wide
+
+
 def compressed():
     versions = f"compressed-tensors {compressed_tensors.__version__}, torch {torch.__version__}"
-
-    def quantise(fmt, w, dtype, **kw):
-        args = QuantizationArgs(**kw)
-        scheme = QuantizationScheme(targets=["Linear"], weights=args)
-        N, K = w.shape
-        fp, sym = kw.get("type") == "float", kw.get("symmetric", True)
-        strategy = kw["strategy"]
-        if strategy == "block":
-            h, b = kw["block_structure"]
-            pad = torch.nn.functional.pad(w, (0, -K % b, 0, -N % h))
-            parts = pad.reshape(pad.shape[0] // h, h, pad.shape[1] // b, b).transpose(1, 2).flatten(2)
-        else:
-            parts = {"group": lambda: w.reshape(N, -1, kw["group_size"]), "channel": lambda: w.reshape(N, 1, K),
-                     "tensor": lambda: w.reshape(1, 1, N * K)}[strategy]()
-        most = 448 if fp else 2 ** (kw["num_bits"] - 1)
-        low, high = parts.amin(2).clamp(max=0), parts.amax(2).clamp(min=0)
-        if sym:
-            scale = (torch.maximum(-low, high) / (most if fp else most - 0.5)).clamp(min=1e-5)
-        else:
-            scale = ((high - low) / (2 * most - 1)).clamp(min=1e-5)
-        zero = None if sym else (-most - low / scale).round().clamp(-most, most - 1).to(torch.int8)
-        if strategy == "tensor":
-            scale, zero = scale.reshape(1), None if zero is None else zero.reshape(1)
-        state = {"weight": w.to(dtype), "weight_scale": scale.to(dtype)}
-        if zero is not None:
-            state["weight_zero_point"] = zero
-        tool = BaseCompressor.get_value_from_registry(fmt)
-        small = tool.compress(state, scheme)
-        own = tool.decompress(dict(small), scheme)["weight"]
-        wide = tool.decompress({**small, "weight_scale": small["weight_scale"].float()}, scheme)["weight"]
-        same_in(dtype, own, wide, (fmt, kw))
-        return small, wide
 
     def config(fmt, *weights_):
         groups = {f"group_{i}": {"targets": ["Linear"], "weights": w, "input_activations": None} for i, w in enumerate(weights_)}
@@ -371,9 +381,9 @@ def compressed():
             ("int3", 32, 100, bf, arg(3, "channel", symmetric=False)),
             ("int6", 32, 96, bf, arg(6, "group", group_size=32)),
             ("f32", 32, 96, torch.float32, arg(4, "group", group_size=32))):
-        pack.add(base, *quantise("pack-quantized", weights(N, K), dtype, **kw))
+        pack.add(base, *ct_pack("pack-quantized", weights(N, K), dtype, **kw))
     # actorder "group", which versions before 0.16 or so stored: columns sorted by group, dequantised, put back
-    small, wide = quantise("pack-quantized", weights(32, 128), bf, **arg(4, "group", group_size=32, symmetric=False))
+    small, wide = ct_pack("pack-quantized", weights(32, 128), bf, **arg(4, "group", group_size=32, symmetric=False))
     order = torch.randperm(128)  # place k of the sorted matrix is column order[k]
     back = torch.argsort(order)
     q = compressed_tensors.compressors.pack_quantized.helpers
@@ -388,7 +398,7 @@ def compressed():
     for base, N, K, dtype, kw in (("channel", 32, 100, bf, arg(8, "channel")), ("tensor", 16, 96, bf, arg(8, "tensor")),
                                   ("asym", 32, 96, hf, arg(8, "channel", symmetric=False)),
                                   ("tensor_asym", 16, 96, bf, arg(8, "tensor", symmetric=False))):
-        ints.add(base, *quantise("int-quantized", weights(N, K), dtype, **kw))
+        ints.add(base, *ct_pack("int-quantized", weights(N, K), dtype, **kw))
         ints.stored[base + ".input_scale"] = torch.ones(1)
     ints.write()
 
@@ -396,7 +406,7 @@ def compressed():
     for base, N, K, dtype, kw in (("tensor", 16, 96, bf, arg(8, "tensor")), ("channel", 32, 100, bf, arg(8, "channel")),
                                   ("block", 80, 72, bf, arg(8, "block", block_structure=[32, 32])),
                                   ("f32", 32, 96, torch.float32, arg(8, "channel"))):
-        fp.add(base, *quantise("float-quantized", weights(N, K), dtype, **{**kw, "type": "float"}))
+        fp.add(base, *ct_pack("float-quantized", weights(N, K), dtype, **{**kw, "type": "float"}))
     fp.write()
 
 
