@@ -1,5 +1,5 @@
 /*
- * avx512_vnni.c - AVX-512 with VNNI (Ice Lake, Zen 4 and later): vpdpbusd adds four byte
+ * avx512_vnni.c - AVX-512 with VNNI (Ice Lake, Zen 4 and later): vpdpwssd adds two int16
  * products to an int32 at once. The kernels without dot products are those of avx512.c.
  */
 #if defined(__x86_64__)

@@ -3,8 +3,8 @@
  * what runs on any CPU.
  *
  * Weights are used at their exact value (table[nibble] * absmax and so on) and activations are
- * not rounded to int8, so this is also the yardstick for what int8 activations cost. A tile of
- * 16 rows is unpacked to [16, K] floats once for all tokens of a call. Sums run over k in
+ * not rounded to int16, so this is also the yardstick for what int16 activations cost. A tile
+ * of 16 rows is unpacked to [16, K] floats once for all tokens of a call. Sums run over k in
  * ascending order, one f32 accumulator for each output.
  */
 #include "engine/cpu/cpu.h"
@@ -43,17 +43,24 @@ uint16_t cpu_f32_to_f16(float f) {
     return sign | (uint16_t)(h > 0x7bff ? 0x7bff : h);
 }
 
+static int32_t sum16(const int16_t *q) {
+    int32_t even = 0, odd = 0;
+    for (int i = 0; i < 16; i += 2) {
+        even += q[i];
+        odd += q[i + 1];
+    }
+    return even + odd;
+}
+
 void cpu_group_sums(const int16_t *q, const float *scale, int Kp, float *sum) {
-    float *sum64 = sum, *sum32 = sum + cpu_sum_at(Kp, 32), *sum16 = sum + cpu_sum_at(Kp, 16);
-    for (int b = 0; b < Kp / 64; b++) {
-        int32_t s[4] = {0};
-        for (int i = 0; i < 64; i++)
-            s[i / 16] += q[b * 64 + i];
+    float *of64 = sum, *of32 = sum + cpu_sum_at(Kp, 32), *of16 = sum + cpu_sum_at(Kp, 16);
+    for (int b = 0; b < Kp / 64; b++, q += 64) {
+        int32_t s[4] = {sum16(q), sum16(q + 16), sum16(q + 32), sum16(q + 48)};
         for (int i = 0; i < 4; i++)
-            sum16[b * 4 + i] = scale[b] * (float)s[i];
-        sum32[b * 2] = scale[b] * (float)(s[0] + s[1]);
-        sum32[b * 2 + 1] = scale[b] * (float)(s[2] + s[3]);
-        sum64[b] = scale[b] * (float)(s[0] + s[1] + s[2] + s[3]);
+            of16[b * 4 + i] = scale[b] * (float)s[i];
+        of32[b * 2] = scale[b] * (float)(s[0] + s[1]);
+        of32[b * 2 + 1] = scale[b] * (float)(s[2] + s[3]);
+        of64[b] = scale[b] * (float)(s[0] + s[1] + s[2] + s[3]);
     }
 }
 
