@@ -19,7 +19,7 @@ const struct command cmd_table[] = {
      "With --json there is one object a line: type token (id, text) for each token and last "
      "type done.",
      1, -1, CMD_SETTINGS, run_opts, cmd_run},
-    {"create", "NAME", "Make a model from a GGUF file",
+    {"create", "NAME", "Make a model from a GGUF file or a folder",
      "Linear layers are quantised to 4-bit NF4 in groups of 64 with double-quantised "
      "scales; the token embedding and output head to int8, unless --head-quant says "
      "otherwise. The model appears whole or not at all.",
