@@ -36,6 +36,7 @@ enum status model_open(const char *path, struct model **out, struct err *err) {
                              .n_embd = 64,
                              .n_head = 1,
                              .n_head_kv = 1,
+                             .head_dim = 64,
                              .ctx_train = FAKE_CTX_TRAIN};
     m->embd.w = (struct weight){.type = WEIGHT_BF16,
                                 .N = FAKE_VOCAB,
