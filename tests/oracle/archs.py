@@ -62,8 +62,9 @@ def weight(name, shape):
 CASES = {}
 
 
-def case(name, model_type, v4=False, rename=None, drop=(), **config):
-    CASES[name] = dict(model_type=model_type, v4=v4, rename=rename, drop=drop, config=config)
+def case(name, model_type, v4=False, rename=None, drop=(), fused=False, **config):
+    CASES[name] = dict(model_type=model_type, v4=v4, rename=rename, drop=drop, fused=fused,
+                       config=config)
 
 
 def rope(kind="default", theta=10000.0, **more):
@@ -111,6 +112,8 @@ case("mixtral", "mixtral", sliding_window=None, num_local_experts=5, num_experts
      **sizes(ff=88))
 case("mixtral-window", "mixtral", v4=True, sliding_window=21, num_local_experts=3,
      num_experts_per_tok=1, **sizes(ff=72, kv=3))
+case("mixtral-fused", "mixtral", fused=True, sliding_window=None, num_local_experts=4,
+     num_experts_per_tok=3, **sizes(ff=56))
 case("qwen2", "qwen2", rope_parameters=rope(theta=1e6), **sizes(heads=9, kv=3))
 case("qwen2-window", "qwen2", v4=True, use_sliding_window=True, sliding_window=7,
      max_window_layers=1, tie_word_embeddings=True, drop=("layer_types",), **sizes(layers=3))
@@ -163,8 +166,8 @@ VISION = dict(vision_config=dict(hidden_size=16, intermediate_size=16, num_hidde
 GEMMA3_TEXT = dict(sizes(layers=3), model_type="gemma3_text", vocab_size=VOCAB, head_dim=16,
                    sliding_window=10, query_pre_attn_scalar=16)
 case("gemma3-vision", "gemma3", text_config=GEMMA3_TEXT, **VISION)
-case("gemma3-vision-v4", "gemma3", text_config=GEMMA3_TEXT,
-     rename=("model.language_model.", "language_model.model."), **VISION)
+case("gemma3-vision-inner", "gemma3", text_config=GEMMA3_TEXT,
+     rename=("language_model.model.", "model.language_model."), **VISION)
 case("phi", "phi", rope_parameters=rope(partial_rotary_factor=0.5), **sizes(heads=4, kv=4, hidden=80))
 case("phi-v4", "phi", v4=True, rope_parameters=rope(partial_rotary_factor=0.4),
      **sizes(heads=4, kv=2, hidden=80))
@@ -278,6 +281,78 @@ case("persimmon-plain", "persimmon", v4=True, qk_layernorm=False,
      rope_parameters=rope(theta=25000.0, partial_rotary_factor=0.5), **NEOX)
 
 
+# Architectures whose code is not part of transformers, though a Llama with the same numbers
+# computes the same: how each tensor of ours makes tensors of a Llama.
+
+def split_groups(w, c):
+    """[Hkv][H / Hkv + 2][D] rows to q, k, v."""
+    H, Hkv = c["num_attention_heads"], c["num_key_value_heads"]
+    g = H // Hkv
+    w = w.reshape(Hkv, g + 2, c["hidden_size"] // H, -1)
+    return [w[:, a:b].reshape(-1, w.shape[-1]) for a, b in ((0, g), (g, g + 1), (g + 1, g + 2))]
+
+
+QKV = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]
+LAYER = "model.layers.%d."
+INTERNLM2 = {
+    "layer": LAYER, "norm": "model.norm", "embed": "model.tok_embeddings", "head": "output",
+    "names": {"attention_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
+              "attention.wo": "self_attn.o_proj", "feed_forward.w1": "mlp.gate_proj",
+              "feed_forward.w3": "mlp.up_proj", "feed_forward.w2": "mlp.down_proj",
+              "attention.wqkv": split_groups}}
+EXAONE = {
+    "layer": "transformer.h.%d.", "norm": "transformer.ln_f", "embed": "transformer.wte",
+    "head": "lm_head",
+    "names": {"ln_1": "input_layernorm", "ln_2": "post_attention_layernorm",
+              "attn.attention.q_proj": QKV[0], "attn.attention.k_proj": QKV[1],
+              "attn.attention.v_proj": QKV[2], "attn.attention.out_proj": "self_attn.o_proj",
+              "mlp.c_fc_0": "mlp.gate_proj", "mlp.c_fc_1": "mlp.up_proj",
+              "mlp.c_proj": "mlp.down_proj"}}
+FOREIGN = {}
+
+
+def foreign(name, layout, config, **llama):
+    FOREIGN[name] = dict(layout=layout, config=config, llama=dict(sizes(), **llama))
+
+
+foreign("internlm2", INTERNLM2, dict(sizes(), model_type="internlm2", bias=False,
+                                     rms_norm_eps=1e-5, rope_theta=1e6, rope_scaling=None),
+        rms_norm_eps=1e-5, rope_theta=1e6)
+foreign("exaone", EXAONE, dict(sizes(), model_type="exaone", activation_function="silu",
+                               layer_norm_epsilon=1e-5, num_layers=2, rope_theta=1e6),
+        rms_norm_eps=1e-5, rope_theta=1e6)
+
+
+def make_foreign(spec):
+    """(config, tensors, model): the model is a Llama with the numbers of our tensors."""
+    layout, kw = spec["layout"], dict(spec["llama"], vocab_size=VOCAB)
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model("llama", bos_token_id=None, eos_token_id=None, **kw),
+        attn_implementation="eager").eval()
+    state, tensors, made = model.state_dict(), [], {}
+
+    def add(ours, theirs):
+        targets = [theirs] if isinstance(theirs, str) else theirs
+        shape = [sum(state[t].shape[0] for t in targets), *state[targets[0]].shape[1:]]
+        tensors.append("%s %s" % (ours, "x".join(map(str, shape))))
+        return weight(ours, tuple(shape)), targets
+
+    def put(ours, theirs, cut=lambda w, c: [w]):
+        w, targets = add(ours + ".weight", theirs)
+        made.update(zip(targets, cut(w, kw)))
+
+    put(layout["embed"], "model.embed_tokens.weight")
+    put(layout["norm"], "model.norm.weight")
+    put(layout["head"], "lm_head.weight")
+    for i in range(kw["num_hidden_layers"]):
+        for ours, theirs in layout["names"].items():
+            cut = theirs if callable(theirs) else lambda w, c: [w]
+            targets = [LAYER % i + n + ".weight" for n in (QKV if callable(theirs) else [theirs])]
+            put(layout["layer"] % i + ours, targets, cut)
+    model.load_state_dict({k: torch.tensor(np.ascontiguousarray(v)) for k, v in made.items()})
+    return dict(spec["config"], vocab_size=VOCAB, tie_word_embeddings=False), tensors, model
+
+
 # -- checkpoints ---------------------------------------------------------------------------------
 
 def rope_to_v4(c):
@@ -316,7 +391,7 @@ def make(path, name, spec):
     kw.update(bos_token_id=None, eos_token_id=None, pad_token_id=None)
     config = AutoConfig.for_model(spec["model_type"], **kw)
     model = make_model(config)
-    model.save_pretrained(path)
+    model.save_pretrained(path, save_original_format=not spec["fused"])
     config_file, tensors = os.path.join(path, "config.json"), {}
     weights_file = os.path.join(path, "model.safetensors")
     with safe_open(weights_file, "np") as f:
@@ -389,8 +464,11 @@ def number(v):
 
 def write_case(out, name, spec):
     with tempfile.TemporaryDirectory() as path:
-        config, tensors = make(path, name, spec)
-        model = open_model(path)
+        if "layout" in spec:
+            config, tensors, model = make_foreign(spec)
+        else:
+            config, tensors = make(path, name, spec)
+            model = open_model(path)
         for attempt in range(9):
             prompt = prompt_of(name, attempt)
             logits, greedy, gap = run(model, prompt)
@@ -411,7 +489,7 @@ def write_case(out, name, spec):
 def main():
     out, pattern = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else ""
     os.makedirs(out, exist_ok=True)
-    for name, spec in CASES.items():
+    for name, spec in {**CASES, **FOREIGN}.items():
         if pattern in name:
             write_case(out, name, spec)
 

@@ -211,6 +211,8 @@ case("granitemoe", "granitemoe", keys(*S, rope__dimension_count=12, expert_count
                                       expert_used_count=2, embedding_scale=6.0,
                                       residual_scale=0.3, attention__scale=0.2,
                                       logit_scale=3.0), model(*S, experts=(5, 136)))
+case("internlm2", "internlm2", keys(*S, rope__dimension_count=12), model(*S))
+case("exaone", "exaone", keys(*S, rope__dimension_count=12), model(*S))
 case("olmo3", "olmo2", keys(72, 3, 3, 136, 5, attention__sliding_window=9,
                             rope__scaling__type="yarn", rope__scaling__factor=4.0,
                             rope__scaling__original_context_length=32,

@@ -166,6 +166,43 @@ static const struct arch_tensor persimmon_model[] = {
     END,
 };
 
+/* Llamas under other names. */
+static const struct arch_tensor internlm2_layer[] = {
+    NORM("attn_norm", attn_norm, 0, AT("attention_norm")),
+    QKV_GROUPS("attention.wqkv"),
+    ATTN_OUT(AT("attention.wo")),
+    NORM("ffn_norm", ffn_norm, 0, AT("ffn_norm")),
+    GATE(AT("feed_forward.w1")),
+    UP(AT("feed_forward.w3")),
+    DOWN(AT("feed_forward.w2")),
+    END,
+};
+static const struct arch_tensor internlm2_model[] = {
+    EMBD(AT("model.tok_embeddings")),
+    OUT_NORM(0, AT("model.norm")),
+    ROPE_FREQS,
+    HEAD(AT("output")),
+    END,
+};
+
+static const struct arch_tensor exaone_layer[] = {
+    NORM("attn_norm", attn_norm, 0, AT("ln_1")),
+    QKV(AT("attn.attention.q_proj"), AT("attn.attention.k_proj"), AT("attn.attention.v_proj")),
+    ATTN_OUT(AT("attn.attention.out_proj")),
+    NORM("ffn_norm", ffn_norm, 0, AT("ln_2")),
+    GATE(AT("mlp.c_fc_0")),
+    UP(AT("mlp.c_fc_1")),
+    DOWN(AT("mlp.c_proj")),
+    END,
+};
+static const struct arch_tensor exaone_model[] = {
+    EMBD(AT("transformer.wte")),
+    OUT_NORM(0, AT("transformer.ln_f")),
+    ROPE_FREQS,
+    HEAD(AT("lm_head")),
+    END,
+};
+
 #define TRANSFORMER_H                                                                          \
     .hf_layer = "transformer.h.%d.", .hf_prefix = "transformer.|",                             \
     .hf_ignored = ".attn.bias .attn.masked_bias .attention.bias .attention.masked_bias "       \
@@ -261,5 +298,17 @@ const struct arch arch_gpt_rows[] = {
      .hf_ignored = ".rotary_emb.",
      .traits = {.norm = NORM_LAYER, .act = ACT_RELU2},
      .hf_defaults = "{\"partial_rotary_factor\": 0.5, \"layer_norm_eps\": 1e-5}"},
+    {.name = "internlm2",
+     .hf_types = "internlm2",
+     .layer = internlm2_layer,
+     .model = internlm2_model,
+     .hf_layer = "model.layers.%d.",
+     .hf_ignored = ".rotary_emb.",
+     .gguf_interleaved = true},
+    {.name = "exaone",
+     .hf_types = "exaone",
+     .layer = exaone_layer,
+     .model = exaone_model,
+     TRANSFORMER_H},
     {.name = NULL},
 };
