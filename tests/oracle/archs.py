@@ -262,6 +262,10 @@ case("olmo3", "olmo3", sliding_window=9, rope_parameters={
 case("olmo3-v4", "olmo3", v4=True, sliding_window=12, drop=("layer_types", "rope_local_base_freq"),
      rope_parameters={"full_attention": dict(YARN, rope_theta=5e5),
                       "sliding_attention": rope(theta=5e5)}, **sizes(layers=5, kv=6))
+case("olmoe", "olmoe", num_experts=6, num_experts_per_tok=3, norm_topk_prob=False,
+     **sizes(ff=40))
+case("olmoe-v4", "olmoe", v4=True, num_experts=5, num_experts_per_tok=2, norm_topk_prob=True,
+     **sizes(ff=48, layers=3, kv=6))
 case("seed_oss", "seed_oss", head_dim=24, attention_out_bias=True, mlp_bias=True, **sizes())
 case("vaultgemma", "vaultgemma", head_dim=20, sliding_window=9, query_pre_attn_scalar=20,
      **sizes(layers=3))

@@ -218,6 +218,8 @@ case("olmo3", "olmo2", keys(72, 3, 3, 136, 5, attention__sliding_window=9,
                             rope__scaling__original_context_length=32,
                             attention__sliding_window_pattern=[True, True, True, False, True]),
      model(72, 3, 3, 136, 5, norms=("post_attention_norm", "post_ffw_norm"), qk="rows"))
+case("olmoe", "olmoe", keys(72, 6, 6, 136, 2, expert_count=6, expert_used_count=3),
+     model(72, 6, 6, 136, 2, qk="rows", experts=(6, 136)))
 case("seed_oss", "seed_oss", keys(*S), model(*S, norms=("attn_norm", "post_attention_norm"),
                                              bias=("qkv",)))
 case("starcoder", "starcoder", keys(72, 6, 1, 136, 2, "layer"),

@@ -125,6 +125,16 @@ static const struct arch_tensor olmo2_layer[] = {
     END,
 };
 
+static const struct arch_tensor olmoe_layer[] = {
+    NORM("attn_norm", attn_norm, 0, AT("input_layernorm")),
+    QKV_APART,
+    QK_NORM(DIM_Q, DIM_KV, 0),
+    ATTN_OUT(AT("self_attn.o_proj")),
+    NORM("ffn_norm", ffn_norm, 0, AT("post_attention_layernorm")),
+    EXPERTS,
+    END,
+};
+
 static const struct arch_tensor phi_layer[] = {
     NORM("attn_norm", attn_norm, 0, AT("input_layernorm")),
     QKV_APART,
@@ -536,5 +546,14 @@ const struct arch arch_llama_rows[] = {
                     "\"rms_norm_eps\": 1e-6}",
      .gguf_special = gguf_gemma2,
      .hf_special = hf_gemma},
+    {.name = "olmoe",
+     .hf_types = "olmoe",
+     .layer = olmoe_layer,
+     .model = llama_model,
+     MODEL_LAYERS,
+     .traits = {.norm_rows = true},
+     .hf_defaults = "{\"num_experts\": 64, \"num_experts_per_tok\": 8, "
+                    "\"norm_topk_prob\": false, \"rms_norm_eps\": 1e-5}",
+     .hf_refused = "clip_qkv"},
     {.name = NULL},
 };
