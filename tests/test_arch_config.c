@@ -114,6 +114,8 @@ static void what_is_wrong_is_named(void **state) {
         {CONFIG("qwen2", "\"layer_types\": [\"full_attention\"]"), "no list of 4 entries"},
         {CONFIG("gpt_neo", "\"attention_types\": [[[\"global\"], 3]]"),
          "has 3 layers, wanted 4"},
+        {CONFIG("gpt_neo", "\"attention_types\": [[[], 9000000000000000000]]"),
+         "has 0 layers, wanted 4"},
         {CONFIG("smollm3", "\"no_rope_layers\": [1]"), "no list of 4 entries"},
         {CONFIG("mixtral", "\"num_key_value_heads\": 2, \"num_local_experts\": 2, "
                            "\"num_experts_per_tok\": 3"),

@@ -43,6 +43,28 @@ static enum status count(const struct gguf *g, const char *suffix, bool required
     return ST_OK;
 }
 
+/* A count that a file may have for each layer: it must be the same in all of them. */
+static enum status layer_count(const struct gguf *g, const char *suffix, bool required,
+                               const struct hparams *hp, int *out, struct err *err) {
+    char key[128];
+    uint64_t v[MODEL_MAX_LAYER];
+    const struct gguf_kv *kv = gguf_find(g, key_of(g, &key, suffix));
+    if (!kv || kv->type != GGUF_ARR)
+        return count(g, suffix, required, 1, out, err);
+    CHECK(gguf_get_u64s(g, key, true, (size_t)hp->n_layer, v, err));
+    for (int i = 1; i < hp->n_layer; i++)
+        if (v[i] != v[0])
+            return err_set(err, ST_UNSUPPORTED,
+                           "%s: %s is %" PRIu64 " in layer 0 and %" PRIu64
+                           " in layer %d; layers that differ are not supported",
+                           gguf_name(g), key, v[0], v[i], i);
+    if (v[0] < 1 || v[0] > 1 << 30)
+        return err_set(err, ST_FORMAT, "%s: key %s is %" PRIu64 ", wanted 1..%d", gguf_name(g),
+                       key, v[0], 1 << 30);
+    *out = (int)v[0];
+    return ST_OK;
+}
+
 static enum status number(const struct gguf *g, const char *suffix, bool required, float *out,
                           struct err *err) {
     char key[128];
@@ -66,11 +88,11 @@ static enum status read_sizes(const struct gguf *g, struct hparams *hp, struct e
         return err_set(err, ST_FORMAT, "%s: %d layers, wanted at most %d", gguf_name(g),
                        hp->n_layer, MODEL_MAX_LAYER);
     CHECK(count(g, "embedding_length", true, 1, &hp->n_embd, err));
-    CHECK(count(g, "feed_forward_length", true, 1, &hp->n_ff, err));
-    CHECK(count(g, "attention.head_count", true, 1, &hp->n_head, err));
+    CHECK(layer_count(g, "feed_forward_length", true, hp, &hp->n_ff, err));
+    CHECK(layer_count(g, "attention.head_count", true, hp, &hp->n_head, err));
     CHECK(count(g, "context_length", true, 1, &hp->ctx_train, err));
     hp->n_head_kv = hp->n_head;
-    CHECK(count(g, "attention.head_count_kv", false, 1, &hp->n_head_kv, err));
+    CHECK(layer_count(g, "attention.head_count_kv", false, hp, &hp->n_head_kv, err));
     if (hp->n_embd % hp->n_head && !has(g, "attention.key_length"))
         return err_set(err, ST_FORMAT, "%s: embedding of %d is no multiple of %d heads",
                        gguf_name(g), hp->n_embd, hp->n_head);
@@ -160,11 +182,10 @@ static enum status read_windows(const struct gguf *g, struct hparams *hp, struct
         arch_flag_layers(hp, every, LAYER_WINDOW);
         return ST_OK;
     }
-    if (kv->elem != GGUF_BOOL || kv->n < (uint64_t)hp->n_layer)
-        return err_set(err, ST_FORMAT, "%s: key %s is no array of %d bools, one for each layer",
-                       gguf_name(g), key, hp->n_layer);
+    uint64_t slides[MODEL_MAX_LAYER];
+    CHECK(gguf_get_u64s(g, key, true, (size_t)hp->n_layer, slides, err));
     for (int i = 0; i < hp->n_layer; i++)
-        if (kv->value[i])
+        if (slides[i])
             hp->layer[i] |= LAYER_WINDOW;
     return ST_OK;
 }

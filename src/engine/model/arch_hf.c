@@ -23,12 +23,12 @@
 
 enum { MAX_COUNT = 1 << 30 }; /* sums and products of two stay in range until arch_check() */
 
-/* Out of `words`, "silu=0 swish=0 …", the number of `name`; ST_UNSUPPORTED lists the words. */
 struct word {
     const char *name;
     int value;
 };
 
+/* The value of the word `found` among those that a key may have. */
 static enum status choose(const struct hf_json *c, const char *key, const char *found,
                           const struct word *words, size_t n, int *out, struct err *err) {
     struct buf known = {0};

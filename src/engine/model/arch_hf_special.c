@@ -60,7 +60,7 @@ enum status hf_gptneo(const struct hf_json *c, struct hparams *hp, struct err *e
     for (size_t t = 0; t < json_array_size(types); t++) {
         const json_t *kinds = json_array_get(json_array_get(types, t), 0);
         json_int_t times = json_integer_value(json_array_get(json_array_get(types, t), 1));
-        for (json_int_t n = 0; n < times && i < hp->n_layer; n++)
+        for (json_int_t n = 0; json_array_size(kinds) && n < times && i < hp->n_layer; n++)
             for (size_t k = 0; k < json_array_size(kinds) && i < hp->n_layer; k++, i++) {
                 const char *kind = json_string_value(json_array_get(kinds, k));
                 if (kind && strcmp(kind, "local") == 0)
