@@ -661,7 +661,7 @@ static void wrong_metadata_is_refused_when_opened(void **state) {
     meta_refused("\"n_embd\":\"80\"", "\"n_embd\":\"99\"", ST_FORMAT, "wanted");
     meta_refused("\"n_head_kv\":\"1\"", "\"n_head_kv\":\"2\"", ST_FORMAT, "KV heads");
     meta_refused("\"n_vocab\":\"21\"", "\"n_vocab\":\"22\"", ST_FORMAT, "22 rows");
-    meta_refused("blk.0.attn_q.code", "blk.0.attn_q.coda", ST_FORMAT, "blk.0.attn_q.code");
+    meta_refused("blk.0.attn_q.code", "blk.0.attn_q.coda", ST_FORMAT, "blk.0.attn_q.scale");
 }
 
 static void the_default_model_is_made_whole(void **state) {

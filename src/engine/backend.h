@@ -81,12 +81,13 @@ struct norm_op {
 };
 
 /* How a layer attends: scores s = q k * scale; with a cap > 0 s = cap tanh(s / cap); with
- * slopes s += slope * position of the key (ALiBi; what all keys share cancels out). */
+ * slopes s += slope * (position of the key - the token's own) (ALiBi). */
 struct att_op {
     float scale, cap;
     int window;          /* > 0: a token sees this many, its own included */
     const float *slopes; /* [H] or NULL */
-    bool alibi_scaled;   /* slope * position is rounded to bf16, then multiplied by scale */
+    bool alibi_scaled;   /* instead s += scale * (slope * position of the key, in bf16); what
+                            all keys share cancels out */
     const float *sinks;  /* [H] a score more in each softmax, without a value; or NULL */
 };
 

@@ -1,7 +1,7 @@
 /*
- * avx512.c - AVX-512 (F, BW, VL, DQ, CD) without VNNI: quantising activations, and products with
- * weights that are floats. Rows are in avx512_rows.c, attention in avx512_att.c; both AVX-512
- * sets use all three.
+ * avx512.c - AVX-512 (F, BW, VL, DQ, CD) without VNNI: quantising activations, and products
+ * with weights that are floats. Rows are in avx512_rows.c, attention in avx512_att.c; both
+ * AVX-512 sets use all three.
  *
  * A row ends with a masked vector, so nothing beyond it is read or written.
  */

@@ -159,11 +159,12 @@ static float kv_at(const struct kv_layer *kv, const void *base, size_t i) {
 
 void cpu_att_slope(const struct cpu_att *a, int row, int key, int from, int n, float *s) {
     float slope = a->slope[row];
+    int own = a->limit[row] - 1; /* the token's position */
     for (int j = from; j < n; j++)
         if (a->op->alibi_scaled)
             s[j] += bf16_to_f32(bf16_from_f32(slope * (float)(key + j))) * a->op->scale;
         else
-            s[j] += slope * (float)(key + j);
+            s[j] += slope * (float)(key + j - own);
 }
 
 /* Scores of one row against the keys key + from .. key + n - 1. */

@@ -42,6 +42,11 @@ enum {
     N_EXPERT_SET = sizeof experts / sizeof *experts,
     N_NORM = sizeof norms / sizeof *norms,
 };
+/* q_norm, k_norm and sinks are bound by name. */
+_Static_assert(sizeof(struct layer) ==
+                   N_LINEAR * sizeof(struct linear) + (N_NORM + 2) * sizeof(struct norm) +
+                       N_EXPERT_SET * sizeof(struct linear *) + sizeof(const float *),
+               "a field of struct layer is not bound");
 
 static enum status bind_floats(struct graph *g, const float *host, int n, const float **dev,
                                struct err *err) {

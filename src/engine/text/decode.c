@@ -19,6 +19,15 @@ void text_decode(const struct text_model *t, int32_t token, bool special, struct
         buf_add(out, t->bytes + t->off[token], t->off[token + 1] - t->off[token]);
 }
 
+void token_spelling(const struct text_model *t, int32_t id, struct buf *out) {
+    if (id < 0 || (uint32_t)id >= t->n_tok)
+        return;
+    if (t->sp_bytes && t->kind != TEXT_BPE)
+        buf_add(out, t->sp_bytes + t->sp_off[id], t->sp_off[id + 1] - t->sp_off[id]);
+    else
+        text_decode(t, id, true, out);
+}
+
 /* SentencePiece from GGUF: without the first blank of the text. */
 static void decode_spm(const struct text_model *t, const int32_t *tokens, size_t n,
                        bool special, struct buf *out) {
@@ -40,9 +49,13 @@ static void decode_spm(const struct text_model *t, const int32_t *tokens, size_t
 static void decode_first(const struct text_model *t, int32_t token, struct buf *out) {
     struct regex_run *run = regex_run_new();
     struct err err;
-    size_t at = t->sp_off[token], before = out->len;
-    if (!run || decoder_token(t->dec, run, t->sp_bytes + at, t->sp_off[token + 1] - at, true,
-                              out, NULL, &err) != ST_OK) {
+    size_t len, before = out->len;
+    const char *s = t->how ? pipeline_text(t, (uint32_t)token, &len) : NULL;
+    if (!s) {
+        s = t->sp_bytes + t->sp_off[token];
+        len = t->sp_off[token + 1] - t->sp_off[token];
+    }
+    if (!run || decoder_token(t->dec, run, s, len, true, out, NULL, &err) != ST_OK) {
         buf_cut(out, before);
         text_decode(t, token, true, out);
     }

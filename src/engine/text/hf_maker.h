@@ -5,6 +5,7 @@
 #ifndef LLMCHAT_ENGINE_TEXT_HF_MAKER_H
 #define LLMCHAT_ENGINE_TEXT_HF_MAKER_H
 
+#include "engine/text/hf_scan.h"
 #include "engine/text/vocab.h"
 #include <jansson.h>
 
@@ -53,6 +54,9 @@ enum status hf_add(struct hf_maker *m, int64_t id, const char *s, size_t len, un
 /* A JSON object {"content", "special", "lstrip", …}; id: what it has where it is new. */
 enum status hf_add_json(struct hf_maker *m, int64_t id, const json_t *token, bool special,
                         struct err *err);
+
+/* A JSON object of texts and ids, s on its brace. */
+enum status hf_read_ids(struct hf_maker *m, struct hf_scan s, struct err *err);
 
 /* Each reads a kind of vocabulary; hf_read_config() and what begins and ends comes after. */
 enum status hf_read_tokenizer_json(struct hf_maker *m, struct err *err);

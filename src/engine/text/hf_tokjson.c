@@ -6,6 +6,7 @@
  * the precompiled charsmap, which becomes bytes; of the post_processor remains what it puts
  * around a text. Padding and truncation are not a chat program's business.
  */
+#include "base/path.h"
 #include "engine/model/hf_json.h"
 #include "engine/text/hf_maker.h"
 #include <stdlib.h>
@@ -15,38 +16,152 @@ enum { MAX_DEPTH = 8 };
 
 /* ---- the model ---- */
 
-static enum status read_bpe_vocab(struct hf_maker *m, const json_t *vocab, struct err *err) {
-    const char *key;
-    json_t *id;
-    if (!json_is_object(vocab))
-        return err_set(err, ST_FORMAT, "%s: model.vocab is no object", m->file);
-    json_object_foreach((json_t *)vocab, key, id) {
-        if (!json_is_integer(id))
-            return err_set(err, ST_FORMAT, "%s: model.vocab: id of \"%.60s\" is no integer",
-                           m->file, key);
-        CHECK(hf_set(m, json_integer_value(id), key, strlen(key), VOCAB_NORMAL, 0, err));
+/* The large values of "model", which are no part of the tree: p is NULL where one is missing.
+ */
+struct large {
+    struct hf_scan vocab, merges; /* from p to end */
+};
+
+/* Finds a member of the object that s is on, NAME "vocab" or "merges", or both in "model". */
+static enum status find_large(struct hf_scan *s, bool in_model, struct large *out,
+                              struct err *err) {
+    struct buf key = {0};
+    enum status st;
+    TRY(hf_scan_want(s, '{', err));
+    if (hf_scan_take(s, '}'))
+        goto out;
+    do {
+        struct hf_scan *to = NULL;
+        TRY(hf_scan_string(s, &key, err));
+        TRY(hf_scan_want(s, ':', err));
+        if (in_model && key.len == 5 && memcmp(key.p, "vocab", 5) == 0)
+            to = &out->vocab;
+        else if (in_model && key.len == 6 && memcmp(key.p, "merges", 6) == 0)
+            to = &out->merges;
+        bool model = !in_model && key.len == 5 && memcmp(key.p, "model", 5) == 0;
+        if (model && hf_scan_take(s, '{')) {
+            s->p--;
+            TRY(find_large(s, true, out, err));
+            continue;
+        }
+        if (to && to->p)
+            TRY(hf_scan_fail(s, "this key only once", err));
+        struct hf_scan from = *s;
+        TRY(hf_scan_skip(s, err));
+        if (to) {
+            *to = from;
+            to->end = s->p;
+        }
+    } while (hf_scan_take(s, ','));
+    TRY(hf_scan_want(s, '}', err));
+out:
+    buf_release(&key);
+    return st;
+}
+
+/* The rest as a tree: the large values become null. */
+static enum status load(struct hf_maker *m, const struct buf *text, struct large *large,
+                        struct hf_json *out, struct err *err) {
+    struct hf_scan s = {m->file, text->p, text->p + text->len, text->p};
+    const struct hf_scan *spans[2] = {&large->vocab, &large->merges};
+    struct buf small = {0};
+    const char *from = text->p;
+    CHECK(find_large(&s, false, large, err));
+    if (spans[0]->p && spans[1]->p && spans[1]->p < spans[0]->p) {
+        spans[0] = &large->merges;
+        spans[1] = &large->vocab;
     }
-    return ST_OK;
+    for (size_t i = 0; i < 2; i++) {
+        if (!spans[i]->p)
+            continue;
+        buf_add(&small, from, (size_t)(spans[i]->p - from));
+        buf_adds(&small, "null");
+        from = spans[i]->end;
+    }
+    buf_add(&small, from, (size_t)(text->p + text->len - from));
+    enum status st = hf_json_parse(small.p, small.len, m->file, out, err);
+    buf_release(&small);
+    return st;
+}
+
+enum status hf_read_ids(struct hf_maker *m, struct hf_scan s, struct err *err) {
+    struct buf key = {0};
+    int64_t id;
+    enum status st;
+    TRY(hf_scan_want(&s, '{', err));
+    if (hf_scan_take(&s, '}'))
+        goto out;
+    do {
+        TRY(hf_scan_string(&s, &key, err));
+        TRY(hf_scan_want(&s, ':', err));
+        TRY(hf_scan_int(&s, &id, err));
+        TRY(hf_set(m, id, buf_str(&key), key.len, VOCAB_NORMAL, 0, err));
+    } while (hf_scan_take(&s, ','));
+    TRY(hf_scan_want(&s, '}', err));
+out:
+    buf_release(&key);
+    return st;
 }
 
 /* "A B" or ["A", "B"]. */
-static enum status read_merge(struct hf_maker *m, size_t i, const json_t *merge,
-                              struct err *err) {
-    if (json_is_string(merge)) {
-        const char *s = json_string_value(merge);
-        size_t len = json_string_length(merge);
-        const char *blank = memchr(s, ' ', len);
-        if (blank && !memchr(blank + 1, ' ', len - (size_t)(blank + 1 - s)))
-            return hf_merge(m, "model.merges", i, s, (size_t)(blank - s), blank + 1,
-                            len - (size_t)(blank + 1 - s), err);
-    } else if (json_array_size(merge) == 2) {
-        const json_t *a = json_array_get(merge, 0), *b = json_array_get(merge, 1);
-        if (json_is_string(a) && json_is_string(b))
-            return hf_merge(m, "model.merges", i, json_string_value(a), json_string_length(a),
-                            json_string_value(b), json_string_length(b), err);
+static enum status read_merge(struct hf_maker *m, struct hf_scan *s, size_t i, struct buf *a,
+                              struct buf *b, struct err *err) {
+    if (hf_scan_take(s, '[')) {
+        CHECK(hf_scan_string(s, a, err));
+        CHECK(hf_scan_want(s, ',', err));
+        CHECK(hf_scan_string(s, b, err));
+        CHECK(hf_scan_want(s, ']', err));
+        return hf_merge(m, "model.merges", i, buf_str(a), a->len, buf_str(b), b->len, err);
     }
-    return err_set(err, ST_FORMAT, "%s: model.merges: entry %zu is no pair of tokens", m->file,
-                   i);
+    CHECK(hf_scan_string(s, a, err));
+    const char *text = buf_str(a), *blank = memchr(text, ' ', a->len);
+    size_t la = blank ? (size_t)(blank - text) : 0, lb = blank ? a->len - la - 1 : 0;
+    if (!blank || memchr(blank + 1, ' ', lb))
+        return err_set(err, ST_FORMAT,
+                       "%s: model.merges: entry %zu is \"%.60s\", wanted two tokens with a "
+                       "blank between",
+                       m->file, i, text);
+    return hf_merge(m, "model.merges", i, text, la, blank + 1, lb, err);
+}
+
+static enum status read_merges(struct hf_maker *m, struct hf_scan s, struct err *err) {
+    struct buf a = {0}, b = {0};
+    enum status st;
+    size_t i = 0;
+    TRY(hf_scan_want(&s, '[', err));
+    if (hf_scan_take(&s, ']'))
+        goto out;
+    do {
+        TRY(read_merge(m, &s, i++, &a, &b, err));
+    } while (hf_scan_take(&s, ','));
+    TRY(hf_scan_want(&s, ']', err));
+out:
+    buf_release(&a);
+    buf_release(&b);
+    return st;
+}
+
+/* [["text", score], …] */
+static enum status read_scores(struct hf_maker *m, struct hf_scan s, struct err *err) {
+    struct buf text = {0};
+    enum status st;
+    double score;
+    int64_t id = 0;
+    TRY(hf_scan_want(&s, '[', err));
+    if (hf_scan_take(&s, ']'))
+        goto out;
+    do {
+        TRY(hf_scan_want(&s, '[', err));
+        TRY(hf_scan_string(&s, &text, err));
+        TRY(hf_scan_want(&s, ',', err));
+        TRY(hf_scan_number(&s, &score, err));
+        TRY(hf_scan_want(&s, ']', err));
+        TRY(hf_set(m, id++, buf_str(&text), text.len, VOCAB_NORMAL, score, err));
+    } while (hf_scan_take(&s, ','));
+    TRY(hf_scan_want(&s, ']', err));
+out:
+    buf_release(&text);
+    return st;
 }
 
 static enum status refuse_text(const struct hf_json *j, const char *key, struct err *err) {
@@ -57,22 +172,21 @@ static enum status refuse_text(const struct hf_json *j, const char *key, struct 
               : ST_OK;
 }
 
-static enum status read_bpe(struct hf_maker *m, const struct hf_json *j, json_t *options,
-                            struct err *err) {
+static enum status read_bpe(struct hf_maker *m, const struct hf_json *j,
+                            const struct large *large, json_t *options, struct err *err) {
     float dropout = 0;
     const char *unk = NULL;
-    const json_t *merges = json_object_get(j->root, "merges");
     CHECK(refuse_text(j, "continuing_subword_prefix", err));
     CHECK(refuse_text(j, "end_of_word_suffix", err));
     CHECK(hf_num(j, "dropout", false, &dropout, err));
     if (dropout != 0)
         return err_set(err, ST_UNSUPPORTED, "%s: model.dropout %g is not supported", m->file,
                        (double)dropout);
-    CHECK(read_bpe_vocab(m, json_object_get(j->root, "vocab"), err));
-    if (!json_is_array(merges))
-        return err_set(err, ST_FORMAT, "%s: model.merges is no list", m->file);
-    for (size_t i = 0; i < json_array_size(merges); i++)
-        CHECK(read_merge(m, i, json_array_get(merges, i), err));
+    if (!large->vocab.p || !large->merges.p)
+        return err_set(err, ST_FORMAT, "%s: model has no %s", m->file,
+                       large->vocab.p ? "merges" : "vocab");
+    CHECK(hf_read_ids(m, large->vocab, err));
+    CHECK(read_merges(m, large->merges, err));
     CHECK(hf_str(j, "unk_token", false, &unk, err));
     int32_t id = unk ? hf_find(m, unk, strlen(unk)) : -1;
     if (id >= 0)
@@ -81,21 +195,12 @@ static enum status read_bpe(struct hf_maker *m, const struct hf_json *j, json_t 
     return ST_OK;
 }
 
-static enum status read_unigram(struct hf_maker *m, const struct hf_json *j, json_t *options,
-                                struct err *err) {
-    const json_t *vocab = json_object_get(j->root, "vocab");
+static enum status read_unigram(struct hf_maker *m, const struct hf_json *j,
+                                const struct large *large, json_t *options, struct err *err) {
     int unk = -1;
-    if (!json_is_array(vocab))
-        return err_set(err, ST_FORMAT, "%s: model.vocab is no list", m->file);
-    for (size_t i = 0; i < json_array_size(vocab); i++) {
-        const json_t *e = json_array_get(vocab, i), *s = json_array_get(e, 0),
-                     *score = json_array_get(e, 1);
-        if (!json_is_string(s) || !json_is_number(score))
-            return err_set(err, ST_FORMAT, "%s: model.vocab: entry %zu is no text and score",
-                           m->file, i);
-        CHECK(hf_set(m, (int64_t)i, json_string_value(s), json_string_length(s), VOCAB_NORMAL,
-                     json_number_value(score), err));
-    }
+    if (!large->vocab.p)
+        return err_set(err, ST_FORMAT, "%s: model has no vocab", m->file);
+    CHECK(read_scores(m, large->vocab, err));
     CHECK(hf_int(j, "unk_id", false, 0, HF_MAX_TOKENS, &unk, err));
     if (unk >= (int)m->n)
         return err_set(err, ST_FORMAT, "%s: model.unk_id is %d, there are %u tokens", m->file,
@@ -108,7 +213,8 @@ static enum status read_unigram(struct hf_maker *m, const struct hf_json *j, jso
     return ST_OK;
 }
 
-static enum status read_model(struct hf_maker *m, const struct hf_json *root, struct err *err) {
+static enum status read_model(struct hf_maker *m, const struct hf_json *root,
+                              const struct large *large, struct err *err) {
     struct hf_json j;
     const char *type = NULL;
     static const char *const flags[] = {"byte_fallback", "fuse_unk", "ignore_merges"};
@@ -118,7 +224,7 @@ static enum status read_model(struct hf_maker *m, const struct hf_json *root, st
     j.file = m->file;
     CHECK(hf_str(&j, "type", false, &type, err));
     if (!type) /* files of the first versions */
-        type = json_object_get(j.root, "merges") ? "BPE" : "Unigram";
+        type = large->merges.p ? "BPE" : "Unigram";
     json_t *options = json_object();
     json_object_set_new(m->pipeline, "model", options);
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
@@ -128,9 +234,9 @@ static enum status read_model(struct hf_maker *m, const struct hf_json *root, st
             json_object_set_new(options, flags[i], json_true());
     }
     if (strcmp(type, "BPE") == 0)
-        return read_bpe(m, &j, options, err);
+        return read_bpe(m, &j, large, options, err);
     if (strcmp(type, "Unigram") == 0)
-        return read_unigram(m, &j, options, err);
+        return read_unigram(m, &j, large, options, err);
     return err_set(err, ST_UNSUPPORTED,
                    "%s: model \"%.40s\" is not supported; known are BPE and Unigram", m->file,
                    type);
@@ -303,11 +409,16 @@ static enum status read_added(struct hf_maker *m, const json_t *list, struct err
 
 enum status hf_read_tokenizer_json(struct hf_maker *m, struct err *err) {
     static const char *const parts[] = {"normalizer", "pre_tokenizer", "decoder"};
-    struct hf_json j;
+    char *path = path_join(m->dir, "tokenizer.json");
+    struct hf_json j = {0};
+    struct large large = {0};
+    struct buf text = {0};
     enum status st;
     m->file = "tokenizer.json";
-    TRY(hf_json_load(m->dir, m->file, true, HF_MAX_JSON, &j, err));
-    TRY(read_model(m, &j, err));
+    TRY(file_read(path, HF_MAX_JSON, &text, err));
+    buf_adds(&text, "");
+    TRY(load(m, &text, &large, &j, err));
+    TRY(read_model(m, &j, &large, err));
     TRY(read_added(m, json_object_get(j.root, "added_tokens"), err));
     TRY(take_charsmap(m, json_object_get(j.root, "normalizer"), 0, err));
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
@@ -318,5 +429,7 @@ enum status hf_read_tokenizer_json(struct hf_maker *m, struct err *err) {
     TRY(read_around(m, json_object_get(j.root, "post_processor"), err));
 out:
     hf_json_release(&j);
+    buf_release(&text);
+    free(path);
     return st;
 }

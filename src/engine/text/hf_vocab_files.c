@@ -9,19 +9,15 @@
 #include <string.h>
 
 static enum status read_vocab(struct hf_maker *m, struct err *err) {
-    struct hf_json j;
-    const char *key;
-    json_t *id;
+    char *path = path_join(m->dir, "vocab.json");
+    struct buf text = {0};
     m->file = "vocab.json";
-    enum status st = hf_json_load(m->dir, m->file, true, HF_MAX_JSON, &j, err);
+    enum status st = file_read(path, HF_MAX_JSON, &text, err);
+    buf_adds(&text, "");
     if (st == ST_OK)
-        json_object_foreach(j.root, key, id) {
-            if (st == ST_OK && !json_is_integer(id))
-                st = err_set(err, ST_FORMAT, "%s: id of \"%.60s\" is no integer", m->file, key);
-            if (st == ST_OK)
-                st = hf_set(m, json_integer_value(id), key, strlen(key), VOCAB_NORMAL, 0, err);
-        }
-    hf_json_release(&j);
+        st = hf_read_ids(m, (struct hf_scan){m->file, text.p, text.p + text.len, text.p}, err);
+    buf_release(&text);
+    free(path);
     return st;
 }
 

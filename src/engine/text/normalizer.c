@@ -11,9 +11,9 @@
 #include "engine/model/hf_json.h"
 #include "engine/text/alphabet.h"
 #include "engine/text/normalizer_steps.h"
+#include "engine/text/unicode_data.h"
 #include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
 
 enum { MAX_STEPS = 32, MAX_DEPTH = 8, MAX_GROWTH = 64, MAX_BYTES = 512 << 20 };
 
@@ -95,9 +95,7 @@ static void step_lowercase(const struct norm_step *s, const struct norm_text *in
         uint32_t cp;
         char to[8];
         size_t n = utf8_decode(in->text.p + i, in->text.len - i, &cp);
-        size_t k = cp < 0x80
-                       ? utf8_encode(cp + (cp >= 'A' && cp <= 'Z' ? 32 : 0), to)
-                       : utf8_encode((uint32_t)utf8proc_tolower((utf8proc_int32_t)cp), to);
+        size_t k = utf8_encode(unicode_lower(cp), to);
         if (cp == 0x130) { /* the one letter whose lower case is two characters */
             memcpy(to, "i\xcc\x87", 3);
             k = 3;
@@ -113,7 +111,7 @@ static void step_strip_accents(const struct norm_step *s, const struct norm_text
     for (size_t i = 0; i < in->text.len;) {
         uint32_t cp;
         size_t n = utf8_decode(in->text.p + i, in->text.len - i, &cp);
-        if (cp < 0x300 || utf8proc_category((utf8proc_int32_t)cp) != UTF8PROC_CATEGORY_MN)
+        if (cp < 0x300 || !unicode_accent(cp))
             norm_copy(out, in, i, i + n);
         i += n;
     }

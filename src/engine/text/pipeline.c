@@ -114,6 +114,16 @@ static bool is_unused(const struct vocab_data *v, uint32_t id) {
     return v->types && v->types[id] == VOCAB_UNUSED;
 }
 
+const char *pipeline_text(const struct text_model *t, uint32_t id, size_t *len) {
+    const struct added *a = &t->added_norm;
+    for (size_t i = 0; i < a->n && (t->how[id] & VOCAB_NORMALIZED); i++)
+        if (a->v[i].id == (int32_t)id) {
+            *len = a->v[i].len;
+            return a->bytes.p + a->v[i].off;
+        }
+    return NULL;
+}
+
 /* What each token decodes to, anywhere but at the beginning. */
 static enum status build_bytes(struct maker *m, struct err *err) {
     struct text_model *t = m->t;
@@ -123,8 +133,10 @@ static enum status build_bytes(struct maker *m, struct err *err) {
     for (uint32_t i = 0; i < t->n_tok && st == ST_OK; i++) {
         size_t len;
         bool is_byte = false;
-        const char *s = vocab_string(&m->v->tokens, i, &len);
+        const char *s = t->how && (t->how[i] & VOCAB_ADDED) ? pipeline_text(t, i, &len) : NULL;
         t->off[i] = (uint32_t)bytes.len;
+        if (!s)
+            s = vocab_string(&m->v->tokens, i, &len);
         if (!is_unused(m->v, i))
             st = decoder_token(t->dec, m->run, s, len, false, &bytes, &is_byte, err);
         if (is_byte)

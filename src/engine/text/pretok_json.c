@@ -8,6 +8,7 @@
 #include "engine/model/hf_json.h"
 #include "engine/text/pretok_steps.h"
 #include "engine/text/regex.h"
+#include "engine/text/unicode_data.h"
 #include <string.h>
 
 enum { MAX_DEPTH = 8 };
@@ -106,20 +107,21 @@ static enum status metaspace(struct pretok *p, const struct hf_json *j, struct e
 static enum status digits(struct pretok *p, const struct hf_json *j, struct err *err) {
     bool individual = false;
     CHECK(hf_bool(j, "individual_digits", &individual, err));
-    return split_on(p, "\\p{N}", individual ? PRETOK_ISOLATED : PRETOK_CONTIGUOUS, false, err);
+    /* of Unicode 17 */
+    return split_on(p, "[\\p{N}\\x{11de0}-\\x{11de9}\\x{16ff4}-\\x{16ff6}]",
+                    individual ? PRETOK_ISOLATED : PRETOK_CONTIGUOUS, false, err);
 }
-
-#define PUNCTUATION "[!-/:-@\\[-`{-~\\p{P}]"
 
 static enum status punctuation(struct pretok *p, const struct hf_json *j, struct err *err) {
     enum pretok_behavior behavior = PRETOK_ISOLATED;
     CHECK(read_behavior(j, &behavior, err));
-    return split_on(p, PUNCTUATION, behavior, false, err);
+    return split_on(p, unicode_punctuation(), behavior, false, err);
 }
 
 static enum status whitespace(struct pretok *p, const struct hf_json *j, struct err *err) {
     (void)j;
-    return split_on(p, "\\w+|[^\\w\\s]+", PRETOK_REMOVED, true, err);
+    return split_on(p, "[\\w\\u200c\\u200d]+|[^\\w\\s\\u200c\\u200d]+", PRETOK_REMOVED, true,
+                    err);
 }
 
 static enum status whitespace_split(struct pretok *p, const struct hf_json *j,
@@ -130,7 +132,7 @@ static enum status whitespace_split(struct pretok *p, const struct hf_json *j,
 
 static enum status bert(struct pretok *p, const struct hf_json *j, struct err *err) {
     CHECK(whitespace_split(p, j, err));
-    return split_on(p, PUNCTUATION, PRETOK_ISOLATED, false, err);
+    return split_on(p, unicode_punctuation(), PRETOK_ISOLATED, false, err);
 }
 
 static enum status delimiter(struct pretok *p, const struct hf_json *j, struct err *err) {

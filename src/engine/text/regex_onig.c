@@ -47,7 +47,8 @@ static const char *letter_class(char c) {
     case 'd':
         return "\\p{Nd}";
     case 'w':
-        return "\\p{L}\\p{M}\\p{N}\\p{Pc}";
+        return "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}"
+               "\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}";
     default:
         return NULL;
     }
@@ -125,7 +126,6 @@ static const char *category(const char *simple) {
                                            {"letternumber", "Nl"},
                                            {"othernumber", "No"},
                                            {"punctuation", "P"},
-                                           {"punct", "P"},
                                            {"connectorpunctuation", "Pc"},
                                            {"dashpunctuation", "Pd"},
                                            {"openpunctuation", "Ps"},
@@ -305,15 +305,38 @@ static enum status read_class_escape(struct onig *o, struct operand *s) {
     return st;
 }
 
+/* [:name:] or [:^name:] at o->p; close is on its end. */
+static enum status read_posix(struct onig *o, struct operand *s, const char *close) {
+    static const char *const names[][2] = {
+        {"alpha", "\\p{Alphabetic}"}, {"alnum", "\\p{Alphabetic}\\p{Nd}"},
+        {"blank", "\\t\\p{Zs}"},      {"cntrl", "\\p{Cc}"},
+        {"digit", "\\p{Nd}"},         {"lower", "\\p{Lowercase}"},
+        {"punct", "\\p{P}\\p{S}"},    {"space", REGEX_WHITE_SPACE},
+        {"upper", "\\p{Uppercase}"},  {"xdigit", "0-9A-Fa-f"}};
+    const char *name = o->p + 2;
+    bool negated = *name == '^';
+    name += negated;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (strlen(names[i][0]) != (size_t)(close - name) ||
+            memcmp(names[i][0], name, (size_t)(close - name)) != 0)
+            continue;
+        o->p = close + 2;
+        if (negated)
+            buf_adds(&s->others, "|[^");
+        add_members(negated ? &s->others : &s->members, names[i][1]);
+        if (negated)
+            buf_addc(&s->others, ']');
+        return ST_OK;
+    }
+    return refuse(o, "this POSIX bracket");
+}
+
 /* One member of a class: nested, escaped, POSIX or a character. */
 static enum status read_member(struct onig *o, struct operand *s, int depth) {
     if (*o->p == '[' && o->p + 1 < o->end && o->p[1] == ':') {
         const char *close = memmem(o->p, (size_t)(o->end - o->p), ":]", 2);
-        if (close && close - o->p < 16) {
-            buf_add(&s->members, o->p, (size_t)(close + 2 - o->p));
-            o->p = close + 2;
-            return ST_OK;
-        }
+        if (close && close - o->p < 16)
+            return read_posix(o, s, close);
     }
     if (*o->p == '[') {
         buf_addc(&s->others, '|');

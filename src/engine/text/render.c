@@ -39,7 +39,7 @@ struct templates *templates_new(const struct text_model *t, const struct vocab_d
         strlist_addn(&s->texts, p, len);
     }
     s->builtin = builtin_choose(t, v->arch ? v->arch : "", v->name ? v->name : "",
-                                strcmp(v->model, "gpt2") == 0);
+                                t->kind == TEXT_BPE);
     return s;
 }
 
@@ -141,7 +141,7 @@ static enum status choose(const struct text_model *t, const struct render_opts *
 
 static void token_text(const struct text_model *t, int token, struct buf *out) {
     if (t && token >= 0)
-        text_decode(t, token, true, out);
+        token_spelling(t, token, out);
 }
 
 static enum status render(const struct text_model *t, const struct render_opts *opts,

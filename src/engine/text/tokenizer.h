@@ -104,6 +104,11 @@ void spm_normalize(const struct text_model *t, const char *s, size_t len, struct
 
 /* pipeline.c: a vocabulary with a pipeline. */
 enum status pipeline_build(struct text_model *t, const struct vocab_data *v, struct err *err);
+/* The text of an added token behind the normalizer, which is what the library decodes; NULL for
+ * any other. Not terminated. */
+const char *pipeline_text(const struct text_model *t, uint32_t id, size_t *len);
+/* Appends a token's text as its file has it ("<s>", "\u2581the"); byte-level ones as bytes. */
+void token_spelling(const struct text_model *t, int32_t id, struct buf *out);
 
 /* encode_pipeline.c: appends the tokens of valid text. word() gets what the model sees. */
 struct pipeline_run;

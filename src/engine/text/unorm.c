@@ -10,6 +10,7 @@
  */
 #include "base/utf8.h"
 #include "engine/text/normalizer_steps.h"
+#include "engine/text/unicode_data.h"
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
@@ -56,9 +57,11 @@ static void decompose(struct points *p, const char *s, size_t len, bool compat) 
             p->cap = p->cap ? 2 * p->cap : 256;
             p->v = xreallocarray(p->v, p->cap, sizeof *p->v);
         }
-        utf8proc_ssize_t k = utf8proc_decompose_char((utf8proc_int32_t)cp, p->v + p->n,
-                                                     MAX_DECOMPOSED, options, &boundclass);
-        if (k < 0 || k > MAX_DECOMPOSED) { /* can't be: 18 is the most */
+        utf8proc_ssize_t k = -1;
+        if (unicode_decomposes(cp))
+            k = utf8proc_decompose_char((utf8proc_int32_t)cp, p->v + p->n, MAX_DECOMPOSED,
+                                        options, &boundclass);
+        if (k < 0 || k > MAX_DECOMPOSED) { /* stays; the second can't be */
             p->v[p->n] = (utf8proc_int32_t)cp;
             k = 1;
         }
