@@ -23,6 +23,7 @@
 #include "engine/text/text_internal.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -226,16 +227,6 @@ static enum status check_finite(const struct job *j, const struct piece *p, cons
                    p->view.t->name, what);
 }
 
-/* The same for what rows first .. first + n - 1 gave. */
-static enum status check_rows(const struct job *j, const struct piece *p, int first, int n,
-                              const float *v, size_t len, const char *what, struct err *err) {
-    char where[64];
-    if (quant_finite(v, len))
-        return ST_OK;
-    snprintf(where, sizeof where, "%s among rows %d..%d", what, first, first + n - 1);
-    return check_finite(j, p, v, len, where, err);
-}
-
 static enum status put_tensor(struct job *j, const void *v, size_t len, struct err *err) {
     CHECK(container_writer_put(j->w, v, len, err));
     return container_writer_end_tensor(j->w, err);
@@ -279,11 +270,13 @@ static enum status write_tiles(struct job *j, struct piece *p, float *scale, str
     float *rows = xcalloc((size_t)WEIGHT_TILE * (size_t)Kp, sizeof *rows);
     float *in = xreallocarray(NULL, (size_t)WEIGHT_TILE * (size_t)K, sizeof *in);
     void *tile = xmalloc(weight_tile_bytes(t, Kp));
+    char where[64];
     enum status st = ST_OK;
     for (int n = 0; n < N; n += WEIGHT_TILE) {
         int here = N - n < WEIGHT_TILE ? N - n : WEIGHT_TILE;
         view_rows(&p->view, (uint64_t)n, here, in);
-        TRY(check_rows(j, p, n, here, in, (size_t)here * (size_t)K, "a value", err));
+        snprintf(where, sizeof where, "a value among rows %d..%d", n, n + here - 1);
+        TRY(check_finite(j, p, in, (size_t)here * (size_t)K, where, err));
         for (int r = 0; r < here; r++)
             memcpy(rows + (size_t)r * Kp, in + (size_t)r * K, (size_t)K * sizeof *rows);
         for (int r = here; r < WEIGHT_TILE; r++)
@@ -306,6 +299,23 @@ static void spread(const float *in, int n, int used, int G, float *out) {
         memcpy(out + (size_t)r * G, in + (size_t)r * used, (size_t)used * sizeof *out);
 }
 
+/* Scales and minimums, and the largest values they make of codes: a scale near the end of the
+ * range is finite where its product is not. */
+static enum status check_scales(const struct job *j, const struct piece *p, int first, int n,
+                                const float *scale, const float *min, size_t len,
+                                struct err *err) {
+    float top = p->form.type == WEIGHT_I8 ? 128 : 0;
+    for (int i = 0; i < 16 && p->form.type == WEIGHT_Q4; i++)
+        top = fmaxf(top, fabsf(p->view.t->table[i]));
+    bool finite = quant_finite(scale, len) && (!min || quant_finite(min, len));
+    for (size_t i = 0; i < len && finite; i++)
+        finite = isfinite(fabsf(scale[i]) * top + (min ? fabsf(min[i]) : 0));
+    if (finite)
+        return ST_OK;
+    return err_set(err, ST_FORMAT, "%s: tensor %s: a value among rows %d..%d is not finite",
+                   j->s->file, p->view.t->name, first, first + n - 1);
+}
+
 /* The tiles of a kept matrix; scale and min [Np, G] are zero and get its own, in row order. */
 static enum status write_codes(struct job *j, struct piece *p, float *scale, float *min,
                                struct err *err) {
@@ -320,7 +330,7 @@ static enum status write_codes(struct job *j, struct piece *p, float *scale, flo
     for (int n = 0; n < N; n += WEIGHT_TILE) {
         int here = N - n < WEIGHT_TILE ? N - n : WEIGHT_TILE;
         view_codes(&p->view, (uint64_t)n, here, in, s, m);
-        TRY(check_rows(j, p, n, here, s, 2 * part, "a scale", err));
+        TRY(check_scales(j, p, n, here, s, m, (size_t)here * (size_t)used, err));
         for (int r = 0; r < here; r++)
             memcpy(code + (size_t)r * Kp, in + (size_t)r * K, (size_t)K);
         spread(s, here, used, G, scale + (size_t)n * G);

@@ -23,7 +23,8 @@ char *settings_merge(const char *base, const char *over) {
     }
     if (json_is_object(more))
         json_object_update(all, more);
-    char *text = json_object_size(all) ? json_dumps(all, JSON_COMPACT) : xstrdup("");
+    char *text = json_object_size(all) ? json_dumps(all, JSON_COMPACT | JSON_REAL_PRECISION(10))
+                                       : xstrdup("");
     json_decref(more);
     json_decref(all);
     return text;

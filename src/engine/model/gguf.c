@@ -37,6 +37,7 @@ struct gguf {
     struct gguf_tensor *tensors;
     const struct gguf_kv **by_key;      /* [n_kv] sorted */
     const struct gguf_tensor **by_name; /* [n_tensors] sorted */
+    const struct gguf_set *set;         /* of which this is the main file, or NULL */
 };
 
 /* Where reading stands; `what` and `item` say for messages what is being read. */
@@ -431,7 +432,13 @@ const struct gguf_tensor *gguf_tensor(const struct gguf *g, uint64_t i) {
     return &g->tensors[i];
 }
 
+void gguf_join(struct gguf *g, const struct gguf_set *set) {
+    g->set = set;
+}
+
 const struct gguf_tensor *gguf_find_tensor(const struct gguf *g, const char *name) {
+    if (g->set)
+        return gguf_set_find(g->set, name, NULL);
     struct gguf_tensor want = {.name = {name, strlen(name)}};
     const struct gguf_tensor *p = &want;
     const struct gguf_tensor **hit =

@@ -82,8 +82,11 @@ uint64_t gguf_n_kv(const struct gguf *g);
 const struct gguf_kv *gguf_kv(const struct gguf *g, uint64_t i);
 uint64_t gguf_n_tensors(const struct gguf *g);
 const struct gguf_tensor *gguf_tensor(const struct gguf *g, uint64_t i);
-const struct gguf_tensor *gguf_find_tensor(const struct gguf *g,
-                                           const char *name);           /* or NULL */
+/* NULL: there is none. In the main file of a set it finds tensors of all parts. */
+const struct gguf_tensor *gguf_find_tensor(const struct gguf *g, const char *name);
+struct gguf_set;
+/* Makes g the main file of a set that lives as long as g is used. */
+void gguf_join(struct gguf *g, const struct gguf_set *set);
 const struct gguf_kv *gguf_find(const struct gguf *g, const char *key); /* or NULL */
 
 /* A value by key. *out is left as it was (the caller's default) and ST_OK returned when the key
@@ -130,7 +133,6 @@ enum status gguf_get_f64s(const struct gguf *g, const char *key, bool required, 
 
 /* A model split over several files, NAME-00001-of-0000N.gguf and so on: the first has the
  * metadata, each has some of the tensors. A file that is not split is a set of one. */
-struct gguf_set;
 
 /* path: the first file. All parts are opened and checked: that they are parts of the same
  * split, their order, their number of tensors, that no tensor is in two of them. ST_NOT_FOUND

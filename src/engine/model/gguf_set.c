@@ -151,10 +151,12 @@ static enum status open_all(struct gguf_set *s, const char *path, struct err *er
 enum status gguf_set_open(const char *path, struct gguf_set **out, struct err *err) {
     struct gguf_set *s = xcalloc(1, sizeof *s);
     enum status st = open_all(s, path, err);
-    if (st == ST_OK)
+    if (st == ST_OK) {
+        gguf_join(s->file[0], s);
         *out = s;
-    else
+    } else {
         gguf_set_close(s);
+    }
     return st;
 }
 

@@ -9,6 +9,7 @@
  */
 #include "engine/model/view.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -108,7 +109,8 @@ static void source_name(const struct source *s, const struct arch_slot *slot,
         fill_in(prefix, sizeof prefix, s->is_gguf ? "blk.%d." : s->arch->hf_layer, slot->layer,
                 "");
     fill_in(name, sizeof name, bare, slot->expert, complete ? "" : ending);
-    snprintf(out, 192, "%s%s", prefix, name);
+    int len = snprintf(out, 192, "%s%s", prefix, name);
+    assert(len > 0 && len < 192); /* both are the table's */
 }
 
 /* "3 x 16 x 80", or without the 3 where there is no stack. */
