@@ -9,7 +9,8 @@ GPTQ, AWQ, compressed-tensors and 8-bit floats rounded to nearest, packed by the
 Folders that are there already are used as they are.
 
 The bitsandbytes ones are then loaded and run by transformers on the CPU. For the others transformers needs kernels that
-only GPUs have: a plain model is run whose linear layers have the values that the library's dequantisation gives.
+only GPUs have: a plain model is run whose linear layers have the values that the library's dequantisation gives. So is
+LLM.int8, since the library rounds activations to 8 bits there, which is no matter of the checkpoint; its own run is told, too.
 
 Ours is `create --from DIR/KIND --quant keep` and `eval`. Windows are perplexity.py's. Fails when a pair is more than 0.5 % apart.
 """
@@ -22,9 +23,10 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import bitsandbytes.functional as bnb
 import gguf
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 import hf_quant
@@ -121,6 +123,14 @@ def theirs(kind, work, ids, ctx):
     model = AutoModelForCausalLM.from_pretrained(os.path.join(work, kind + ("-plain" if plain else "")), dtype=torch.float32,
                                                  device_map="cpu")
     result = perplexity.score(model.eval(), ids, ctx, None)
+    if kind == "bnb-int8":
+        print(f"{kind}: {result[0]:.4f} with activations of 8 bits")
+        model = AutoModelForCausalLM.from_pretrained(os.path.join(work, "base"), dtype=torch.float32)
+        stored = load_file(os.path.join(work, kind, "model.safetensors"))
+        for name in [k[:-len(".SCB")] for k in stored if k.endswith(".SCB")]:
+            values = bnb.int8_vectorwise_dequant(stored[name + ".weight"], stored[name + ".SCB"])
+            model.get_submodule(name).weight.data = values
+        result = perplexity.score(model.eval(), ids, ctx, None)
     del model
     gc.collect()
     return result

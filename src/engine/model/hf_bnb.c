@@ -13,6 +13,9 @@
  * and w = table[code] * scale, each step rounded to f32. The library uses its own tables,
  * whatever the file says; so do we, and refuse a file with others.
  *
+ * On a CPU with AVX-512 the library (0.50.2) takes a neighbour's scale where blocks end inside
+ * of rows; its code for GPUs and its fallback don't, and these we follow.
+ *
  * Blocks fit our groups when 16, 32 or 64 divides both a block and a row. Otherwise a group of
  * ours would hold two scales, and the matrix is stored in the type that the library computes it
  * in (quant_state's dtype).
