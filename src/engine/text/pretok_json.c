@@ -118,10 +118,15 @@ static enum status punctuation(struct pretok *p, const struct hf_json *j, struct
     return split_on(p, unicode_punctuation(), behavior, false, err);
 }
 
+/* \w and \s of another engine, which takes joiners for parts of words, but no fractions. */
+#define FRACTIONS "\\u00b2\\u00b3\\u00b9\\u00bc-\\u00be"
+
 static enum status whitespace(struct pretok *p, const struct hf_json *j, struct err *err) {
     (void)j;
-    return split_on(p, "[\\w\\u200c\\u200d]+|[^\\w\\s\\u200c\\u200d]+", PRETOK_REMOVED, true,
-                    err);
+    return split_on(p,
+                    "[\\w\\u200c\\u200d&&[^" FRACTIONS "]]+"
+                    "|[[^\\w\\s\\u200c\\u200d]" FRACTIONS "]+",
+                    PRETOK_REMOVED, true, err);
 }
 
 static enum status whitespace_split(struct pretok *p, const struct hf_json *j,

@@ -48,7 +48,7 @@ static const char *letter_class(char c) {
         return "\\p{Nd}";
     case 'w':
         return "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}"
-               "\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}";
+               "\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}\\xb2\\xb3\\xb9\\xbc-\\xbe";
     default:
         return NULL;
     }

@@ -71,6 +71,8 @@ static bool in_ranges(uint32_t cp, const struct range *r, size_t n) {
 
 bool unicode_accent(uint32_t cp) {
     utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
+    if (cp == 0x1cf2 || cp == 0x1cf3) /* letters since */
+        return true;
     if (c != UTF8PROC_CATEGORY_MN && c != UTF8PROC_CATEGORY_MC && c != UTF8PROC_CATEGORY_ME)
         return false;
     return cp > YOUNG_MARKS[COUNT(YOUNG_MARKS) - 1].to ||
