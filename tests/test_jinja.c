@@ -260,6 +260,45 @@ static void huge_values_are_refused(void **state) {
     stopped("{{ 1.5|tojson(indent=99999999) }}");
 }
 
+/* Each takes more than any machine has when it is done as it reads. All that these must do is
+ * to come back: most are refused, some have a way that is short. */
+static void searching_and_growing_end(void **state) {
+    (void)state;
+    static const char *const text[] = {
+        "{% set s = 'a'*1000000 %}{{ s.rfind('a'*500000 ~ 'b' ~ 'a'*100) }}",
+        "{{ ('a'*1000000).rsplit('b' ~ 'a'*500000)|length }}",
+        "{{ ('<!-- >'*200000)|striptags }}{{ ('<'*1000000)|striptags }}",
+        "{{ ('z'*9000000).strip('a'*1000000 ~ 'z') }}",
+        "{% set s = 'a'*9000000 %}{% for i in range(99999) %}{{ 'b' in s }}{% endfor %}",
+        "{{ ('x'*9000000)|wordwrap(1) }}",
+        "{{ ('\\n'*900000)|indent('x'*1000, true, true) }}",
+        "{% set n = namespace(s='aaaa') %}{% for i in range(99) %}{% set n.s = "
+        "n.s|replace('a', 'aa') %}{% endfor %}",
+        "{{ 'a'|center(10**9) }}",
+        "{{ [1]|batch(10**9, 'x')|list|length }}",
+        "{{ ['a', 'b']|join('x'*99999999) }}",
+        "{{ range(10**12) }}",
+        "{{ '{:{w}}'.format('a', w=10**9) }}",
+        "{% macro f(n) %}{{ f(n - 1) ~ f(n - 1) if n else 'x' }}{% endmacro %}{{ f(99) }}",
+        "{% set n = namespace(a=[1]) %}{% for i in range(60) %}{% set n.a = [n.a, n.a] %}"
+        "{% endfor %}{{ n.a|pprint }}",
+        "{% set n = namespace(a=[1], b=[1]) %}{% for i in range(60) %}{% set n.a = [n.a, n.a] "
+        "%}{% set n.b = [n.b, n.b] %}{% endfor %}{{ n.a == n.b }}",
+    };
+    for (size_t i = 0; i < sizeof text / sizeof *text; i++) {
+        struct err err = {0};
+        char *got = simple(text[i], NULL, &err);
+        if (!got && err.code != ST_LIMIT)
+            fail_msg("%s: %s", text[i], err.msg);
+        free(got);
+    }
+    struct buf b = {0};
+    for (int i = 0; i < 100000; i++)
+        buf_addf(&b, "{%% set a%d = 1 %%}", i);
+    stopped(b.p);
+    buf_release(&b);
+}
+
 static void deep_nesting_is_refused(void **state) {
     (void)state;
     static const char *const part[] = {"(", "[", "-", "not ", "{% if 1 %}"};
@@ -314,6 +353,12 @@ static void errors_name_the_line(void **state) {
     error("{{ raise_exception('No.') }}", NULL, "chat template: line 1: No.");
     error("\n{% for %}", NULL, "chat template: line 2: %} found, an expression wanted");
     error("\n{{ 'a }}", NULL, "chat template: line 2: a string is not closed by '");
+    error("{{ [1]|random }}", NULL,
+          "chat template: line 1: the filters random and urlize are not offered to chat "
+          "templates");
+    error("{{ lipsum() }}", NULL,
+          "chat template: line 1: lipsum() is not offered to chat templates: a prompt must be "
+          "the same each time");
     error("\n\n{% include 'x' %}", NULL,
           "chat template: line 3: 'include' found, a tag that chat templates have wanted");
     error("\xff", NULL, "chat template: line 1: byte 0 is not valid UTF-8");
@@ -345,6 +390,21 @@ static void json_strings_and_numbers_survive(void **state) {
     free(got);
 }
 
+static void integers_beyond_64_bits_are_never_wrong(void **state) {
+    (void)state;
+    struct err err = {0};
+    static const char vars[] = "{\"b\": 18446744073709551616, \"f\": 18446744073709551616.0}";
+    char *got = simple("{{ b }} {{ b == f }} {{ b == f + 4096 }} {{ b == b }} {{ b|float }} "
+                       "{{ b is integer }} {{ b|tojson }}",
+                       vars, &err);
+    assert_string_equal(got, "18446744073709551616 True False True 1.8446744073709552e+19 True "
+                             "18446744073709551616");
+    free(got);
+    static const char *const text[] = {"{{ b + 1 }}", "{{ b < 1 }}", "{{ -b }}", "{{ b|abs }}"};
+    for (size_t i = 0; i < sizeof text / sizeof *text; i++)
+        assert_null(simple(text[i], vars, &err));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(language_matches_jinja2),
@@ -354,8 +414,10 @@ int main(void) {
         cmocka_unit_test(marks_follow_string_operations),
         cmocka_unit_test(endless_templates_are_stopped),
         cmocka_unit_test(huge_values_are_refused),
+        cmocka_unit_test(searching_and_growing_end),
         cmocka_unit_test(deep_nesting_is_refused),
         cmocka_unit_test(many_elifs_are_fine),
+        cmocka_unit_test(integers_beyond_64_bits_are_never_wrong),
         cmocka_unit_test(errors_name_the_line),
         cmocka_unit_test(bad_json_is_named),
         cmocka_unit_test(json_strings_and_numbers_survive),

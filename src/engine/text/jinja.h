@@ -4,10 +4,10 @@
  *
  * The language of jinja2 3.1 in its immutable sandbox with trim_blocks, lstrip_blocks, loop
  * controls, raise_exception, strftime_now, transformers' own tojson, and `generation` blocks,
- * which are transparent. Not there: other templates (include, import, extends), autoescaping,
- * integers beyond 64 bits, and the few filters and methods that jinja_filter.c and
- * jinja_method.c name. A template sees its variables and nothing else: no files, no objects, no
- * attribute that starts with "__".
+ * which are transparent. Refused by name: other templates (include, import, extends),
+ * autoescaping, the filters random and urlize, lipsum(). Integers are 64 bits wide; what does
+ * not fit is an error, never a wrong number. A template sees its variables and nothing else: no
+ * files, no objects, no attribute that starts with "__".
  *
  * A render ends in bounded time and memory whatever the template does: steps, bytes and depth
  * are counted, and what goes beyond is ST_LIMIT. A malformed template, an error while it runs

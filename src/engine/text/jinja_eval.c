@@ -8,10 +8,12 @@
 #include "engine/text/jinja_run.h"
 
 static struct jv lookup(struct jx *x, struct jscope *sc, const struct jstr *name) {
-    for (; sc; sc = sc->up)
+    for (; sc; sc = sc->up) {
+        jx_step(x, sc->n / 32);
         for (size_t i = 0; i < sc->n; i++)
             if (sc->name[i] == name)
                 return sc->val[i];
+    }
     return jv_undef(x, (struct jv){.kind = JV_STR, .s = js_new(x, name->p, NULL, name->n)},
                     JV_MISSING);
 }
@@ -26,6 +28,7 @@ static void starstar_args(struct jx *x, struct jargs *out, struct jv v, size_t n
         struct jv k = v.d->key[i];
         if (k.kind != JV_STR)
             jx_fail(x, "keywords must be strings");
+        jx_step(x, n_kw / 32 + 1);
         kw[n_kw + i] = (struct jkw){jx_intern(x, k.s->p, k.s->n), v.d->val[i]};
         for (size_t j = 0; j < n_kw; j++)
             if (kw[j].name == kw[n_kw + i].name)

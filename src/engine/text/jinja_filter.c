@@ -213,27 +213,20 @@ FILTER(f_wordcount) {
 }
 
 FILTER(f_striptags) {
-    struct jstr *s = jv_text(x, self);
+    const struct jstr *s = jv_text(x, self);
     struct jb b = {0};
-    size_t i = 0;
-    while (i < s->n) { /* comments first, then tags */
-        const char *close = NULL;
-        size_t skip = 0;
-        if (s->n - i >= 4 && memcmp(s->p + i, "<!--", 4) == 0) {
-            close = memmem(s->p + i + 4, s->n - i - 4, "-->", 3);
-            skip = 3;
-        }
-        if (!close && s->p[i] == '<') {
-            close = memchr(s->p + i, '>', s->n - i);
-            skip = 1;
-        }
-        jx_step(x, close ? 1 : s->p[i] == '<' ? (s->n - i) / 64 : 0);
-        if (close) {
-            i = (size_t)(close - s->p) + skip;
-            continue;
-        }
-        jb_addc(x, &b, s->p[i], s->m ? s->m[i] : 0);
-        i++;
+    for (size_t i = 0; i < s->n;) { /* up to a comment or a tag that is not closed */
+        const char *open = memchr(s->p + i, '<', s->n - i), *close = NULL;
+        size_t at = open ? (size_t)(open - s->p) : s->n;
+        bool comment = s->n - at >= 4 && memcmp(open, "<!--", 4) == 0;
+        if (comment)
+            close = s->n - at > 4 ? memmem(open + 4, s->n - at - 4, "-->", 3) : NULL;
+        else if (open)
+            close = memchr(open, '>', s->n - at);
+        at = close ? at : s->n;
+        jb_add(x, &b, s->p + i, s->m ? s->m + i : NULL, at - i);
+        i = close ? (size_t)(close - s->p) + (comment ? 3 : 1) : s->n;
+        jx_step(x, 1);
     }
     struct jlist *words =
         jr_builtin(x, jb_find(jb_str_methods, "split", 5), jb_value(x, &b), &(struct jargs){0})

@@ -170,7 +170,7 @@ static void split_by(struct jx *x, const struct jstr *s, const struct jstr *sep,
     size_t at = 0;
     jx_step(x, s->n / 64);
     while (max < 0 || (int64_t)out->n < max) {
-        const char *hit = s->n > at ? memmem(s->p + at, s->n - at, sep->p, sep->n) : NULL;
+        const char *hit = js_find(s->p + at, s->n - at, sep);
         if (!hit)
             break;
         jv_push(x, out, jv_sub(x, s, at, (size_t)(hit - s->p)));
@@ -179,20 +179,59 @@ static void split_by(struct jx *x, const struct jstr *s, const struct jstr *sep,
     jv_push(x, out, jv_sub(x, s, at, s->n));
 }
 
-/* The last place of sep in s[0..n); SIZE_MAX: none. */
-static size_t rfind_bytes(const struct jstr *s, size_t n, const struct jstr *sep) {
-    for (size_t i = n < sep->n ? 0 : n - sep->n + 1; i-- > 0;)
-        if (memcmp(s->p + i, sep->p, sep->n) == 0)
-            return i;
+/* A search from the right: Knuth, Morris and Pratt's, since a plain one takes the product of
+ * the lengths for a word that nearly fits everywhere. */
+struct rsearch {
+    const struct jstr *s, *w;
+    uint32_t *fail; /* [w->n] of the word read backwards */
+    size_t at;      /* what lies before it is not searched yet */
+};
+
+static char back(const struct jstr *w, size_t i) {
+    return w->p[w->n - 1 - i];
+}
+
+static struct rsearch rsearch(struct jx *x, const struct jstr *s, const struct jstr *w) {
+    struct rsearch r = {s, w, jx_alloc(x, w->n, sizeof *r.fail), s->n};
+    for (size_t i = 1, k = 0; i < w->n; i++) {
+        while (k && back(w, i) != back(w, k))
+            k = r.fail[k - 1];
+        k += back(w, i) == back(w, k);
+        r.fail[i] = (uint32_t)k;
+    }
+    jx_step(x, w->n / 16 + s->n / 16);
+    return r;
+}
+
+/* The last place of the word before r->at, which moves there; SIZE_MAX: none. */
+static size_t rsearch_next(struct rsearch *r) {
+    size_t k = 0;
+    if (!r->w->n)
+        return r->at;
+    while (r->at) {
+        char c = r->s->p[--r->at];
+        while (k && back(r->w, k) != c)
+            k = r->fail[k - 1];
+        k += back(r->w, k) == c;
+        if (k == r->w->n)
+            return r->at;
+    }
     return SIZE_MAX;
+}
+
+static size_t rfind_bytes(struct jx *x, const struct jstr *s, const struct jstr *w) {
+    if (w->n > s->n)
+        return SIZE_MAX;
+    struct rsearch r = rsearch(x, s, w);
+    return rsearch_next(&r);
 }
 
 static void rsplit_by(struct jx *x, const struct jstr *s, const struct jstr *sep, int64_t max,
                       struct jlist *out) {
     size_t end = s->n;
-    jx_step(x, s->n / 16);
+    struct rsearch r = rsearch(x, s, sep);
     while (max < 0 || (int64_t)out->n < max) {
-        size_t hit = rfind_bytes(s, end, sep);
+        size_t hit = rsearch_next(&r);
         if (hit == SIZE_MAX)
             break;
         jv_push(x, out, jv_sub(x, s, hit + sep->n, end));
@@ -247,11 +286,11 @@ static struct jv partition(struct jx *x, struct jv self, struct jv by, bool last
     if (!sep)
         jx_fail(x, "must be str, not NoneType");
     struct jv t = jv_seq(x, JV_TUPLE, 3), none = jv_cstr(x, "");
-    const char *hit = s->n ? memmem(s->p, s->n, sep->p, sep->n) : NULL;
+    const char *hit = js_find(s->p, s->n, sep);
     size_t at = hit ? (size_t)(hit - s->p) : SIZE_MAX;
     jx_step(x, s->n / 16);
     if (last)
-        at = rfind_bytes(s, s->n, sep);
+        at = rfind_bytes(x, s, sep);
     if (at == SIZE_MAX) {
         jv_push(x, t.l, last ? none : self);
         jv_push(x, t.l, none);
@@ -321,9 +360,9 @@ static int64_t find(struct jx *x, struct jv self, const struct jv *arg, bool las
     if (!window(x, self, arg, &w, &lo))
         return -1;
     if (last) {
-        at = rfind_bytes(w, w->n, what);
+        at = rfind_bytes(x, w, what);
     } else {
-        const char *hit = !what->n ? w->p : w->n ? memmem(w->p, w->n, what->p, what->n) : NULL;
+        const char *hit = !what->n ? w->p : js_find(w->p, w->n, what);
         at = hit ? (size_t)(hit - w->p) : SIZE_MAX;
     }
     return at == SIZE_MAX ? -1 : (int64_t)(lo + js_cps(x, jv_sub(x, w, 0, at).s));
@@ -360,8 +399,7 @@ METHOD(m_count) {
         return jv_int(0);
     if (!what->n)
         return jv_int((int64_t)js_cps(x, w) + 1);
-    for (const char *hit; w->n > at && (hit = memmem(w->p + at, w->n - at, what->p, what->n));
-         n++)
+    for (const char *hit; (hit = js_find(w->p + at, w->n - at, what)) != NULL; n++)
         at = (size_t)(hit - w->p) + what->n;
     return jv_int(n);
 }

@@ -15,6 +15,7 @@ struct jscope *jr_scope(struct jx *x, struct jscope *up) {
 }
 
 void jr_set(struct jx *x, struct jscope *sc, const struct jstr *name, struct jv v) {
+    jx_step(x, sc->n / 32);
     for (size_t i = 0; i < sc->n; i++)
         if (sc->name[i] == name) {
             sc->val[i] = v;
@@ -216,7 +217,8 @@ struct jv jr_loop_again(struct jx *x, struct jloop *l, struct jv items, int64_t 
 
 /* ---- macros ---- */
 
-static struct jv take_kw(struct jargs *a, const struct jstr *name) {
+static struct jv take_kw(struct jx *x, struct jargs *a, const struct jstr *name) {
+    jx_step(x, a->n_kw / 32);
     for (size_t i = 0; i < a->n_kw; i++)
         if (a->kw[i].name == name) {
             struct jv v = a->kw[i].v;
@@ -232,7 +234,7 @@ static void macro_params(struct jx *x, const struct jmacro *m, struct jscope *sc
     const struct jn *n = m->node;
     for (size_t i = 0; i < n->n_param; i++) {
         const struct jstr *name = n->param[i].name;
-        struct jv v = i < a->n ? a->v[i] : take_kw(rest, name);
+        struct jv v = i < a->n ? a->v[i] : take_kw(x, rest, name);
         if (v.kind == JV_MISSING && n->param[i].dflt)
             v = jr_eval(x, sc, n->param[i].dflt);
         if (v.kind == JV_MISSING) {
@@ -264,7 +266,7 @@ static void macro_rest(struct jx *x, const struct jmacro *m, struct jscope *sc,
     const char *name = m->name ? m->name->p : "caller";
     int len = m->name ? (int)(m->name->n < 60 ? m->name->n : 60) : 6;
     if (n->uses_caller && !has_param(n, caller)) {
-        struct jv c = take_kw(rest, caller);
+        struct jv c = take_kw(x, rest, caller);
         if (c.kind == JV_MISSING || c.kind == JV_NONE)
             c = jv_undef_hint(x, "No caller defined");
         jr_set(x, sc, caller, c);

@@ -86,6 +86,8 @@ struct jv js_strip(struct jx *x, const struct jstr *s, const struct jstr *chars,
 struct jv js_replace(struct jx *x, const struct jstr *s, const struct jstr *from,
                      const struct jstr *to, int64_t max);
 struct jv js_join(struct jx *x, const struct jstr *sep, const struct jlist *l, bool any);
+/* The first place of w in p[0..n), w not empty; NULL: none. */
+const char *js_find(const char *p, size_t n, const struct jstr *w);
 struct jlist *js_lines(struct jx *x, const struct jstr *s, bool keep);
 struct jv js_center(struct jx *x, struct jstr *s, int64_t width, uint32_t fill, int side);
 struct jv js_repeat(struct jx *x, struct jstr *s, int64_t times);

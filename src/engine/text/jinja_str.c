@@ -58,9 +58,10 @@ bool js_decimal(uint32_t cp) {
 
 /* ---- cutting ---- */
 
-static bool in_set(const struct jstr *set, uint32_t cp) {
+static bool in_set(struct jx *x, const struct jstr *set, uint32_t cp) {
     if (!set)
         return js_space(cp);
+    jx_step(x, set->n / 32);
     for (size_t i = 0, used; i < set->n; i += used)
         if (js_decode(set->p + i, set->n - i, &used) == cp)
             return true;
@@ -69,22 +70,24 @@ static bool in_set(const struct jstr *set, uint32_t cp) {
 
 struct jv js_strip(struct jx *x, const struct jstr *s, const struct jstr *chars, int sides) {
     size_t lo = 0, hi = s->n, used;
-    while ((sides & 1) && lo < hi && in_set(chars, js_decode(s->p + lo, hi - lo, &used)))
+    while ((sides & 1) && lo < hi && in_set(x, chars, js_decode(s->p + lo, hi - lo, &used)))
         lo += used;
     while ((sides & 2) && hi > lo) {
         size_t p = hi - 1;
         while (p > lo && ((unsigned char)s->p[p] & 0xC0) == 0x80)
             p--;
-        if (!in_set(chars, js_decode(s->p + p, hi - p, &used)))
+        if (!in_set(x, chars, js_decode(s->p + p, hi - p, &used)))
             break;
         hi = p;
     }
-    jx_step(x, (s->n - (hi - lo)) / 16 * (chars ? chars->n / 8 + 1 : 1));
+    jx_step(x, (s->n - (hi - lo)) / 16);
     return jv_sub(x, s, lo, hi);
 }
 
-static const char *find_bytes(const char *p, size_t n, const struct jstr *w) {
-    return n >= w->n && n ? memmem(p, n, w->p, w->n) : NULL;
+const char *js_find(const char *p, size_t n, const struct jstr *w) {
+    if (n < w->n || !n)
+        return NULL;
+    return w->n == 1 ? memchr(p, w->p[0], n) : memmem(p, n, w->p, w->n);
 }
 
 struct jv js_replace(struct jx *x, const struct jstr *s, const struct jstr *from,
@@ -105,7 +108,7 @@ struct jv js_replace(struct jx *x, const struct jstr *s, const struct jstr *from
         }
     }
     for (const char *hit; from->n && (max < 0 || done < max); done++) {
-        hit = find_bytes(s->p + at, s->n - at, from);
+        hit = js_find(s->p + at, s->n - at, from);
         if (!hit)
             break;
         size_t pos = (size_t)(hit - s->p);

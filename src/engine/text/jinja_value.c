@@ -10,6 +10,7 @@
  */
 #include "engine/text/jinja_value.h"
 #include <math.h>
+#include <stdio.h>
 
 enum { DICT_LINEAR = 8 };
 
@@ -245,8 +246,19 @@ static bool eq_dicts(struct jx *x, const struct jdict *a, const struct jdict *b)
     return same;
 }
 
+/* An integer beyond 64 bits and a float: the float's exact digits. */
+static bool eq_big(struct jv big, double f) {
+    char t[400];
+    size_t n = (size_t)snprintf(t, sizeof t, "%.0f", f);
+    return isfinite(f) && f == floor(f) && n == big.s->n && memcmp(t, big.s->p, n) == 0;
+}
+
 bool jv_eq(struct jx *x, struct jv a, struct jv b) {
     jx_step(x, 1);
+    if (a.kind == JV_BIG && b.kind == JV_FLOAT)
+        return eq_big(a, b.f);
+    if (a.kind == JV_FLOAT && b.kind == JV_BIG)
+        return eq_big(b, a.f);
     if (jv_is_num(a) && jv_is_num(b)) {
         if (jv_is_int(a) && jv_is_int(b))
             return jv_i(a) == jv_i(b);
@@ -310,6 +322,8 @@ int jv_cmp(struct jx *x, struct jv a, struct jv b, const char *op) {
     }
     if (jv_is_seq(a) && a.kind == b.kind)
         return cmp_lists(x, a.l, b.l, op);
+    if (a.kind == JV_BIG || b.kind == JV_BIG)
+        jx_limit(x, "an integer is beyond 64 bits");
     jx_fail(x, "'%s' not supported between instances of '%s' and '%s'", op, jv_type(a),
             jv_type(b));
 }
