@@ -38,8 +38,8 @@ struct templates *templates_new(const struct text_model *t, const struct vocab_d
         p = vocab_string(&v->template_texts, i, &len);
         strlist_addn(&s->texts, p, len);
     }
-    s->builtin = builtin_choose(t, v->arch ? v->arch : "", v->name ? v->name : "",
-                                t->kind == TEXT_BPE);
+    s->builtin =
+        builtin_choose(t, v->arch ? v->arch : "", v->name ? v->name : "", t->kind == TEXT_BPE);
     return s;
 }
 
