@@ -176,6 +176,7 @@ static enum status raw_segment(struct pipeline_run *r, const char *s, size_t len
         buf_add(&r->text.text, s, len);
         r->text.has_marks = marks;
         r->text.moved = false;
+        r->text.first = first;
         if (marks)
             buf_add(&r->text.marks, plain, len);
         CHECK(normalizer_run(t->norm, r->regex, &r->text, &r->tmp, err));

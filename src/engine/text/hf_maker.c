@@ -7,6 +7,7 @@
 #include "engine/text/hf_maker.h"
 #include "engine/model/hf_json.h"
 #include "engine/text/tokmap.h"
+#include <math.h>
 #include <stdlib.h>
 
 static bool same_text(const struct hf_maker *m, int32_t id, const char *s, size_t len) {
@@ -115,7 +116,7 @@ enum status hf_add(struct hf_maker *m, int64_t id, const char *s, size_t len, un
     if (len == 0)
         return ST_OK; /* the library ignores it */
     if (there < 0) {
-        CHECK(hf_set(m, id, s, len, VOCAB_NORMAL, 0, err));
+        CHECK(hf_set(m, id, s, len, VOCAB_NORMAL, -INFINITY, err)); /* no piece of Unigram */
         there = (int32_t)id;
     }
     m->tok[there].type = special ? VOCAB_CONTROL : VOCAB_USER_DEFINED;

@@ -50,6 +50,13 @@ void norm_precompiled(const struct norm_step *s, const struct norm_text *in,
 static size_t next_piece(const struct norm_step *s, const struct norm_text *in, size_t at,
                          const char **to, size_t *n) {
     size_t left = in->text.len - at, used = 0;
+    int32_t id;
+    if (s->keep && s->keep->n > 0)
+        used = added_match(s->keep, in->text.p, in->text.len, at, true, NULL, &id);
+    if (used > 0) {
+        *to = in->text.p + at;
+        return *n = used;
+    }
     used = charsmap_longest(s->chars, in->text.p + at, left, to);
     if (used > 0) {
         *n = strlen(*to);
@@ -72,7 +79,8 @@ void norm_sentencepiece(const struct norm_step *s, const struct norm_text *in,
     }
     if (at == len)
         return;
-    if (s->prefix && !s->suffix)
+    bool prefix = s->prefix && (in->first || !s->first_only);
+    if (prefix && !s->suffix)
         norm_emit(out, in, blank, n_blank, at, at);
     bool after_blank = s->squeeze;
     while (at < len) {
@@ -93,6 +101,6 @@ void norm_sentencepiece(const struct norm_step *s, const struct norm_text *in,
         if (out->has_marks)
             buf_cut(&out->marks, out->text.len);
     }
-    if (s->prefix && s->suffix)
+    if (prefix && s->suffix)
         norm_emit(out, in, blank, n_blank, len, len);
 }

@@ -186,6 +186,7 @@ enum status normalizer_run(const struct normalizer *n, struct regex_run *run,
         buf_clear(&tmp->marks);
         tmp->has_marks = t->has_marks;
         tmp->moved = t->moved;
+        tmp->first = t->first;
         if (s->run)
             s->run(s, t, tmp);
         else
@@ -244,6 +245,7 @@ static enum status read_sentencepiece(struct norm_step *s, const struct hf_json 
     CHECK(hf_bool(j, "add_dummy_prefix", &s->prefix, err));
     CHECK(hf_bool(j, "remove_extra_whitespaces", &s->squeeze, err));
     CHECK(hf_bool(j, "escape_whitespaces", &s->escape, err));
+    CHECK(hf_bool(j, "first_only", &s->first_only, err));
     return hf_bool(j, "suffix", &s->suffix, err);
 }
 
@@ -333,6 +335,11 @@ void normalizer_close(struct normalizer *n) {
     }
     charsmap_close(n->chars);
     free(n);
+}
+
+void normalizer_keep(struct normalizer *n, const struct added *texts) {
+    for (size_t i = 0; i < n->n; i++)
+        n->step[i].keep = texts;
 }
 
 bool normalizer_empty(const struct normalizer *n) {

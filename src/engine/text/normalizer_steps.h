@@ -4,6 +4,7 @@
 #ifndef LLMCHAT_ENGINE_TEXT_NORMALIZER_STEPS_H
 #define LLMCHAT_ENGINE_TEXT_NORMALIZER_STEPS_H
 
+#include "engine/text/added.h"
 #include "engine/text/normalizer.h"
 
 struct norm_step {
@@ -13,7 +14,8 @@ struct norm_step {
     struct regex *regex;          /* of "Replace", which has no run(); owned */
     const struct charsmap *chars; /* borrowed */
     bool left, right, compose, compat;
-    bool prefix, squeeze, escape, suffix; /* SentencePiece */
+    bool prefix, squeeze, escape, suffix, first_only; /* SentencePiece */
+    const struct added *keep;                         /* or NULL; borrowed */
 };
 
 /* Appends s [n], made from bytes from .. to-1 of in. */

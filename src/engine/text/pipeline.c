@@ -79,7 +79,8 @@ static enum status add_found(struct maker *m, uint32_t id, struct norm_text tmp[
     if (m->v->added[id] & VOCAB_NORMALIZED) {
         buf_clear(&tmp[0].text);
         buf_add(&tmp[0].text, s, len);
-        CHECK(normalizer_run(t->norm, m->run, &tmp[0], &tmp[1], err));
+        if (!m->sentencepiece)
+            CHECK(normalizer_run(t->norm, m->run, &tmp[0], &tmp[1], err));
         s = buf_str(&tmp[0].text);
         len = tmp[0].text.len;
         to = &t->added_norm;
@@ -105,6 +106,14 @@ static enum status build_found(struct maker *m, struct err *err) {
             st = add_found(m, i, tmp, err);
     added_finish(&t->added);
     added_finish(&t->added_norm);
+    for (uint32_t i = 0; i < t->n_tok && m->sentencepiece && m->v->types; i++) {
+        size_t len;
+        const char *s = vocab_string(&m->v->tokens, i, &len);
+        if (m->v->types[i] == VOCAB_USER_DEFINED && len > 0 && len <= ADDED_MAX_LEN)
+            added_add(&t->keep, s, len, (int32_t)i, false);
+    }
+    added_finish(&t->keep);
+    normalizer_keep(t->norm, &t->keep);
     norm_text_release(&tmp[0]);
     norm_text_release(&tmp[1]);
     return st;

@@ -147,6 +147,7 @@ void tokenizer_free(struct text_model *t) {
     tokmap_release(&t->map);
     added_release(&t->added);
     added_release(&t->added_norm);
+    added_release(&t->keep);
     normalizer_close(t->norm);
     decoder_close(t->dec);
     unigram_free(t->unigram);

@@ -54,6 +54,7 @@ struct text_model {
     /* What Hugging Face's pipeline adds; dec is NULL for a tokenizer from GGUF. */
     struct normalizer *norm;
     struct decoder *dec;
+    struct added keep;        /* what a SentencePiece normalizer leaves alone */
     struct added added_norm;  /* tokens that are looked for in normalized text */
     uint8_t *how;             /* [n_tok] enum vocab_added, or NULL */
     int32_t *prefix, *suffix; /* [n_prefix], [n_suffix] around a whole text */

@@ -29,7 +29,7 @@ struct unigram {
     uint32_t root[256]; /* child of the root, 0: none */
     double *score;      /* [n_tok] */
     double unknown;
-    bool f32;
+    bool f32; /* sums, and what they are compared with */
 };
 
 struct unigram_best {
@@ -124,27 +124,26 @@ enum status unigram_build(const struct text_model *t, const struct vocab_data *v
     struct unigram *u = xcalloc(1, sizeof *u);
     int32_t *id = xreallocarray(NULL, t->n_tok, sizeof *id);
     size_t n = 0;
-    double low = INFINITY, high = -INFINITY;
+    double low = INFINITY;
     u->f32 = as_sentencepiece;
     u->score = xcalloc(t->n_tok, sizeof *u->score);
     for (uint32_t i = 0; i < t->n_tok; i++) {
         int type = v->types ? v->types[i] : VOCAB_NORMAL;
         double s = v->scores64 ? v->scores64[i] : v->scores[i];
-        u->score[i] = isfinite(s) ? s : -1e30;
-        bool counts = as_sentencepiece ? type == VOCAB_NORMAL : type != VOCAB_UNUSED;
+        bool piece = isfinite(s) && type != VOCAB_UNUSED;
+        u->score[i] = isfinite(s) ? s : 0;
+        bool counts = as_sentencepiece ? type == VOCAB_NORMAL : piece;
         if (counts && u->score[i] < low)
             low = u->score[i];
-        if (counts && u->score[i] > high)
-            high = u->score[i];
-        if (key_len(t, (int32_t)i) == 0 || (t->flags[i] & TOKEN_CONTROL) ||
-            type == VOCAB_UNUSED || (as_sentencepiece && type == VOCAB_BYTE))
+        if (key_len(t, (int32_t)i) == 0 || (t->flags[i] & TOKEN_CONTROL) || !piece ||
+            (as_sentencepiece && type == VOCAB_BYTE))
             continue;
         id[n++] = (int32_t)i;
     }
     for (uint32_t i = 0; as_sentencepiece && v->types && i < t->n_tok; i++)
-        if (v->types[i] == VOCAB_USER_DEFINED)
-            u->score[i] = (double)key_len(t, (int32_t)i) * high - 0.1;
-    u->unknown = u->f32 ? (double)((float)low - 10.0f) : low - 10;
+        if (v->types[i] == VOCAB_USER_DEFINED) /* better than all others together */
+            u->score[i] = 0;
+    u->unknown = as_sentencepiece ? (double)((float)low - 10.0f) : low - 10;
     build_trie(u, t, id, n);
     free(id);
     *out = u;
@@ -173,9 +172,11 @@ void unigram_work_free(struct unigram_work *w) {
 
 static void offer(const struct unigram *u, struct unigram_best *to, double score, int32_t id,
                   uint32_t from) {
+    if (u->f32)
+        score = (double)(float)score;
     if (to->from != UINT32_MAX && !(score > to->score))
         return;
-    *to = (struct unigram_best){u->f32 ? (double)(float)score : score, id, from};
+    *to = (struct unigram_best){score, id, from};
 }
 
 static uint32_t child_of(const struct unigram *u, uint32_t node, unsigned char byte) {

@@ -16,8 +16,8 @@ struct vocab_data;
 struct unigram;      /* immutable, for any thread */
 struct unigram_work; /* what one thread needs; reused from word to word */
 
-/* From t->sp_bytes and v's scores, over the tokens that text may become. sums in f32, and
- * user-defined tokens that win nearly always, when as_sentencepiece. ST_FORMAT: no scores. */
+/* From t->sp_bytes and v's scores, over the tokens that text may become. as_sentencepiece:
+ * sums in f32, and user-defined tokens that win nearly always. ST_FORMAT: no scores. */
 enum status unigram_build(const struct text_model *t, const struct vocab_data *v,
                           bool as_sentencepiece, struct unigram **out, struct err *err);
 void unigram_free(struct unigram *u); /* NULL is allowed */
