@@ -209,12 +209,15 @@ static void engine_answer_that_outgrows_its_kind_of_kv_goes_on(void **state) {
     ask(&a, s, &r);
     assert_answer(&a, p, 80, 60);
     assert_true(fake.n_tok >= 80 + 20 + 101 + 38 && fake.n_tok <= 80 + 20 + 101 + 40);
+    buf_release(&a.text);
     ask(&a, other, &longer);
     assert_answer(&a, p, 120, 5);
     assert_int_equal(a.last.cached_tok, 80); /* what s computed again is of this kind */
+    buf_release(&a.text);
     ask(&a, other, &r);
     assert_answer(&a, p, 80, 60);
     assert_int_equal(a.last.cached_tok, 79); /* the first 80, of the short kind */
+    buf_release(&a.text);
     session_free(s);
     session_free(other);
     engine_close(e);
