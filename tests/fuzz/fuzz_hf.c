@@ -5,50 +5,13 @@
  */
 #include "engine/model/source.h"
 #include "engine/model/view.h"
+#include "mem_folder.h"
 #include <stdatomic.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* The folder's files exist in memory only: links to these. */
 static const char *const names[] = {"config.json", "model.safetensors"};
-enum { N_FILES = sizeof names / sizeof *names };
-static char dir[64];
-static int files[N_FILES];
-
-static void clean(void) {
-    char path[128];
-    for (int i = 0; i < N_FILES; i++) {
-        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
-        unlink(path);
-    }
-    rmdir(dir);
-}
-
-static void start(void) {
-    char path[128], target[64];
-    strcpy(dir, "/tmp/llmchat-fuzz-XXXXXX");
-    if (!mkdtemp(dir))
-        abort();
-    atexit(clean);
-    for (int i = 0; i < N_FILES; i++) {
-        files[i] = memfd_create(names[i], 0);
-        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
-        snprintf(target, sizeof target, "/proc/self/fd/%d", files[i]);
-        if (files[i] < 0 || symlink(target, path) != 0)
-            abort();
-    }
-}
-
-static void put(int i, const void *p, size_t len) {
-    if (ftruncate(files[i], 0) != 0 || pwrite(files[i], p, len, 0) != (ssize_t)len)
-        abort();
-}
 
 static void touch(const struct source_tensor *t) {
     size_t groups = t->group ? (size_t)t->K / (size_t)t->group + 1 : 1;
@@ -76,13 +39,14 @@ static enum status ask(void *user, const struct arch_slot *slot, struct err *err
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    static const char *dir;
     struct source *s;
     struct err err;
-    if (!dir[0])
-        start();
+    if (!dir)
+        dir = mem_folder_make(names, 2);
     size_t n = size ? strnlen((const char *)data, size) : 0, rest = n < size ? n + 1 : n;
-    put(0, data, n);
-    put(1, data + rest, size - rest);
+    mem_folder_put(0, data, n);
+    mem_folder_put(1, data + rest, size - rest);
     if (source_open(dir, &s, &err) != ST_OK)
         return 0;
     char hex[65];

@@ -6,10 +6,12 @@
     hf_tokenizer.py compare DIR DRIVER [N]   N random texts through each, C against Python; says how many differ
     hf_tokenizer.py text DIR DRIVER          a megabyte of mixed text through each
     hf_tokenizer.py bench DIR DRIVER         megabytes a second of both on one core, alternately
+    hf_tokenizer.py seeds                    writes tests/fuzz/seeds/hf_tokenizer: small folders, as fuzz_hf_tokenizer.c reads them
     hf_tokenizer.py golden DIR               writes tests/golden/tokenizer/hf: a few of the folders, with texts, ids and decoded texts
 
 DRIVER is tests/oracle/tokenizer_driver.c, compiled. Needs: tokenizers, sentencepiece, transformers.
 """
+import io
 import json
 import os
 import random
@@ -149,7 +151,6 @@ def unigram(lines, norm, pre, dec, size=3000, special=("<pad>", "</s>", "<unk>")
 def charsmap():
     """The compiled normalizer of a SentencePiece model (nmt_nfkc)."""
     from sentencepiece import sentencepiece_model_pb2 as pb
-    import io
     out = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(["a b c d", "e f g h"] * 20), model_writer=out, vocab_size=16,
                                              model_type="unigram", hard_vocab_limit=False, minloglevel=2)
@@ -398,11 +399,52 @@ def golden(out):
                 json.dump(x, w, ensure_ascii=False, separators=(",", ":"))
         rows = []
         for i, x in enumerate([base.random_text(rng, t.control) for _ in range(40)] + base.PAGE[:10]):
-            special = i % 2 == 1
+            special = i % 2 == 1 or t.unigram  # which finds its special tokens in every text
             ids = t.encode(x, 3 if special else 0)
             rows.append({"text": x, "special": special, "ids": ids, "decoded": t.decode(ids, True)})
         with open(os.path.join(to, "expected.json"), "w") as w:
             json.dump({"tokenizers": tokenizers.__version__, "rows": rows}, w, ensure_ascii=True, separators=(",", ":"))
+
+
+def seeds():
+    """A byte for the kind of folder, tokenizer_config.json, NUL, the file; see tests/fuzz/fuzz_hf_tokenizer.c."""
+    to = os.path.join(HERE, "..", "fuzz", "seeds", "hf_tokenizer")
+    os.makedirs(to, exist_ok=True)
+    config = json.dumps({"bos_token": "<s>", "eos_token": {"content": "</s>"}, "unk_token": "<unk>", "add_bos_token": True,
+                         "chat_template": "{{ bos_token }}{{ messages[0].content }}"}).encode()
+
+    def put(name, kind, *parts):
+        with open(os.path.join(to, name), "wb") as f:
+            f.write(kind + b"\0".join(parts))
+
+    lines = ["the cat's 12345 cafés", "  IDEAS and\tideas", "aaaa aaaaaaaa 中文 ハ"] * 4
+    level = list(pre_tokenizers.ByteLevel.alphabet())
+    for name, pre in [("level", sp(QWEN2)), ("digits", seq(pre_tokenizers.Digits(True), pre_tokenizers.Punctuation())),
+                      ("onig", sp(r"\h{4}|[[:punct:]]{2}+|\w+?\b|^#.*$|[\p{Greek}&&[^α]]+|(?i:'s|'t)|(?!\S)\s+", "merged_with_next"))]:
+        t = Tokenizer(models.BPE())
+        t.normalizer, t.pre_tokenizer, t.decoder = normalizers.NFC(), seq(pre, bl()), decoders.ByteLevel()
+        train(t, trainers.BpeTrainer(vocab_size=len(level) + 20, initial_alphabet=level, show_progress=False,
+                                     special_tokens=["<s>", "</s>", "<|end|>"]), lines)
+        template(t, "<s>", "</s>")
+        put(name, b"j", config, t.to_str().encode())
+    t = Tokenizer.from_str(char_bpe(lines, 300, LLAMA_NORM(), None, LLAMA_DEC()))
+    t.add_tokens([AddedToken("word", normalized=False, single_word=True), AddedToken("mask", normalized=True, lstrip=True, rstrip=True)])
+    put("fallback", b"j", config, t.to_str().encode())
+    steps = [normalizers.Nmt(), normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase(), normalizers.Strip(),
+             normalizers.Replace(Regex(" {2,}"), " "), normalizers.Prepend("▁"), normalizers.BertNormalizer(), normalizers.NFKC()]
+    t = Tokenizer(models.Unigram([("<unk>", 0.0), ("▁", -2.5), ("▁the", -3.0), ("a", -3.5), ("aa", -6.9), ("s", -4.1)], 0, False))
+    t.normalizer, t.pre_tokenizer = normalizers.Sequence(steps), pre_tokenizers.Metaspace(prepend_scheme="first")
+    t.decoder = decoders.Metaspace()
+    t.add_special_tokens(["<s>", "</s>"])
+    put("unigram", b"j", config, t.to_str().encode())
+    for kind in ("bpe", "unigram"):
+        out = io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines), model_writer=out, vocab_size=40, model_type=kind,
+                                                 hard_vocab_limit=False, user_defined_symbols=["[INST]"], minloglevel=2,
+                                                 normalization_rule_name="identity")
+        put("sp-" + kind, b"m", config, out.getvalue())
+    vocab = {c: i for i, c in enumerate(level)} | {"th": len(level), "the": len(level) + 1}
+    put("files", b"v", b"{}", json.dumps(vocab).encode(), b"#version: 0.2\nt h\nth e\n")
 
 
 def main():
@@ -415,6 +457,8 @@ def main():
         sys.exit(1 if text(*args) else 0)
     elif what == "bench":
         bench(*args)
+    elif what == "seeds":
+        seeds()
     elif what == "golden":
         golden(*args)
 

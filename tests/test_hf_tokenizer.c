@@ -1,0 +1,157 @@
+/*
+ * test_hf_tokenizer.c - tokenizer.json files against what the tokenizers library made of texts
+ * with them: tests/golden/tokenizer/hf, written by tests/oracle/hf_tokenizer.py.
+ */
+#include "base/path.h"
+#include "engine/text.h"
+#include "engine/text/hf_tokenizer.h"
+#include "engine/text/text_internal.h"
+#include <jansson.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const char *const kinds[] = {"behaviors", "deepseek3", "llama2", "norms",
+                                    "unigram-plain"};
+enum { N_KINDS = sizeof kinds / sizeof *kinds };
+
+static char *golden(const char *kind) {
+    const char *top = getenv("srcdir");
+    return xasprintf("%s/tests/golden/tokenizer/hf/%s", top ? top : ".", kind);
+}
+
+static json_t *rows_of(const char *folder, json_t **root) {
+    char *path = path_join(folder, "expected.json");
+    json_error_t at;
+    *root = json_load_file(path, JSON_ALLOW_NUL, &at);
+    if (!*root)
+        fail_msg("%s: %s", path, at.text);
+    free(path);
+    return json_object_get(*root, "rows");
+}
+
+static void check_row(const struct text_model *t, const char *kind, size_t i, json_t *row) {
+    json_t *text = json_object_get(row, "text"), *ids = json_object_get(row, "ids");
+    json_t *decoded = json_object_get(row, "decoded");
+    bool special = json_is_true(json_object_get(row, "special"));
+    struct encode_opts o = {.special = special, .bos = special, .eos = special};
+    struct tok_list got = {0};
+    struct buf back = {0};
+    struct err err;
+    assert_int_equal(
+        text_encode(t, json_string_value(text), json_string_length(text), &o, &got, &err),
+        ST_OK);
+    if (got.n != json_array_size(ids))
+        fail_msg("%s, row %zu: %zu ids, wanted %zu", kind, i, got.n, json_array_size(ids));
+    for (size_t k = 0; k < got.n; k++)
+        if (got.v[k] != (int32_t)json_integer_value(json_array_get(ids, k)))
+            fail_msg("%s, row %zu: id %zu is %d, wanted %d", kind, i, k, got.v[k],
+                     (int)json_integer_value(json_array_get(ids, k)));
+    text_decode_all(t, got.v, got.n, true, &back);
+    if (back.len != json_string_length(decoded) ||
+        memcmp(buf_str(&back), json_string_value(decoded), back.len) != 0)
+        fail_msg("%s, row %zu: decoded as \"%s\", wanted \"%s\"", kind, i, buf_str(&back),
+                 json_string_value(decoded));
+    buf_release(&back);
+    tok_list_release(&got);
+}
+
+static void ids_and_texts_are_the_librarys(void **state) {
+    (void)state;
+    for (int k = 0; k < N_KINDS; k++) {
+        char *folder = golden(kinds[k]);
+        struct text_model *t;
+        struct err err;
+        json_t *root, *rows = rows_of(folder, &root);
+        if (text_open(folder, &t, &err) != ST_OK)
+            fail_msg("%s: %s", folder, err.msg);
+        assert_true(json_array_size(rows) >= 50);
+        for (size_t i = 0; i < json_array_size(rows); i++)
+            check_row(t, kinds[k], i, json_array_get(rows, i));
+        text_close(t);
+        json_decref(root);
+        free(folder);
+    }
+}
+
+static void the_vocabulary_fills_the_embedding(void **state) {
+    (void)state;
+    char *folder = golden("llama2");
+    struct vocab_data v;
+    struct err err;
+    assert_int_equal(vocab_from_hf(&v, folder, 0, &err), ST_OK);
+    uint32_t n = v.tokens.n;
+    vocab_release(&v);
+    assert_int_equal(vocab_from_hf(&v, folder, (int)n + 13, &err), ST_OK);
+    assert_int_equal(v.tokens.n, n + 13);
+    assert_int_equal(v.types[n + 12], VOCAB_UNUSED);
+    vocab_release(&v);
+    assert_int_equal(vocab_from_hf(&v, folder, (int)n - 1, &err), ST_FORMAT);
+    free(folder);
+}
+
+/* tokenizer.json of the golden folder, damaged, in a folder of its own. */
+static enum status damaged(const char *dir, const char *text, size_t len, struct err *err) {
+    char *path = path_join(dir, "tokenizer.json");
+    struct text_model *t = NULL;
+    assert_int_equal(file_write_atomic(path, text, len, err), ST_OK);
+    *err = (struct err){0};
+    enum status st = text_open(dir, &t, err);
+    if (st == ST_OK)
+        text_close(t);
+    free(path);
+    return st;
+}
+
+static void damaged_files_are_refused_with_a_message(void **state) {
+    (void)state;
+    char dir[] = "/tmp/llmchat-tok-XXXXXX", *folder = golden("llama2");
+    char *path = path_join(folder, "tokenizer.json");
+    struct buf whole = {0};
+    struct err err;
+    assert_non_null(mkdtemp(dir));
+    assert_int_equal(file_read(path, 1 << 24, &whole, &err), ST_OK);
+    assert_int_equal(damaged(dir, whole.p, whole.len, &err), ST_OK);
+    for (size_t n = 0; n < whole.len; n += whole.len / 8) {
+        assert_int_not_equal(damaged(dir, whole.p, n, &err), ST_OK);
+        assert_true(*err.msg != 0);
+    }
+    static const char *const texts[] = {
+        "{}",
+        "{\"model\":{\"type\":\"WordPiece\",\"vocab\":{\"a\":0}}}",
+        "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":-1},\"merges\":[]}}",
+        "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":4000000000},\"merges\":[]}}",
+        "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"a b\"]}}",
+        "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},"
+        "\"normalizer\":{\"type\":\"Magic\"}}",
+        "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},"
+        "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(\"},"
+        "\"behavior\":\"Isolated\",\"invert\":false}}",
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        if (damaged(dir, texts[i], strlen(texts[i]), &err) == ST_OK)
+            fail_msg("taken: %s", texts[i]);
+        assert_true(*err.msg != 0);
+    }
+    free(path);
+    path = path_join(dir, "tokenizer.json");
+    remove(path);
+    remove(dir);
+    free(path);
+    free(folder);
+    buf_release(&whole);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(ids_and_texts_are_the_librarys),
+        cmocka_unit_test(the_vocabulary_fills_the_embedding),
+        cmocka_unit_test(damaged_files_are_refused_with_a_message),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
