@@ -23,11 +23,11 @@
 
 static void rows_are(const struct source_tensor *t, const float *golden) {
     float *out = malloc(SOURCE_ROWS * t->K * sizeof *out);
-    uint64_t row[SOURCE_ROWS];
-    for (uint64_t first = 0; first < t->N; first += SOURCE_ROWS) {
-        int n = t->N - first < SOURCE_ROWS ? (int)(t->N - first) : SOURCE_ROWS;
+    uint64_t row[SOURCE_ROWS], N = t->E * t->N;
+    for (uint64_t first = 0; first < N; first += SOURCE_ROWS) {
+        int n = N - first < SOURCE_ROWS ? (int)(N - first) : SOURCE_ROWS;
         for (int i = 0; i < n; i++)
-            row[i] = t->N - 1 - (first + (uint64_t)i); /* rows in any order */
+            row[i] = N - 1 - (first + (uint64_t)i); /* rows in any order */
         t->format->rows(t, row, n, out);
         for (int i = 0; i < n; i++)
             for (uint64_t k = 0; k < t->K; k++) {
@@ -42,12 +42,12 @@ static void rows_are(const struct source_tensor *t, const float *golden) {
 
 /* The largest difference between what is kept and the values, relative to the value. */
 static double kept_error(const struct source_tensor *t, const float *golden) {
-    uint64_t S = (uint64_t)t->group, G = (t->K + S - 1) / S;
+    uint64_t S = (uint64_t)t->group, G = (t->K + S - 1) / S, N = t->E * t->N;
     uint8_t *code = malloc(SOURCE_ROWS * t->K);
     float *scale = malloc(2 * SOURCE_ROWS * G * sizeof *scale), *min = scale + SOURCE_ROWS * G;
     double worst = 0;
-    for (uint64_t n = 0; n < t->N; n += 2) {
-        uint64_t row[2] = {n, n + 1 < t->N ? n + 1 : 0};
+    for (uint64_t n = 0; n < N; n += 2) {
+        uint64_t row[2] = {n, n + 1 < N ? n + 1 : 0};
         t->format->codes(t, row, 2, code, scale, t->keep_min ? min : NULL);
         for (uint64_t i = 0; i < 2; i++)
             for (uint64_t k = 0; k < t->K; k++) {
@@ -90,8 +90,8 @@ static void check_case(const char *name, const char *shown, const struct expecte
         assert_non_null(g);
         OK(hf_quant_find(c.quant, c.shards, x->base, &found, &t, &e));
         assert_true(found);
-        assert_true(t.quantised && t.type && t.E == 1 && t.n_bytes > t.N * t.K / 4);
-        assert_int_equal(t.N, g->shape[0]);
+        assert_true(t.quantised && t.type && t.n_bytes > t.E * t.N * t.K / 4);
+        assert_int_equal(t.E * t.N, g->shape[0]);
         assert_int_equal(t.K, g->shape[1]);
         rows_are(&t, (const float *)(const void *)g->data);
         assert_int_equal(t.keep, x->keep);
@@ -233,6 +233,14 @@ static void floats_of_8_bits_in_blocks_are_the_librarys(void **state) {
     check_case("fp8", "fp8-32x32", want);
 }
 
+static void mxfp4_experts_are_transformers(void **state) {
+    (void)state;
+    static const struct expected want[] = {{"experts", WEIGHT_Q4, 32, false, false, true},
+                                           {"wide", WEIGHT_Q4, 32, false, false, true},
+                                           {NULL}};
+    check_case("mxfp4", "mxfp4", want);
+}
+
 static void a_matrix_that_was_left_alone_is_not_found(void **state) {
     (void)state;
     static const char *const cases[] = {"bnb4", "gptq_v1", "ct_packed"};
@@ -258,6 +266,7 @@ int main(void) {
         cmocka_unit_test(awq_is_the_librarys),
         cmocka_unit_test(compressed_tensors_are_the_librarys),
         cmocka_unit_test(floats_of_8_bits_in_blocks_are_the_librarys),
+        cmocka_unit_test(mxfp4_experts_are_transformers),
         cmocka_unit_test(a_matrix_that_was_left_alone_is_not_found),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

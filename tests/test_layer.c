@@ -260,8 +260,14 @@ static double plain_act(double x) {
         return x > 0 ? x : 0;
     case ACT_RELU2:
         return x > 0 ? x * x : 0;
+    case ACT_GPT_OSS:
+        return fmin(x, 7) / (1 + exp(-1.702 * fmin(x, 7)));
     }
     return NAN;
+}
+
+static double plain_up(double x) {
+    return model.hp.act == ACT_GPT_OSS ? 1 + fmax(-7, fmin(x, 7)) : x;
 }
 
 static void plain_ffn(const struct linear *gate, const struct linear *up,
@@ -271,7 +277,7 @@ static void plain_ffn(const struct linear *gate, const struct linear *up,
     if (gate && gate->w.N)
         plain_linear(gate, x, g);
     for (int k = 0; k < up->w.N; k++)
-        u[k] = gate && gate->w.N ? plain_act(g[k]) * u[k] : plain_act(u[k]);
+        u[k] = gate && gate->w.N ? plain_act(g[k]) * plain_up(u[k]) : plain_act(u[k]);
     plain_linear(down, u, y);
 }
 
@@ -655,7 +661,17 @@ static const struct family families[] = {
             .act = ACT_RELU2},
      .perm = true,
      .plain = true},
-    {.name = "sinks", .hp = {.rope_dim = D, .window = 7, .layer = WIN_MIX}, .sinks = true},
+    {.name = "gpt-oss",
+     .hp = {.rope_dim = D,
+            .window = 7,
+            .n_expert = 5,
+            .n_expert_used = 2,
+            .n_ff_expert = 30,
+            .expert_norm = 1,
+            .act = ACT_GPT_OSS,
+            .layer = {LAYER_EXPERTS | LAYER_WINDOW, LAYER_EXPERTS, LAYER_EXPERTS}},
+     .bias = true,
+     .sinks = true},
 };
 
 static void families_equal_the_plain_graph(void **state) {
@@ -678,7 +694,7 @@ static void random_family(struct family *f) {
     hp->n_head_kv = kv[rand_u32() % 3];
     hp->rope_dim = coin() ? D : 6;
     hp->norm_kind = coin() ? NORM_RMS : NORM_LAYER;
-    hp->act = (int)(rand_u32() % (ACT_RELU2 + 1));
+    hp->act = (int)(rand_u32() % (ACT_GPT_OSS + 1));
     hp->residual = (int)(rand_u32() % (RESIDUAL_POST + 1));
     hp->window = 1 + (int)(rand_u32() % T);
     hp->att_cap = coin() ? 4 : 0;

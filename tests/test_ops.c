@@ -255,30 +255,41 @@ static double act_f64(enum act_kind kind, double x) {
         return x > 0 ? x : 0;
     case ACT_RELU2:
         return x > 0 ? x * x : 0;
+    case ACT_GPT_OSS:
+        return fmin(x, 7) / (1 + exp(-1.702 * fmin(x, 7)));
     }
     return NAN;
 }
 
+static double up_f64(enum act_kind kind, double u) {
+    return kind == ACT_GPT_OSS ? 1 + fmax(-7, fmin(u, 7)) : u;
+}
+
 /* tanh and erf are good to 2e-7 and the sum 1 + tanh to a step of 1, so gelu to 4e-7 |x|, with
- * what the rounded argument moves: under 1e-7 |x| more. silu: exp's 2e-7 of the result. */
+ * what the rounded argument moves: under 1e-7 |x| more. silu: exp's 2e-7 of the result, and
+ * gpt-oss's what the rounding of 1.702 and of its product with x move: 1.2e-7 |1.702 x| of it.
+ */
 static void activations_equal_their_definition(void **state) {
     (void)state;
     enum { N = 2001 };
     static float x[N], u[N], y[N + 1];
     for (int i = 0; i < N; i++)
         x[i] = (float)(i - N / 2) * 0.0100001f;
-    rand_fill(u, N, 1);
+    rand_fill(u, N, 9);
     for (int i = 0; i < n_set; i++)
-        for (int kind = ACT_SILU; kind <= ACT_RELU2; kind++)
+        for (int kind = ACT_SILU; kind <= ACT_GPT_OSS; kind++)
             for (int gated = 0; gated < 2; gated++) {
                 y[N] = guard;
                 sets[i]->act((enum act_kind)kind, x, gated ? u : NULL, N, y);
                 for (int j = 0; j < N; j++) {
-                    double w = gated ? (double)u[j] : 1, ax = fabs((double)x[j] * w);
+                    double w = gated ? up_f64((enum act_kind)kind, (double)u[j]) : 1;
+                    double ax = fabs((double)x[j] * w);
                     double want = act_f64((enum act_kind)kind, (double)x[j]) * w;
                     double bound = fabs(want) * 4e-7;
                     if (kind == ACT_GELU_TANH || kind == ACT_GELU_ERF)
                         bound += 5e-7 * ax;
+                    if (kind == ACT_GPT_OSS)
+                        bound += fabs(want) * 2.1e-7 * fabs((double)x[j]);
                     if (!(fabs((double)y[j] - want) <= bound + 1e-37))
                         fail_msg("%s act %d of %g: %g, want %g", sets[i]->name, kind,
                                  (double)x[j], (double)y[j], want);
@@ -309,7 +320,7 @@ static void act_and_cap_keep_what_is_not_a_number(void **state) {
     (void)state;
     float x[5] = {1, NAN, -1, 2, NAN}, y[5];
     for (int i = 0; i < n_set; i++) {
-        for (int kind = ACT_SILU; kind <= ACT_RELU2; kind++) {
+        for (int kind = ACT_SILU; kind <= ACT_GPT_OSS; kind++) {
             sets[i]->act((enum act_kind)kind, x, NULL, 5, y);
             assert_true(isnan(y[1]) && isnan(y[4]) && !isnan(y[0]) && !isnan(y[3]));
         }

@@ -39,7 +39,7 @@ static void put_file(const uint8_t *data, size_t size) {
 }
 
 static void read_ends(const struct source_tensor *t) {
-    uint64_t row[2] = {0, t->N - 1}, G = t->group ? (t->K + 15) / 16 : 0;
+    uint64_t row[2] = {0, t->E * t->N - 1}, G = t->group ? (t->K + 15) / 16 : 0;
     float *out = xreallocarray(NULL, t->K + 2 * G, 2 * sizeof *out);
     t->format->rows(t, row, 2, out);
     if (t->format->codes) {
@@ -50,13 +50,19 @@ static void read_ends(const struct source_tensor *t) {
     free(out);
 }
 
-/* The name of a tensor less its last one, two and three words. */
+/* The name of a tensor less its last one, two and three words, and less what MXFP4 adds. */
 static void find_all(struct hf_quant *q, struct shards *s) {
     struct err err;
     for (size_t i = 0; i < shards_n(s); i++) {
         bool used, found;
         struct source_tensor t;
-        char *base = xstrdup(shards_tensor(s, i, &used)->name), *dot;
+        char *base = xstrdup(shards_tensor(s, i, &used)->name), *dot = strrchr(base, '_');
+        if (dot) {
+            char *stack = xstrndup(base, (size_t)(dot - base));
+            if (hf_quant_find(q, s, stack, &found, &t, &err) == ST_OK && found)
+                read_ends(&t);
+            free(stack);
+        }
         for (int cut = 0; cut < 3 && (dot = strrchr(base, '.')); cut++) {
             *dot = '\0';
             if (hf_quant_find(q, s, base, &found, &t, &err) == ST_OK && found)

@@ -266,6 +266,10 @@ case("olmoe", "olmoe", num_experts=6, num_experts_per_tok=3, norm_topk_prob=Fals
      **sizes(ff=40))
 case("olmoe-v4", "olmoe", v4=True, num_experts=5, num_experts_per_tok=2, norm_topk_prob=True,
      **sizes(ff=48, layers=3, kv=6))
+case("gpt_oss", "gpt_oss", head_dim=20, num_local_experts=5, num_experts_per_tok=2, sliding_window=9,
+     rope_parameters=dict(YARN, rope_theta=1.5e5, factor=8.0, truncate=False), **sizes(layers=3, ff=56))
+case("gpt_oss-v4", "gpt_oss", v4=True, head_dim=16, num_local_experts=4, num_experts_per_tok=3,
+     sliding_window=14, drop=("layer_types", "rope_scaling"), **sizes(layers=2, ff=48, heads=4, kv=1))
 case("seed_oss", "seed_oss", head_dim=24, attention_out_bias=True, mlp_bias=True, **sizes())
 case("vaultgemma", "vaultgemma", head_dim=20, sliding_window=9, query_pre_attn_scalar=20,
      **sizes(layers=3))

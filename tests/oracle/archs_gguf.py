@@ -65,6 +65,24 @@ def linear(name, n, k, bias=False):
         yield name + ".bias", (n,)
 
 
+def gpt_oss(E, H, Hkv, ff, L, D, n):
+    yield "token_embd.weight", (VOCAB, E)
+    yield "output_norm.weight", (E,)
+    yield "output.weight", (VOCAB, E)
+    for i in range(L):
+        p = "blk.%d." % i
+        for name in ("attn_norm", "post_attention_norm"):
+            yield p + name + ".weight", (E,)
+        for name, rows in (("attn_q", H * D), ("attn_k", Hkv * D), ("attn_v", Hkv * D)):
+            yield from linear(p + name, rows, E, True)
+        yield from linear(p + "attn_output", E, H * D, True)
+        yield p + "attn_sinks.weight", (H,)
+        yield from linear(p + "ffn_gate_inp", n, E, True)
+        for name, rows, k in (("gate", ff, E), ("up", ff, E), ("down", E, ff)):
+            yield p + "ffn_%s_exps.weight" % name, (n, rows, k)
+            yield p + "ffn_%s_exps.bias" % name, (n, rows)
+
+
 def model(E, H, Hkv, ff, L, D=None, qkv="apart", bias=(), norms=("attn_norm", "ffn_norm"),
           norm_bias=False, gate=True, head=True, out_bias=False, qk=None, experts=None,
           shared=0, fused_up=False, pos=0, extra=(), plain_norms=False):
@@ -229,6 +247,15 @@ case("bloom", "bloom", keys(72, 6, 6, 136, 2, "layer"),
            extra=[("token_embd_norm.weight", (72,)), ("token_embd_norm.bias", (72,))]), GELU)
 case("mpt", "mpt", keys(72, 6, 6, 136, 2, "layer", attention__max_alibi_bias=8.0),
      model(72, 6, 6, 136, 2, qkv="fused", gate=False), GELU)
+
+case("gpt-oss", "gpt-oss", keys(72, 6, 2, 40, 3, attention__key_length=20,
+                                attention__value_length=20, rope__dimension_count=20,
+                                rope__freq_base=1.5e5, rope__scaling__type="yarn",
+                                rope__scaling__factor=8.0,
+                                rope__scaling__original_context_length=32,
+                                attention__sliding_window=9, expert_count=5,
+                                expert_used_count=2, expert_feed_forward_length=40),
+     gpt_oss(72, 6, 2, 40, 3, 20, 5))
 
 
 def write_file(path, spec):

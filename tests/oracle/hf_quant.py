@@ -430,6 +430,24 @@ def fp8():
     c.write()
 
 
+# -- MXFP4 ----------------------------------------------------------------------------------
+
+def mxfp4():
+    """Stacks of experts: golden has their rows, one expert after the other."""
+    from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+    c = Case("mxfp4", {"quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}},
+             f"transformers {transformers.__version__}, torch {torch.__version__}")
+    for base, E, N, G, low, high in (("experts", 3, 20, 2, 110, 140), ("wide", 2, 17, 1, 0, 226)):
+        blocks = torch.randint(0, 256, (E, N, G, 16), dtype=torch.uint8)
+        scales = torch.randint(low, high + 1, (E, N, G), dtype=torch.uint8)
+        # powers of two in f32: bf16, their default, would do too
+        golden = convert_moe_packed_tensors(blocks, scales, dtype=torch.float32).transpose(1, 2)
+        c.golden[base] = golden.reshape(E * N, G * 32).contiguous()
+        c.stored[base + "_blocks"] = blocks if base == "experts" else blocks.reshape(E, N, G * 16)
+        c.stored[base + "_scales"] = scales
+    c.write()
+
+
 # -- seeds for the fuzz entry ---------------------------------------------------------------
 
 def seeds():
@@ -466,6 +484,10 @@ def seeds():
     write("bytes", {**ct, "format": "int-quantized"}, {"weight": ints(4, 4).view(torch.int8), "weight_scale": torch.ones(4, 1)})
     write("fp8", {"quant_method": "fp8", "weight_block_size": [2, 8]},
           {"weight": torch.ones(5, 12).to(torch.float8_e4m3fn), "weight_scale_inv": torch.ones(3, 2)})
+    with open(out + "mxfp4", "wb") as f:
+        f.write(json.dumps({"quantization_config": {"quant_method": "mxfp4"}}).encode() + b"\n" +
+                save({"m_blocks": torch.arange(96, dtype=torch.uint8).reshape(2, 3, 1, 16),
+                      "m_scales": torch.full((2, 3, 1), 127, dtype=torch.uint8)}))
 
 
 if __name__ == "__main__":
@@ -479,4 +501,5 @@ if __name__ == "__main__":
     awq(a.autoawq)
     compressed()
     fp8()
+    mxfp4()
     seeds()

@@ -57,7 +57,7 @@ act_loop(const enum act_kind kind, const float *g, const float *u, int n, float 
         __m256i m = first8(n - i);
         __m256 v = v_act(kind, _mm256_maskload_ps(g + i, m));
         if (u)
-            v = _mm256_mul_ps(v, _mm256_maskload_ps(u + i, m));
+            v = _mm256_mul_ps(v, v_up(kind, _mm256_maskload_ps(u + i, m)));
         _mm256_maskstore_ps(y + i, m, v);
     }
 }

@@ -56,7 +56,7 @@ act_loop(const enum act_kind kind, const float *g, const float *u, int n, float 
         __mmask16 m = first(n - i);
         __m512 v = v_act(kind, _mm512_maskz_loadu_ps(m, g + i));
         if (u)
-            v = _mm512_mul_ps(v, _mm512_maskz_loadu_ps(m, u + i));
+            v = _mm512_mul_ps(v, v_up(kind, _mm512_maskz_loadu_ps(m, u + i)));
         _mm512_mask_storeu_ps(y + i, m, v);
     }
 }

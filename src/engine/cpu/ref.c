@@ -119,13 +119,23 @@ static float act_of(enum act_kind kind, float x) {
         return x < 0 ? 0 : x;
     case ACT_RELU2:
         return x < 0 ? 0 : x * x;
+    case ACT_GPT_OSS:
+        x = x > GPT_OSS_LIMIT ? GPT_OSS_LIMIT : x;
+        return x / (1.0f + expf(-GPT_OSS_ALPHA * x));
     }
     return NAN;
 }
 
+/* What f of the gate is multiplied by. */
+static float up_of(enum act_kind kind, float u) {
+    if (kind != ACT_GPT_OSS)
+        return u;
+    return 1 + (u > GPT_OSS_LIMIT ? GPT_OSS_LIMIT : u < -GPT_OSS_LIMIT ? -GPT_OSS_LIMIT : u);
+}
+
 static void ref_act(enum act_kind kind, const float *g, const float *u, int n, float *y) {
     for (int i = 0; i < n; i++)
-        y[i] = act_of(kind, g[i]) * (u ? u[i] : 1);
+        y[i] = act_of(kind, g[i]) * (u ? up_of(kind, u[i]) : 1);
 }
 
 static void ref_cap(float cap, float *x, int n) {

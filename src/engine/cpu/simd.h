@@ -42,9 +42,11 @@
 #define EXP_C7     1.98412698e-4f
 
 /* gelu(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), or x/2 (1 + erf(x / sqrt(2))) */
-#define GELU_TANH_A 0.797884561f
-#define GELU_TANH_B 0.044715f
-#define GELU_ERF_A  0.707106781f
+#define GELU_TANH_A   0.797884561f
+#define GELU_TANH_B   0.044715f
+#define GELU_ERF_A    0.707106781f
+#define GPT_OSS_ALPHA 1.702f /* ACT_GPT_OSS, model.h */
+#define GPT_OSS_LIMIT 7.0f
 
 /* kv_put for a cache of floats. */
 static inline void kv_put_f32(const float *k, const float *v, size_t D, int slot, float *dst_k,

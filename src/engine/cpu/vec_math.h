@@ -87,8 +87,19 @@ static inline VF v_act(enum act_kind kind, VF x) {
         return v_select((vec_mask)(x < zero), zero, x);
     case ACT_RELU2:
         return v_select((vec_mask)(x < zero), zero, x * x);
+    case ACT_GPT_OSS:
+        x = v_at_most(x, GPT_OSS_LIMIT);
+        return x / (one + V_EXP(V_SET(-GPT_OSS_ALPHA) * x));
     }
     return V_SET(NAN);
+}
+
+/* What v_act() of the gate is multiplied by. */
+static inline VF v_up(enum act_kind kind, VF u) {
+    if (kind != ACT_GPT_OSS)
+        return u;
+    VF low = V_SET(-GPT_OSS_LIMIT), x = v_at_most(u, GPT_OSS_LIMIT);
+    return V_SET(1) + v_select((vec_mask)(x < low), low, x);
 }
 
 #endif

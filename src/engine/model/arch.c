@@ -165,7 +165,7 @@ static enum status check_ints(const struct hparams *hp, const char *file, struct
         {"feed-forward of the shared expert", hp->n_ff_shared, 0, 1 << 20},
         {"kind of rope", hp->rope_type, ROPE_DEFAULT, ROPE_LONG},
         {"kind of norm", hp->norm_kind, NORM_RMS, NORM_LAYER},
-        {"activation", hp->act, ACT_SILU, ACT_RELU2},
+        {"activation", hp->act, ACT_SILU, ACT_GPT_OSS},
         {"kind of residual", hp->residual, RESIDUAL_PRE, RESIDUAL_POST},
         {"rope_truncate", hp->rope_truncate, 0, 1},
         {"alibi", hp->alibi, ALIBI_NONE, ALIBI_FALCON},

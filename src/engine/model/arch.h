@@ -77,6 +77,7 @@ struct place {
     const char *name; /* behind the layer's prefix, without ".weight"; a name that ends with '!'
                          is complete without ".weight" (and has no bias) */
     unsigned rows;    /* enum rows, perhaps with ROWS_TRANSPOSED */
+    const char *bias; /* NULL: the name with ".bias"; or its name, complete */
 };
 
 enum { ARCH_PLACES = 3 };

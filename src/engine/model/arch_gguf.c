@@ -200,7 +200,7 @@ static enum status read_factors(const struct gguf *g, struct hparams *hp, struct
 }
 
 static enum status read_experts(const struct gguf *g, struct hparams *hp, struct err *err) {
-    enum { SOFTMAX = 1, SIGMOID = 2 };
+    enum { SOFTMAX = 1, SIGMOID = 2, SOFTMAX_OF_CHOSEN = 3 };
     char name[48];
     int gating = SOFTMAX;
     CHECK(count(g, "expert_count", false, 0, &hp->n_expert, err));
@@ -212,7 +212,9 @@ static enum status read_experts(const struct gguf *g, struct hparams *hp, struct
     CHECK(flag(g, "expert_weights_norm", &hp->expert_norm, err));
     CHECK(number(g, "expert_weights_scale", false, &hp->expert_scale, err));
     CHECK(count(g, "expert_gating_func", false, 0, &gating, err));
-    if (gating > SIGMOID)
+    if (gating == SOFTMAX_OF_CHOSEN) /* the same as over all, divided by their sum */
+        hp->expert_norm = 1;
+    else if (gating > SIGMOID)
         return err_set(err, ST_UNSUPPORTED, "%s: expert_gating_func = %d is not supported",
                        gguf_name(g), gating);
     hp->expert_sigmoid = gating == SIGMOID;
@@ -306,6 +308,14 @@ enum status gguf_gptneox(const struct gguf *g, struct hparams *hp, struct err *e
     int parallel = 1;
     CHECK(flag(g, "use_parallel_residual", &parallel, err));
     hp->residual = parallel ? RESIDUAL_PARALLEL : RESIDUAL_PRE;
+    return ST_OK;
+}
+
+/* Every second layer sees everything, where the file does not say which. */
+enum status gguf_gptoss(const struct gguf *g, struct hparams *hp, struct err *err) {
+    (void)err;
+    for (int i = 1; !has(g, "attention.sliding_window_pattern") && i < hp->n_layer; i += 2)
+        hp->layer[i] &= (uint8_t)~LAYER_WINDOW;
     return ST_OK;
 }
 

@@ -114,6 +114,20 @@ enum status hf_gptneox(const struct hf_json *c, struct hparams *hp, struct err *
     return ST_OK;
 }
 
+/* hidden_act names a part of the activation; the rest is not in every config. */
+enum status hf_gptoss(const struct hf_json *c, struct hparams *hp, struct err *err) {
+    float alpha = 1.702f, limit = 7;
+    CHECK(hf_num(c, "swiglu_alpha", false, &alpha, err));
+    CHECK(hf_num(c, "swiglu_limit", false, &limit, err));
+    if (hp->act != ACT_SILU || alpha != 1.702f || limit != 7)
+        return err_set(err, ST_UNSUPPORTED,
+                       "%s: an activation with swiglu_alpha %g and swiglu_limit %g, or another "
+                       "hidden_act than \"silu\"; supported: 1.702 and 7",
+                       c->file, (double)alpha, (double)limit);
+    hp->act = ACT_GPT_OSS;
+    return ST_OK;
+}
+
 enum status hf_opt(const struct hf_json *c, struct hparams *hp, struct err *err) {
     bool before = true, affine = true;
     int proj = hp->n_embd;

@@ -240,6 +240,39 @@ static const struct arch_tensor granitemoe_layer[] = {
     END,
 };
 
+/* gpt-oss: sinks in the softmax and biases everywhere. Gate and up are alternate columns of one
+ * stack that is stored turned, or, as it is published, rows of MXFP4 blocks. */
+#define GPT_OSS_UP(which)                                                                      \
+    {.name = "mlp.experts.gate_up_proj!",                                                      \
+     .rows = which | ROWS_TRANSPOSED,                                                          \
+     .bias = "mlp.experts.gate_up_proj_bias!"},                                                \
+    {                                                                                          \
+        .name = "mlp.experts.gate_up_proj", .rows = which,                                     \
+        .bias = "mlp.experts.gate_up_proj_bias!"                                               \
+    }
+static const struct arch_tensor gptoss_layer[] = {
+    NORM("attn_norm", attn_norm, 0, AT("input_layernorm")),
+    QKV_APART,
+    ROW("attn_sinks", TENSOR_VECTOR, DIM_ONE, DIM_N_HEAD, LAYER(sinks),
+        .hf = {AT("self_attn.sinks!")}),
+    ATTN_OUT(AT("self_attn.o_proj")),
+    ROW("ffn_norm", TENSOR_NORM, DIM_ONE, DIM_EMBD, LAYER(ffn_norm),
+        .hf = {AT("post_attention_layernorm")}, .gguf = {AT("post_attention_norm")}),
+    ROW("ffn_gate_inp", TENSOR_EXACT, DIM_EXPERTS, DIM_EMBD, LAYER(router), .flags = T_SPARSE,
+        .hf = {AT("mlp.router")}),
+    ROW("ffn_gate", TENSOR_EXPERTS, DIM_FF_EXPERT, DIM_EMBD, LAYER(gate_exp), .flags = T_SPARSE,
+        .hf = {GPT_OSS_UP(ROWS_EVEN)}, .gguf = {AT("ffn_gate_exps")}),
+    ROW("ffn_up", TENSOR_EXPERTS, DIM_FF_EXPERT, DIM_EMBD, LAYER(up_exp), .flags = T_SPARSE,
+        .hf = {GPT_OSS_UP(ROWS_ODD)}, .gguf = {AT("ffn_up_exps")}),
+    ROW("ffn_down", TENSOR_EXPERTS, DIM_EMBD, DIM_FF_EXPERT, LAYER(down_exp), .flags = T_SPARSE,
+        .hf = {{.name = "mlp.experts.down_proj!",
+                .rows = ROWS_TRANSPOSED,
+                .bias = "mlp.experts.down_proj_bias!"},
+               {.name = "mlp.experts.down_proj", .bias = "mlp.experts.down_proj_bias!"}},
+        .gguf = {AT("ffn_down_exps")}),
+    END,
+};
+
 #define MODEL_LAYERS .hf_layer = "model.layers.%d.", .hf_ignored = ".rotary_emb."
 #define VISION                                                                                 \
     .hf_layer = "model.layers.%d.",                                                            \
@@ -555,5 +588,20 @@ const struct arch arch_llama_rows[] = {
      .hf_defaults = "{\"num_experts\": 64, \"num_experts_per_tok\": 8, "
                     "\"norm_topk_prob\": false, \"rms_norm_eps\": 1e-5}",
      .hf_refused = "clip_qkv"},
+    {.name = "gpt-oss",
+     .hf_types = "gpt_oss",
+     .layer = gptoss_layer,
+     .model = llama_model,
+     MODEL_LAYERS,
+     .traits = {.act = ACT_GPT_OSS, .expert_norm = true},
+     .hf_defaults = "{\"head_dim\": 64, \"num_key_value_heads\": 8, "
+                    "\"num_local_experts\": 128, \"num_experts_per_tok\": 4, "
+                    "\"sliding_window\": 128, \"sliding_window_pattern\": 2, "
+                    "\"rope_theta\": 150000, \"rms_norm_eps\": 1e-5, "
+                    "\"rope_parameters\": {\"rope_type\": \"yarn\", \"factor\": 32, "
+                    "\"beta_fast\": 32, \"beta_slow\": 1, \"truncate\": false, "
+                    "\"original_max_position_embeddings\": 4096}}",
+     .gguf_special = gguf_gptoss,
+     .hf_special = hf_gptoss},
     {.name = NULL},
 };

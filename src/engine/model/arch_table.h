@@ -25,13 +25,13 @@ void arch_no_rope_in_full_layers(struct hparams *hp);
 typedef enum status arch_gguf_special(const struct gguf *g, struct hparams *hp,
                                       struct err *err);
 arch_gguf_special gguf_cohere2, gguf_exaone4, gguf_gemma, gguf_gemma2, gguf_gemma3,
-    gguf_gptneox, gguf_granite, gguf_olmo2, gguf_phi3, gguf_qwen2moe, gguf_smollm3,
+    gguf_gptneox, gguf_gptoss, gguf_granite, gguf_olmo2, gguf_phi3, gguf_qwen2moe, gguf_smollm3,
     gguf_stablelm;
 
 typedef enum status arch_hf_special(const struct hf_json *config, struct hparams *hp,
                                     struct err *err);
 arch_hf_special hf_bigcode, hf_cohere2, hf_exaone4, hf_falcon, hf_gemma, hf_gpt2, hf_gptneo,
-    hf_gptneox, hf_mpt, hf_olmo3, hf_opt, hf_phi3, hf_qwen, hf_qwen2moe, hf_smollm3,
+    hf_gptneox, hf_gptoss, hf_mpt, hf_olmo3, hf_opt, hf_phi3, hf_qwen, hf_qwen2moe, hf_smollm3,
     hf_stablelm;
 
 #endif

@@ -25,6 +25,7 @@ static const struct hq_method methods[] = {
     {"bitsandbytes", hq_bnb_open, hq_bnb_find}, {"gptq", hq_gptq_open, hq_gptq_find},
     {"awq", hq_awq_open, hq_awq_find},          {"compressed-tensors", hq_ct_open, hq_ct_find},
     {"fp8", hq_fp8_open, hq_fp8_find},          {"fbgemm_fp8", hq_fp8_open, hq_fp8_find},
+    {"mxfp4", hq_mxfp4_open, hq_mxfp4_find},
 };
 
 struct hq_memory {

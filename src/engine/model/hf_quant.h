@@ -1,6 +1,6 @@
 /*
  * hf_quant.h - the quantised tensors of Hugging Face checkpoints: bitsandbytes, GPTQ, AWQ,
- * compressed-tensors.
+ * compressed-tensors, FP8, MXFP4.
  *
  * Which method a checkpoint uses stands in config.json's quantization_config (for old GPTQ and
  * AWQ repositories in quantize_config.json or quant_config.json beside it). A quantised matrix

@@ -109,6 +109,9 @@ enum status hq_ct_find(struct hf_quant *q, struct shards *s, const char *base, b
 enum status hq_fp8_open(struct hf_quant *q, const struct hf_json *c, struct err *err);
 enum status hq_fp8_find(struct hf_quant *q, struct shards *s, const char *base, bool *found,
                         struct source_tensor *out, struct err *err);
+enum status hq_mxfp4_open(struct hf_quant *q, const struct hf_json *c, struct err *err);
+enum status hq_mxfp4_find(struct hf_quant *q, struct shards *s, const char *base, bool *found,
+                          struct source_tensor *out, struct err *err);
 /* An F8_E4M3 matrix "weight" with its scales in BASE.SUFFIX. */
 enum status hq_fp8_tensor(struct hq *h, const char *suffix, struct source_tensor *out);
 

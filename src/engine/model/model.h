@@ -28,7 +28,17 @@ struct text_model;
 struct arch;
 
 enum norm_kind { NORM_RMS, NORM_LAYER };
-enum act_kind { ACT_SILU, ACT_GELU_TANH, ACT_GELU_ERF, ACT_RELU, ACT_RELU2 };
+/* What a feed-forward makes of its gate g and of up u: f(g) u, or f(u) without a gate.
+ * GPT_OSS (gated only): f(g) (clamp(u, -7, 7) + 1) with f(g) = m sigmoid(1.702 m), m = min(g,
+ * 7). */
+enum act_kind {
+    ACT_SILU,
+    ACT_GELU_TANH,
+    ACT_GELU_ERF,
+    ACT_RELU,
+    ACT_RELU2,
+    ACT_GPT_OSS,
+};
 enum residual_kind { RESIDUAL_PRE, RESIDUAL_PARALLEL, RESIDUAL_POST };
 enum rope_type { ROPE_DEFAULT, ROPE_LINEAR, ROPE_DYNAMIC, ROPE_LLAMA3, ROPE_YARN, ROPE_LONG };
 /* ALiBi: score += slope * position. FALCON: the slope is rounded to bf16 and the bias is scaled

@@ -146,9 +146,11 @@ static enum status find_bias(struct source *s, const struct arch_slot *slot,
     char name[192];
     uint64_t n = rows_wanted(v, v->N);
     bool stack = slot->expert >= 0 && !strstr(p->name, "%d");
-    if (p->name[0] && p->name[strlen(p->name) - 1] == '!')
+    bool complete = p->name[0] && p->name[strlen(p->name) - 1] == '!';
+    if (complete && !p->bias)
         return ST_OK;
-    source_name(s, slot, p, ".bias", name);
+    source_name(s, slot, p->bias ? &(struct place){.name = p->bias} : p, p->bias ? "" : ".bias",
+                name);
     CHECK(source_find(s, name, &v->bias, err));
     if (!v->bias)
         return ST_OK;
@@ -199,7 +201,7 @@ static enum status find_at(struct source *s, const struct arch_slot *slot,
 enum status view_find(struct source *s, const struct arch_slot *slot, struct view *out,
                       struct err *err) {
     const struct arch_tensor *t = slot->t;
-    const struct place own = {t->name, ROWS_ALL};
+    const struct place own = {.name = t->name};
     const struct place *places = s->is_gguf ? t->gguf : t->hf;
     char name[192] = "";
     bool named = false;
