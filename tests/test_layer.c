@@ -17,6 +17,7 @@
 
 #include <cmocka.h>
 
+#include "act_f64.h"
 #include "base/mem.h"
 #include "engine/cpu/cpu.h"
 #include "engine/quant/pack.h"
@@ -248,36 +249,15 @@ static void plain_linear(const struct linear *l, const double *x, double *y) {
     }
 }
 
-static double plain_act(double x) {
-    switch ((enum act_kind)model.hp.act) {
-    case ACT_SILU:
-        return x / (1 + exp(-x));
-    case ACT_GELU_TANH:
-        return 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
-    case ACT_GELU_ERF:
-        return 0.5 * x * (1 + erf(x / sqrt(2)));
-    case ACT_RELU:
-        return x > 0 ? x : 0;
-    case ACT_RELU2:
-        return x > 0 ? x * x : 0;
-    case ACT_GPT_OSS:
-        return fmin(x, 7) / (1 + exp(-1.702 * fmin(x, 7)));
-    }
-    return NAN;
-}
-
-static double plain_up(double x) {
-    return model.hp.act == ACT_GPT_OSS ? 1 + fmax(-7, fmin(x, 7)) : x;
-}
-
 static void plain_ffn(const struct linear *gate, const struct linear *up,
                       const struct linear *down, const double *x, double *y) {
+    enum act_kind act = (enum act_kind)model.hp.act;
     double g[MAX_WIDTH], u[MAX_WIDTH];
     plain_linear(up, x, u);
     if (gate && gate->w.N)
         plain_linear(gate, x, g);
     for (int k = 0; k < up->w.N; k++)
-        u[k] = gate && gate->w.N ? plain_act(g[k]) * plain_up(u[k]) : plain_act(u[k]);
+        u[k] = gate && gate->w.N ? act_f64(act, g[k]) * up_f64(act, u[k]) : act_f64(act, u[k]);
     plain_linear(down, u, y);
 }
 

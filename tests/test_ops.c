@@ -15,6 +15,7 @@
 
 #include <cmocka.h>
 
+#include "act_f64.h"
 #include "base/mem.h"
 #include "engine/cpu/cpu.h"
 #include "engine/quant/pack.h"
@@ -241,28 +242,6 @@ static void rows_equal_reference(void **state) {
             cpu_scalar.rope(z, g, g + 20, n & ~1);
             close_to("rope", k, y, z, (size_t)n + 1, 0, 100 * EPS);
         }
-}
-
-static double act_f64(enum act_kind kind, double x) {
-    switch (kind) {
-    case ACT_SILU:
-        return x / (1 + exp(-x));
-    case ACT_GELU_TANH:
-        return 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
-    case ACT_GELU_ERF:
-        return 0.5 * x * (1 + erf(x / sqrt(2)));
-    case ACT_RELU:
-        return x > 0 ? x : 0;
-    case ACT_RELU2:
-        return x > 0 ? x * x : 0;
-    case ACT_GPT_OSS:
-        return fmin(x, 7) / (1 + exp(-1.702 * fmin(x, 7)));
-    }
-    return NAN;
-}
-
-static double up_f64(enum act_kind kind, double u) {
-    return kind == ACT_GPT_OSS ? 1 + fmax(-7, fmin(u, 7)) : u;
 }
 
 /* tanh and erf are good to 2e-7 and the sum 1 + tanh to a step of 1, so gelu to 4e-7 |x|, with
