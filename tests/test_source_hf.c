@@ -3,8 +3,9 @@
  * checkpoints come with, the head and the embedding, and what is refused.
  */
 #include "base/sha256.h"
-#include "engine/model/source.h"
+#include "engine/model/view.h"
 #include "hf_folder.h"
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -167,15 +168,17 @@ static void names_are_found_under_every_prefix(void **state) {
     }
 }
 
+#define GPT2                                                                                   \
+    "\"model_type\": \"gpt2\", \"vocab_size\": 6, \"n_embd\": 8, \"n_layer\": 1, "             \
+    "\"n_head\": 2, \"n_positions\": 16, \"n_ctx\": 16"
+
 static void gpt2_is_found_with_its_prefix_and_without(void **state) {
     (void)state;
     for (int with = 0; with < 2; with++) {
         struct st_file st = {0};
         const char *p = with ? "transformer." : "";
         char name[64];
-        folder_text("config.json",
-                    "{\"model_type\": \"gpt2\", \"vocab_size\": 6, \"n_embd\": 8, "
-                    "\"n_layer\": 1, \"n_head\": 2, \"n_positions\": 16, \"n_ctx\": 16}");
+        folder_text("config.json", "{" GPT2 "}");
         snprintf(name, sizeof name, "%swte.weight", p);
         st_count(&st, name, "[6,8]", 48, 3);
         snprintf(name, sizeof name, "%sh.0.ln_1.bias", p);
@@ -188,6 +191,58 @@ static void gpt2_is_found_with_its_prefix_and_without(void **state) {
         assert_true(first_of(found(s, "transformer.h.0.ln_1.bias")) == 5);
         assert_null(found(s, "lm_head.weight"));
         OK(source_all_used(s, &e)); /* the causal mask means nothing */
+        source_close(s);
+    }
+}
+
+struct sought {
+    struct source *s;
+    const char *name;
+    struct view view;
+};
+
+static enum status take_view(void *user, const struct arch_slot *slot, struct err *err) {
+    struct sought *x = user;
+    return strcmp(slot->name, x->name) == 0 ? view_find(x->s, slot, &x->view, err) : ST_OK;
+}
+
+/* A transposed matrix of floats, and the same one as a library for quantising leaves it. */
+static void a_conv1d_of_codes_is_a_linear_layer(void **state) {
+    (void)state;
+    enum { N = 24, K = 8 };
+    for (int codes = 0; codes < 2; codes++) {
+        struct st_file st = {0};
+        float turned[K][N], scb[N], row[K];
+        int8_t q[N][K];
+        folder_text("config.json",
+                    codes ? "{" GPT2 ", \"quantization_config\": {\"load_in_8bit\": true}}"
+                          : "{" GPT2 "}");
+        for (int n = 0; n < N; n++)
+            for (int k = 0; k < K; k++) {
+                q[n][k] = (int8_t)(n * 5 - k * 3);
+                turned[k][n] = q[n][k];
+            }
+        for (int n = 0; n < N; n++)
+            scb[n] = 127;
+        st_count(&st, "transformer.wte.weight", "[6,8]", 48, 3);
+        if (codes) {
+            st_add(&st, "transformer.h.0.attn.c_attn.weight", "I8", "[24,8]", q, sizeof q);
+            st_add(&st, "transformer.h.0.attn.c_attn.SCB", "F32", "[24]", scb, sizeof scb);
+        } else
+            st_add(&st, "transformer.h.0.attn.c_attn.weight", "F32", "[8,24]", turned,
+                   sizeof turned);
+        folder_st("model.safetensors", &st);
+        struct source *s = opened();
+        struct sought x = {.s = s, .name = "blk.0.attn_k"};
+        OK(arch_visit(s->arch, &s->hp, take_view, &x, &e));
+        assert_true(x.view.t && x.view.N == 8 && x.view.K == K);
+        assert_int_equal(view_has_codes(&x.view), codes);
+        for (int n = 0; n < 8; n++) {
+            view_rows(&x.view, (uint64_t)n, 1, row);
+            for (int k = 0; k < K; k++) /* codes: 127 / 127, not quite 1 */
+                assert_true(fabsf(row[k] - q[8 + n][k]) < 1e-4f);
+        }
+        view_release(&x.view);
         source_close(s);
     }
 }
@@ -500,6 +555,7 @@ int main(void) {
         T(a_folder_opens_and_gives_its_tensors),
         T(names_are_found_under_every_prefix),
         T(gpt2_is_found_with_its_prefix_and_without),
+        T(a_conv1d_of_codes_is_a_linear_layer),
         T(a_tied_head_counts_only_where_it_differs),
         T(a_head_that_is_neither_tied_nor_there_is_missed),
         T(a_tensor_that_nobody_asks_for_is_refused),

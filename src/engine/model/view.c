@@ -5,7 +5,8 @@
  * head, then the place inside a fused tensor, then the expert. Biases and vectors go through
  * the same function, an element taking the part of a row. A transposed source is turned once,
  * as a whole, when its first row is asked for: column by column through its rows would read it
- * N / 16 times.
+ * N / 16 times. Only floats are transposed: the libraries that quantise turn a Conv1D into the
+ * linear layer that it stands for, and store that.
  */
 #include "engine/model/view.h"
 
@@ -179,7 +180,7 @@ static enum status find_at(struct source *s, const struct arch_slot *slot,
     *v = (struct view){.t = v->t,
                        .N = arch_dim(t->n, &s->hp),
                        .K = arch_dim(t->k, &s->hp),
-                       .rows = p->rows,
+                       .rows = v->t->quantised ? p->rows & ~(unsigned)ROWS_TRANSPOSED : p->rows,
                        .expert = stack ? slot->expert : 0,
                        .hp = &s->hp};
     v->vector = is_vector(t->kind);
