@@ -53,6 +53,7 @@ struct tiny {
     const char *architecture, *scaling, *extra_tensor, *leave_out, *wide, *odd_type;
     uint32_t kv_heads, rope_dim, parts;
     int head, freqs; /* 1: with output.weight, rope_freqs.weight */
+    bool head_f16;   /* output.weight is F16 */
     float first;     /* value of the first weight of token_embd */
 };
 
@@ -80,8 +81,11 @@ static void add(struct builder *b, const char *name, uint64_t ne0, uint64_t ne1)
     if (b->t->wide && strcmp(name, b->t->wide) == 0)
         ne0 += 1;
     bool odd = b->t->odd_type && strcmp(name, b->t->odd_type) == 0;
-    gb_tensor(&b->info, name, ne1 ? 2 : 1, odd ? 256 : ne0, ne1, odd ? 16 : 0, b->data.len);
-    for (size_t i = 0; i < ne0 * (ne1 ? ne1 : 1); i++)
+    bool half = b->t->head_f16 && strcmp(name, "output.weight") == 0;
+    gb_tensor(&b->info, name, ne1 ? 2 : 1, odd ? 256 : ne0, ne1, odd ? 16 : half, b->data.len);
+    for (size_t i = 0; half && i < ne0 * ne1; i += 2)
+        gb_f32(&b->data, 0);
+    for (size_t i = 0; !half && i < ne0 * (ne1 ? ne1 : 1); i++)
         gb_f32(&b->data,
                i == 0 && strcmp(name, "token_embd.weight") == 0 ? b->t->first : value(name, i));
     for (int i = 0; odd && i < 66 * 100; i++) /* room for the odd type */
@@ -259,6 +263,29 @@ static void separate_head_and_rope_factors_are_kept(void **state) {
         assert_true(m->rope_freqs[i] == value("rope_freqs.weight", i));
     model_close(m);
     free(path);
+}
+
+static void an_embedding_and_a_head_of_two_types_are_both_named(void **state) {
+    (void)state;
+    static const char *const words[2] = {"F32", "F32 and F16"};
+    struct tiny t = right;
+    struct err err;
+    t.head = 1;
+    for (int other = 0; other < 2; other++) {
+        struct model_info info;
+        struct model *m;
+        t.head_f16 = other;
+        write_tiny(&t);
+        char *path = model_path("tiny");
+        assert_int_equal(create("tiny", QUANT_KEEP, &err), ST_OK);
+        assert_int_equal(model_open(path, &m, &err), ST_OK);
+        assert_string_equal(m->info.head_quant, words[other]);
+        model_close(m);
+        assert_int_equal(models_info(source, &info, &err), ST_OK);
+        assert_string_equal(info.head_quant, words[other]);
+        model_info_release(&info);
+        free(path);
+    }
 }
 
 static void provenance_is_recorded(void **state) {
@@ -700,6 +727,7 @@ int main(void) {
         cmocka_unit_test(sha256_of_known_texts),
         cmocka_unit_test(every_quantisation_opens_with_its_values),
         cmocka_unit_test(separate_head_and_rope_factors_are_kept),
+        cmocka_unit_test(an_embedding_and_a_head_of_two_types_are_both_named),
         cmocka_unit_test(provenance_is_recorded),
         cmocka_unit_test(wrong_sources_are_refused_by_name),
         cmocka_unit_test(cancelling_leaves_nothing),

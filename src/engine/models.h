@@ -18,7 +18,8 @@ struct model_info {
     char *name, *path;
     char *architecture, *license;
     char *quant, *head_quant; /* "nf4" …; where the source's numbers were kept, its own word:
-                                 "Q4_K", "gptq-int4-g128" */
+                                 "Q4_K", "gptq-int4-g128"; "F16 and Q6_K" where embedding
+                                 and head differ */
     char *title;              /* the name in the model's own metadata, "" when none */
     char *source;             /* base name of the file it was made from; a GGUF file's own */
     char *source_sha256;      /* hex, "" when unknown */

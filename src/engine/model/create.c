@@ -172,22 +172,29 @@ static void copy_text(struct job *j, const char *what) {
 }
 
 /* Metadata "quant" or "head_quant": the quantiser's name, or the source's word for what was
- * kept. */
-static const char *quant_word(const struct job *j, enum quant q, bool head) {
+ * kept; both words where embedding and head differ, in this order. The caller frees. */
+static char *quant_word(const struct job *j, enum quant q, bool head) {
+    const char *kept[2] = {NULL, NULL}; /* embedding, head */
     if (q != QUANT_KEEP)
-        return quant_name(q);
+        return xstrdup(quant_name(q));
     for (size_t i = 0; head && i < j->n_piece; i++)
         if (j->pieces[i].slot.t->kind == TENSOR_HEAD)
-            return j->pieces[i].view.t->type;
-    return j->s->quant_name;
+            kept[j->pieces[i].slot.t->field == offsetof(struct model, head)] =
+                j->pieces[i].view.t->type;
+    if (kept[0] && kept[1] && strcmp(kept[0], kept[1]) != 0)
+        return xasprintf("%s and %s", kept[0], kept[1]);
+    return xstrdup(kept[0] ? kept[0] : kept[1] ? kept[1] : j->s->quant_name);
 }
 
 static void declare_all(struct job *j) {
     j->w = container_writer_new();
     model_meta_write(j->w, &j->s->hp);
     container_writer_meta(j->w, "architecture", j->s->arch->name);
-    container_writer_meta(j->w, "quant", quant_word(j, j->quant, false));
-    container_writer_meta(j->w, "head_quant", quant_word(j, j->head_quant, true));
+    char *quant = quant_word(j, j->quant, false), *head = quant_word(j, j->head_quant, true);
+    container_writer_meta(j->w, "quant", quant);
+    container_writer_meta(j->w, "head_quant", head);
+    free(head);
+    free(quant);
     container_writer_metaf(j->w, "n_params", "%" PRIu64, j->n_params);
     copy_text(j, "title");
     copy_text(j, "license");
@@ -477,8 +484,8 @@ enum status model_source_info(const char *path, struct model_info *out, struct e
         .name = xstrdup(j.s->file),
         .path = xstrdup(path),
         .architecture = xstrdup(j.s->arch->name),
-        .quant = xstrdup(quant_word(&j, QUANT_KEEP, false)),
-        .head_quant = xstrdup(quant_word(&j, QUANT_KEEP, true)),
+        .quant = quant_word(&j, QUANT_KEEP, false),
+        .head_quant = quant_word(&j, QUANT_KEEP, true),
         .license = text_or_empty(j.s, "license"),
         .title = text_or_empty(j.s, "title"),
         .source = xstrdup(j.s->file),
