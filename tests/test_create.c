@@ -398,6 +398,23 @@ static void wrong_sources_are_refused_by_name(void **state) {
     source_refused(&t, ST_FORMAT, "not finite");
 }
 
+static void what_16_bits_cannot_hold_is_refused(void **state) {
+    (void)state;
+    struct tiny t = right;
+    struct err err;
+    t.first = 0x1.ffp127f; /* halfway between the largest BF16 and infinity */
+    write_tiny(&t);
+    assert_int_equal(create("large", QUANT_BF16, &err), ST_FORMAT);
+    assert_non_null(strstr(err.msg, "token_embd.weight: a value among rows 0..15"));
+    assert_non_null(strstr(err.msg, "BF16"));
+    assert_int_equal(create("large", QUANT_F32, &err), ST_OK);
+    assert_int_equal(models_remove("large", &err), ST_OK);
+    t.first = 0x1.fefffep127f;
+    write_tiny(&t);
+    assert_int_equal(create("large", QUANT_BF16, &err), ST_OK);
+    assert_int_equal(models_remove("large", &err), ST_OK);
+}
+
 static bool cancel_at(void *user, const char *what, uint64_t done, uint64_t total) {
     (void)what;
     assert_true(done <= total);
@@ -730,6 +747,7 @@ int main(void) {
         cmocka_unit_test(an_embedding_and_a_head_of_two_types_are_both_named),
         cmocka_unit_test(provenance_is_recorded),
         cmocka_unit_test(wrong_sources_are_refused_by_name),
+        cmocka_unit_test(what_16_bits_cannot_hold_is_refused),
         cmocka_unit_test(cancelling_leaves_nothing),
         cmocka_unit_test(a_full_disk_leaves_nothing),
         cmocka_unit_test(what_a_killed_process_left_is_swept),

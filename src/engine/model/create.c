@@ -234,6 +234,21 @@ static enum status check_finite(const struct job *j, const struct piece *p, cons
                    p->view.t->name, what);
 }
 
+/* What is rounded to 16 bits must not become infinite there. */
+static enum status check_range(const struct job *j, const struct piece *p, const float *v,
+                               size_t n, const char *what, struct err *err) {
+    enum weight_type t = p->form.type;
+    float end = t == WEIGHT_F16 ? 65520 : t == WEIGHT_BF16 ? 0x1.ffp127f : INFINITY;
+    for (size_t i = 0; i < n; i++)
+        if (!(fabsf(v[i]) < end))
+            return err_set(err, ST_FORMAT,
+                           "%s: tensor %s: %s is %g, wanted a number that %s holds; --quant "
+                           "f32 holds it",
+                           j->s->file, p->view.t->name, what, (double)v[i],
+                           t == WEIGHT_F16 ? "F16" : "BF16");
+    return ST_OK;
+}
+
 static enum status put_tensor(struct job *j, const void *v, size_t len, struct err *err) {
     CHECK(container_writer_put(j->w, v, len, err));
     return container_writer_end_tensor(j->w, err);
@@ -284,6 +299,7 @@ static enum status write_tiles(struct job *j, struct piece *p, float *scale, str
         view_rows(&p->view, (uint64_t)n, here, in);
         snprintf(where, sizeof where, "a value among rows %d..%d", n, n + here - 1);
         TRY(check_finite(j, p, in, (size_t)here * (size_t)K, where, err));
+        TRY(check_range(j, p, in, (size_t)here * (size_t)K, where, err));
         for (int r = 0; r < here; r++)
             memcpy(rows + (size_t)r * Kp, in + (size_t)r * K, (size_t)K * sizeof *rows);
         for (int r = here; r < WEIGHT_TILE; r++)
