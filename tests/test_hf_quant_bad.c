@@ -292,6 +292,15 @@ static const struct change changes[] = {
      .code = ST_FORMAT},
     {"mxfp4", "experts", "experts_blocks", .drop = true, SAME, .words = {"no experts_blocks"},
      .code = ST_FORMAT},
+    /* codes without scales are no values */
+    {"bnb8", "a", "a.SCB", .drop = true, SAME, .words = {"a.weight is I8", "SCB"},
+     .code = ST_FORMAT},
+    {"ct_int", "channel", "channel.weight_scale", .drop = true, SAME,
+     .words = {"channel.weight is I8", "weight_scale"}, .code = ST_FORMAT},
+    {"ct_float", "block", "block.weight_scale", .drop = true, SAME,
+     .words = {"block.weight is F8_E4M3", "weight_scale"}, .code = ST_FORMAT},
+    {"fp8", "even", "even.weight_scale_inv", .drop = true, SAME,
+     .words = {"even.weight is F8_E4M3", "weight_scale_inv"}, .code = ST_FORMAT},
     /* shapes */
     {"mxfp4", "experts", "experts_scales", SAME, .shape = {3, 40, 1},
      .words = {"experts_scales is U8 3 x 40 x 1", "U8 3 x 20 x 2"}, .code = ST_FORMAT},
@@ -435,6 +444,12 @@ static const struct change states[] = {
     STATE("{" NF4 "\"blocksize\": 64, \"shape\": [48, 128], \"nested_blocksize\": 0}",
           ST_FORMAT, "nested_blocksize"),
     STATE("{" NF4 "\"blocksize\": 64, \"shape\": [48, 128], \"nested_blocksize\": 256, "
+          "\"nested_offset\": 1e38}",
+          ST_FORMAT, "nested_offset", "2^100"),
+    STATE("{" NF4 "\"blocksize\": 64, \"shape\": [48, 128], \"nested_blocksize\": 256, "
+          "\"nested_offset\": NaN}",
+          ST_FORMAT, "nested_offset", "NaN"),
+    STATE("{" NF4 "\"blocksize\": 64, \"shape\": [48, 128], \"nested_blocksize\": 256, "
           "\"nested_dtype\": \"float16\"}",
           ST_UNSUPPORTED, "nested_dtype", "float32"),
 };
@@ -447,6 +462,50 @@ static void parts_that_are_wrong_are_named(void **state) {
         check_change(&states[i]);
 }
 
+/* What a configuration says that parts cannot: whether one of them may be missing. */
+static void parts_that_the_configuration_promises_are_missed(void **state) {
+    (void)state;
+#define GPTQ(more) QC("\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 32" more)
+#define CT(weights)                                                                            \
+    QC("\"quant_method\": \"compressed-tensors\", \"format\": \"pack-quantized\", "            \
+       "\"config_groups\": {" weights "}")
+#define ASYM "\"weights\": {\"num_bits\": 4, \"symmetric\": false}"
+    static const struct {
+        const char *from, *json, *base, *words;
+    } cases[] = {
+        {"gptq_v1", GPTQ(", \"desc_act\": true"), "noidx", "no noidx.g_idx"},
+        {"gptq_v1", GPTQ(", \"desc_act\": true"), "act", NULL},
+        {"gptq_v1", GPTQ(", \"desc_act\": true"), "channel", NULL}, /* one group */
+        {"gptq_v1", GPTQ(", \"desc_act\": true, \"static_groups\": true"), "noidx", NULL},
+        {"gptq_v1", GPTQ(", \"desc_act\": false"), "noidx", NULL},
+        {"ct_packed", CT("\"a\": {" ASYM "}"), "g64", "no g64.weight_zero_point"},
+        {"ct_packed", CT("\"a\": {" ASYM "}"), "g32_asym", NULL},
+        {"ct_packed", CT("\"a\": {" ASYM "}, \"b\": {\"weights\": {\"num_bits\": 4}}"), "g64",
+         NULL},
+        {"ct_packed", CT("\"b\": {\"weights\": {\"num_bits\": 4}}, \"a\": {" ASYM "}"), "g64",
+         NULL},
+        {"ct_packed", CT("\"a\": {\"weights\": null}"), "g64", "num_bits"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct checkpoint c;
+        struct hf_json j;
+        struct hf_quant *q;
+        struct source_tensor t;
+        bool found;
+        open_checkpoint(&c, golden_path(cases[i].from, ""));
+        OK(hf_json_parse(cases[i].json, strlen(cases[i].json), "config.json", &j, &e));
+        OK(hf_quant_open(dir, &j, &q, &e));
+        e = (struct err){0};
+        enum status st = hf_quant_find(q, c.shards, cases[i].base, &found, &t, &e);
+        if (st != (cases[i].words ? ST_FORMAT : ST_OK) ||
+            (cases[i].words && !strstr(e.msg, cases[i].words)))
+            fail_msg("%s with %s: \"%s\"", cases[i].base, cases[i].json, e.msg);
+        hf_quant_free(q);
+        hf_json_release(&j);
+        close_checkpoint(&c);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_configuration_is_found_where_it_may_be, make_dir,
@@ -454,6 +513,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(
             methods_and_settings_that_we_cannot_read_are_refused_by_name, make_dir, drop_dir),
         cmocka_unit_test_setup_teardown(parts_that_are_wrong_are_named, make_dir, drop_dir),
+        cmocka_unit_test_setup_teardown(parts_that_the_configuration_promises_are_missed,
+                                        make_dir, drop_dir),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

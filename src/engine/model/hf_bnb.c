@@ -173,6 +173,9 @@ static enum status read_state(const struct hf_json *j, struct state *st, struct 
     CHECK(hf_int(j, "nested_blocksize", false, 1, 1 << 24, &st->nested_block, err));
     CHECK(hf_num(j, "nested_offset", false, &st->offset, err));
     CHECK(read_shape(j, st, err));
+    if (!(fabsf(st->offset) < 0x1p100f)) /* as hq_check_scales() */
+        return err_set(err, ST_FORMAT, "%s: nested_offset is %g, wanted a number below 2^100",
+                       j->file, (double)st->offset);
     st->fp4 = strcmp(type, "fp4") == 0;
     if (!st->fp4 && strcmp(type, "nf4") != 0)
         return err_set(err, ST_UNSUPPORTED, "%s: quant_type \"%s\"; supported: nf4, fp4",

@@ -14,7 +14,8 @@
  *
  * The configuration lists groups of modules with regular expressions for their names. We need
  * neither: the parts that are there say what a matrix is, but for its width and, for blocks,
- * their size, which are taken from the list where they fit. How activations are quantised is
+ * their size, which are taken from the list where they fit. Where no group is symmetric, every
+ * matrix of integers has zero points. How activations are quantised is
  * no matter of the weights.
  *
  * Widths other than 1, 2, 4 and 8 were packed into words without crossing their borders by
@@ -107,6 +108,7 @@ static enum status read_group(struct hf_quant *q, const struct hf_json *group,
                               struct err *err) {
     const char *format = "dense", *type = "int";
     struct hf_json w;
+    bool symmetric = true;
     int bits = 8, size = 0;
     CHECK(hf_str(group, "format", false, &format, err));
     CHECK(check_format(group->file, format, err));
@@ -116,6 +118,7 @@ static enum status read_group(struct hf_quant *q, const struct hf_json *group,
     CHECK(hf_int(&w, "num_bits", false, 1, 64, &bits, err));
     CHECK(hf_int(&w, "group_size", false, -1, INT32_MAX, &size, err));
     CHECK(hf_str(&w, "type", false, &type, err));
+    CHECK(hf_bool(&w, "symmetric", &symmetric, err));
     CHECK(read_block(q, &w, err));
     if (strcmp(type, "int") == 0 ? bits > 8 : bits != 8)
         return err_set(
@@ -129,7 +132,10 @@ static enum status read_group(struct hf_quant *q, const struct hf_json *group,
         if (size > 0)
             snprintf(q->name + n, sizeof q->name - (size_t)n, "-g%d", size);
     }
-    if (q->n_bits < HQ_MAX_WIDTHS && strcmp(type, "int") == 0)
+    if (strcmp(type, "int") != 0)
+        return ST_OK;
+    q->has_zeros = !symmetric && (q->has_zeros || q->n_bits == 0);
+    if (q->n_bits < HQ_MAX_WIDTHS)
         q->bits[q->n_bits++] = bits;
     return ST_OK;
 }
@@ -193,6 +199,8 @@ static enum status find_scales(struct hq *h, struct hq_ints *m, const char *besi
     CHECK(hq_group_index(h, m, "weight_g_idx"));
     m->zero = 1 << (m->bits - 1);
     m->zeros = hq_part(h, "weight_zero_point");
+    if (!m->zeros && h->q->has_zeros)
+        return hq_need(h, "weight_zero_point", beside, &m->zeros);
     if (!m->zeros)
         return ST_OK;
     if (hq_is(m->zeros, DTYPE_I32, words_for(m->N, m->bits), m->G))
@@ -226,13 +234,14 @@ static enum status packed_matrix(struct hq *h, struct hq_ints *m, struct source_
     m->N = (uint64_t)shape_at(shape, 0);
     m->K = (uint64_t)shape_at(shape, 1);
     CHECK(hq_check_sizes(h, shape, m->N, m->K));
+    if (!h->q->n_bits)
+        return hq_wrong(h, m->code, "a group in config_groups that names its num_bits");
     for (int i = 0; i < h->q->n_bits && !m->bits; i++)
         if (hq_is(m->code, DTYPE_I32, m->N, words_for(m->K, h->q->bits[i])))
             m->bits = h->q->bits[i];
     if (!m->bits)
         return hq_wrong(h, m->code, "I32 %" PRIu64 " x %" PRIu64 " (%d bits)", m->N,
-                        words_for(m->K, h->q->n_bits ? h->q->bits[0] : 4),
-                        h->q->n_bits ? h->q->bits[0] : 4);
+                        words_for(m->K, h->q->bits[0]), h->q->bits[0]);
     m->unpack = packed_unpack;
     CHECK(find_scales(h, m, "weight_packed"));
     return hq_ints_tensor(h, m, types[m->bits], out);

@@ -5,7 +5,8 @@
  *                                         bit k * bits, lowest first
  *   qzeros  I32 [G, ceil(N * bits / 32)]  row g is such a stream over n
  *   scales  F16 [G, N]                    or BF16, F32
- *   g_idx   I32 [K]                       group of a column; may be missing: k / group_size
+ *   g_idx   I32 [K]                       group of a column; may be missing: k / group_size,
+ *                                         unless desc_act says that columns are in any order
  *
  * Widths 2, 4 and 8 fill words evenly; 3 runs across their borders, which reading a stream of
  * bits covers. Other widths are laid out in planes ("gptq_p") and refused.
@@ -59,13 +60,15 @@ static int gptq_zero(const struct hq_ints *m, uint64_t n, uint64_t g) {
 
 enum status hq_gptq_open(struct hf_quant *q, const struct hf_json *c, struct err *err) {
     const char *format = "gptq", *rotation = NULL;
-    bool marlin = false;
+    bool marlin = false, act = false, fixed = false;
     int bits = 4, group = 128;
     CHECK(hf_int(c, "bits|w_bit|wbits", true, 2, 8, &bits, err));
     CHECK(hf_int(c, "group_size|q_group_size", false, -1, INT32_MAX, &group, err));
     CHECK(hf_str(c, "checkpoint_format|format", false, &format, err));
     CHECK(hf_bool(c, "is_marlin_format", &marlin, err));
     CHECK(hf_str(c, "rotation", false, &rotation, err));
+    CHECK(hf_bool(c, "desc_act", &act, err));
+    CHECK(hf_bool(c, "static_groups", &fixed, err));
     if (marlin || (strcmp(format, "gptq") != 0 && strcmp(format, "gptq_v2") != 0))
         return err_set(err, ST_UNSUPPORTED,
                        "%s: GPTQ in the format \"%s\"; supported: gptq, gptq_v2", c->file,
@@ -79,6 +82,7 @@ enum status hq_gptq_open(struct hf_quant *q, const struct hf_json *c, struct err
     q->bits[q->n_bits++] = bits;
     q->group = group < 1 ? 0 : group;
     q->zeros_less_one = strcmp(format, "gptq") == 0;
+    q->any_order = act && !fixed;
     if (q->group)
         snprintf(q->name, sizeof q->name, "gptq-int%d-g%d", bits, q->group);
     else
@@ -113,6 +117,11 @@ static enum status gptq_columns(struct hq *h, struct hq_ints *m) {
         return hq_wrong(h, m->code,
                         "I32 %" PRIu64 " x %" PRIu64 " (%" PRIu64 " codes of %d bits)",
                         words_for(m->K, m->bits), m->N, m->K, m->bits);
+    if (!idx && h->q->any_order && m->G > 1)
+        return err_set(h->err, ST_FORMAT,
+                       "there is a tensor %s.qweight but no %s.g_idx, wanted both, since "
+                       "desc_act is true",
+                       h->base, h->base);
     CHECK(hq_group_index(h, m, "g_idx"));
     if (m->g_idx)
         return ST_OK;

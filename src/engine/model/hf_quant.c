@@ -22,10 +22,13 @@
 static const size_t max_config_bytes = 8u << 20;
 
 static const struct hq_method methods[] = {
-    {"bitsandbytes", hq_bnb_open, hq_bnb_find}, {"gptq", hq_gptq_open, hq_gptq_find},
-    {"awq", hq_awq_open, hq_awq_find},          {"compressed-tensors", hq_ct_open, hq_ct_find},
-    {"fp8", hq_fp8_open, hq_fp8_find},          {"fbgemm_fp8", hq_fp8_open, hq_fp8_find},
-    {"mxfp4", hq_mxfp4_open, hq_mxfp4_find},
+    {"bitsandbytes", "SCB or weight.absmax", hq_bnb_open, hq_bnb_find},
+    {"gptq", "scales", hq_gptq_open, hq_gptq_find},
+    {"awq", "scales", hq_awq_open, hq_awq_find},
+    {"compressed-tensors", "weight_scale", hq_ct_open, hq_ct_find},
+    {"fp8", "weight_scale_inv", hq_fp8_open, hq_fp8_find},
+    {"fbgemm_fp8", "weight_scale", hq_fp8_open, hq_fp8_find},
+    {"mxfp4", "scales", hq_mxfp4_open, hq_mxfp4_find},
 };
 
 struct hq_memory {
@@ -268,9 +271,23 @@ static void pass_over_cache_scales(struct shards *s, const char *base) {
     free(attention);
 }
 
+/* A weight of 8 bits that is none of the method's matrices. Its numbers are codes, since a
+ * checkpoint that is quantised leaves nothing else so small; without their scales they would
+ * pass for values. */
+static enum status check_left_alone(const struct hf_quant *q, struct shards *s,
+                                    const char *base, struct err *err) {
+    const struct ctensor *t = look_up(s, base, "weight", false);
+    if (!t || (t->dtype != DTYPE_I8 && t->dtype != DTYPE_U8 && t->dtype != DTYPE_F8_E4M3 &&
+               t->dtype != DTYPE_F8_E5M2))
+        return ST_OK;
+    return err_set(err, ST_FORMAT, "%s: tensor %s is %s and has no scales, wanted %s beside it",
+                   shards_file(s, t), t->name, dtype_name(t->dtype), q->method->scales);
+}
+
 enum status hf_quant_find(struct hf_quant *q, struct shards *s, const char *base, bool *found,
                           struct source_tensor *out, struct err *err) {
     *found = false;
     pass_over_cache_scales(s, base);
-    return q->method->find(q, s, base, found, out, err);
+    CHECK(q->method->find(q, s, base, found, out, err));
+    return *found ? ST_OK : check_left_alone(q, s, base, err);
 }

@@ -15,7 +15,8 @@
 enum { HQ_MAX_WIDTHS = 8 };
 
 struct hq_method {
-    const char *name; /* as quant_method has it */
+    const char *name;   /* as quant_method has it */
+    const char *scales; /* the part that says what codes of 8 bits are worth */
     enum status (*open)(struct hf_quant *q, const struct hf_json *c, struct err *err);
     enum status (*find)(struct hf_quant *q, struct shards *s, const char *base, bool *found,
                         struct source_tensor *out, struct err *err);
@@ -27,8 +28,10 @@ struct hf_quant {
     int bits[HQ_MAX_WIDTHS], n_bits; /* widths that the configuration names */
     int group;                       /* inputs that share a scale; 0: a whole row */
     bool zeros_less_one;             /* GPTQ: a stored zero point is one less than it */
-    uint64_t block[2];               /* 8-bit floats: [rows, columns] with one scale, or 0 */
-    struct hq_memory *memory;        /* of all matrices found */
+    bool any_order;           /* GPTQ: columns belong to groups in any order (desc_act) */
+    bool has_zeros;           /* compressed-tensors: no matrix is symmetric */
+    uint64_t block[2];        /* 8-bit floats: [rows, columns] with one scale, or 0 */
+    struct hq_memory *memory; /* of all matrices found */
 };
 
 /* Zeroed memory that lives as long as q. */
