@@ -506,6 +506,24 @@ static void parts_that_the_configuration_promises_are_missed(void **state) {
     }
 }
 
+static void floats_of_8_bits_become_the_type_of_their_scales(void **state) {
+    (void)state;
+    static const struct change x = {"fp8", "bf16", "bf16.weight_scale_inv", .dtype = DTYPE_F16,
+                                    .word = -1};
+    struct checkpoint c;
+    struct shards *changed;
+    struct source_tensor t;
+    bool found;
+    open_checkpoint(&c, golden_path(x.from, ""));
+    write_changed(c.shards, &x);
+    OK(shards_open(dir, &changed, &e));
+    OK(hf_quant_find(c.quant, changed, x.base, &found, &t, &e));
+    assert_int_equal(t.keep, WEIGHT_F16);
+    assert_non_null(strstr(t.inexact, "F16"));
+    shards_close(changed);
+    close_checkpoint(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_configuration_is_found_where_it_may_be, make_dir,
@@ -514,6 +532,8 @@ int main(void) {
             methods_and_settings_that_we_cannot_read_are_refused_by_name, make_dir, drop_dir),
         cmocka_unit_test_setup_teardown(parts_that_are_wrong_are_named, make_dir, drop_dir),
         cmocka_unit_test_setup_teardown(parts_that_the_configuration_promises_are_missed,
+                                        make_dir, drop_dir),
+        cmocka_unit_test_setup_teardown(floats_of_8_bits_become_the_type_of_their_scales,
                                         make_dir, drop_dir),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,7 +10,8 @@
  * w = weight * scale. In f32 that product is rounded once; the libraries compute it in the
  * scale's type (compressed-tensors) or in f32 and round it to the model's (transformers), which
  * is the same as rounding ours. None of our layouts holds such products: an E4M3 has 4 bits but
- * 16 binary orders of magnitude. Stored as BF16 they are what the libraries compute with.
+ * 16 binary orders of magnitude. Stored as BF16, or F16 where the scales are, they are what
+ * the libraries compute with.
  *
  * The size of a block stands in the configuration, since the last ones may be cut off; where it
  * doesn't fit the number of scales, they divide the matrix evenly.
@@ -73,6 +74,7 @@ enum status hq_fp8_tensor(struct hq *h, const char *suffix, struct source_tensor
     CHECK(hq_need(h, suffix, "weight", &b->scale));
     if (t->n_dims != 2)
         return hq_wrong(h, t, "two dimensions");
+    bool half = b->scale->dtype == DTYPE_F16;
     uint64_t N = t->shape[0], K = t->shape[1];
     CHECK(hq_check_sizes(h, t, N, K));
     CHECK(hq_check_scales(h, b->scale, &bits));
@@ -87,9 +89,10 @@ enum status hq_fp8_tensor(struct hq *h, const char *suffix, struct source_tensor
         .N = N,
         .K = K,
         .n_bytes = h->n_bytes,
-        .keep = WEIGHT_BF16,
+        .keep = half ? WEIGHT_F16 : WEIGHT_BF16,
         .quantised = true,
-        .inexact = "it is stored as BF16, the type that its library computes with",
+        .inexact = half ? "it is stored as F16, the type that its library computes with"
+                        : "it is stored as BF16, the type that its library computes with",
         .data = t->data,
         .dtype = t->dtype,
         .part = {b}};
