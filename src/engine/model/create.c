@@ -116,11 +116,7 @@ static const char *why_not_kept(const struct job *j, const struct piece *p) {
     enum quant q = p->slot.t->kind == TENSOR_HEAD ? j->head_quant : j->quant;
     if (!is_matrix(p) || p->slot.t->kind == TENSOR_EXACT || q != QUANT_KEEP)
         return NULL;
-    if (p->view.t->inexact)
-        return p->view.t->inexact;
-    if (p->view.t->quantised && !p->keep)
-        return "it is transposed, and stored as floats of the same value";
-    return NULL;
+    return p->view.t->inexact;
 }
 
 /* What a person has to know, a line for each kind of tensor. */
