@@ -156,6 +156,74 @@ static void missing_keys_mean_the_defaults_of_their_class(void **state) {
     assert_float_equal(hp.rope_scale, 8, 0);
 }
 
+static void a_missing_context_is_that_of_the_class(void **state) {
+    (void)state;
+    static const struct {
+        const char *type;
+        int ctx;
+    } cases[] = {{"llama", 2048},   {"mistral", 131072}, {"qwen3", 32768}, {"phi3", 4096},
+                 {"opt", 2048},     {"gpt2", 1024},      {"gptj", 2048},   {"cohere", 8192},
+                 {"olmoe", 4096},   {"gpt_neox", 2048},  {"mpt", 2048},    {"stablelm", 4096},
+                 {"granite", 2048}, {"gemma2", 8192}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *text = xasprintf("{\"model_type\": \"%s\", \"hidden_size\": 512, "
+                               "\"num_hidden_layers\": 4, \"num_attention_heads\": 8, "
+                               "\"intermediate_size\": 96, \"vocab_size\": 99}",
+                               cases[i].type);
+        struct hparams hp = read_ok(text);
+        assert_int_equal(hp.ctx_train, cases[i].ctx);
+        free(text);
+    }
+}
+
+/* What transformers does not look at for a model_type: leftovers of another architecture. */
+static void keys_of_other_architectures_change_nothing(void **state) {
+    (void)state;
+    static const struct {
+        const char *type, *keys;
+    } cases[] = {
+        {"llama", "\"sliding_window\": 8, \"use_sliding_window\": true, "
+                  "\"max_window_layers\": 0, \"partial_rotary_factor\": 0.5, "
+                  "\"attention_multiplier\": 0.1, \"query_pre_attn_scalar\": 7, "
+                  "\"attn_logit_softcapping\": 2, \"final_logit_softcapping\": 3, "
+                  "\"embedding_multiplier\": 5, \"residual_multiplier\": 0.5, "
+                  "\"logit_scale\": 0.1, \"logits_scaling\": 4, \"rotary_dim\": 4, "
+                  "\"num_experts\": 4, \"hidden_activation\": \"relu\", "
+                  "\"layer_norm_eps\": 0.5"},
+        {"mistral", "\"num_key_value_heads\": 4, \"use_sliding_window\": false, "
+                    "\"sliding_window_pattern\": 2, \"rope_local_base_freq\": 33, "
+                    "\"layer_types\": [\"full_attention\", \"full_attention\", "
+                    "\"full_attention\", \"full_attention\"]"},
+        {"mixtral", "\"num_key_value_heads\": 4, \"moe_intermediate_size\": 8, "
+                    "\"mlp_only_layers\": [0], \"decoder_sparse_step\": 2, "
+                    "\"norm_topk_prob\": false"},
+        {"gemma2", "\"num_key_value_heads\": 4, \"use_sliding_window\": false, "
+                   "\"rope_local_base_freq\": 33, \"hidden_act\": \"relu\""},
+        {"gemma3_text", "\"num_key_value_heads\": 4, \"attn_logit_softcapping\": 2"},
+        {"falcon", "\"rms_norm_eps\": 0.5, \"layer_norm_eps\": 0.5, "
+                   "\"partial_rotary_factor\": 0.5, \"activation_function\": \"relu\""},
+        {"gpt2", "\"rms_norm_eps\": 0.5, \"hidden_act\": \"relu\", \"sliding_window\": 5"},
+        {"starcoder2", "\"num_key_value_heads\": 2, \"layer_norm_epsilon\": 0.5, "
+                       "\"sliding_window_pattern\": 2"},
+        {"stablelm", "\"sliding_window\": 5, \"rope_pct\": 0.5, \"rms_norm_eps\": 0.5"},
+        {"cohere", "\"logits_scaling\": 4, \"sliding_window\": 5"},
+        {"granite", "\"logit_scale\": 4, \"query_pre_attn_scalar\": 5"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *heads = strstr(cases[i].keys, "\"num_key_value_heads\"");
+        char *plain = xasprintf("{\"model_type\": \"%s\", %s%s%.*s}", cases[i].type, SIZES,
+                                heads ? ", " : "", heads ? (int)strcspn(cases[i].keys, ",") : 0,
+                                cases[i].keys);
+        char *more =
+            xasprintf("{\"model_type\": \"%s\", %s, %s}", cases[i].type, SIZES, cases[i].keys);
+        struct hparams want = read_ok(plain), got = read_ok(more);
+        if (memcmp(&want, &got, sizeof got) != 0)
+            fail_msg("%s: something of %s counts", cases[i].type, cases[i].keys);
+        free(plain);
+        free(more);
+    }
+}
+
 static void a_fraction_of_a_head_is_cut_as_python_does(void **state) {
     (void)state;
     struct hparams hp =
@@ -238,6 +306,8 @@ int main(void) {
         cmocka_unit_test(what_is_not_built_is_refused_by_name),
         cmocka_unit_test(what_is_wrong_is_named),
         cmocka_unit_test(missing_keys_mean_the_defaults_of_their_class),
+        cmocka_unit_test(a_missing_context_is_that_of_the_class),
+        cmocka_unit_test(keys_of_other_architectures_change_nothing),
         cmocka_unit_test(a_fraction_of_a_head_is_cut_as_python_does),
         cmocka_unit_test(metadata_that_is_not_built_is_refused_by_name),
     };

@@ -12,8 +12,7 @@
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
-/* Whether word is one of the words of list. */
-static bool has_word(const char *list, const char *word) {
+bool arch_has_word(const char *list, const char *word) {
     size_t n = strlen(word);
     while (n && list && *list) {
         size_t len = strcspn(list, " ");
@@ -63,7 +62,7 @@ enum status arch_find(const char *name, const char *file, const struct arch **ou
 enum status arch_find_hf(const char *model_type, const char *file, const struct arch **out,
                          struct err *err) {
     for (size_t i = 0; (*out = row(i)); i++)
-        if (has_word((*out)->hf_types, model_type))
+        if (arch_has_word((*out)->hf_types, model_type))
             return ST_OK;
     return unknown(file, "model_type", model_type, true, err);
 }

@@ -113,6 +113,8 @@ struct arch {
     bool hf_interleaved, gguf_interleaved; /* RoPE pairs of the source are (2i, 2i + 1) */
     struct arch_traits traits;
     const char *hf_defaults; /* JSON: what a missing key of config.json means here; or NULL */
+    const char *hf_keys;     /* of the keys that only some families have (arch_hf.c) those that
+                                this one knows, beside the ones in hf_defaults; or NULL */
     const char *hf_refused;  /* keys that must be missing, null, false, 0 or empty; or NULL */
     /* What only this architecture has; NULL: nothing. *hp has all that they have in common,
      * config the defaults. What a file asks for and the graph does not do is ST_UNSUPPORTED, by

@@ -3,11 +3,13 @@
  * transformers 4 and 5 write it.
  *
  * Every key that means the same wherever it stands is read here for all architectures, under
- * all its spellings; arch_hf_special.c has the rest. Two generations differ in RoPE: rope_theta
- * beside rope_scaling, or all of it in rope_parameters, there perhaps once for each type of
- * layer. What a missing key means differs from class to class, so the table's row has defaults,
- * which are put under the config before it is read; a key that is there as null is missing and
- * stays so.
+ * all its spellings; arch_hf_special.c has the rest. A key that a class doesn't know changes
+ * nothing in transformers, though a config may have it, a leftover of the model it was made
+ * from; so what not all know is struck out before reading where it means nothing. Two
+ * generations differ in RoPE: rope_theta beside rope_scaling, or all of it in rope_parameters,
+ * there perhaps once for each type of layer. What a missing key means differs from class to
+ * class, so the table's row has defaults, which are put under the config before it is read; a
+ * key that is there as null is missing and stays so.
  *
  * A config of several parts (text and vision) keeps what counts in text_config.
  */
@@ -46,6 +48,34 @@ static enum status choose(const struct hf_json *c, const char *key, const char *
     return st;
 }
 
+/* Whether the architecture knows a key that only some have. */
+static bool knows(const struct arch *a, const char *key) {
+    char quoted[64];
+    snprintf(quoted, sizeof quoted, "\"%s\":", key);
+    return arch_has_word(a->hf_keys, key) || (a->hf_defaults && strstr(a->hf_defaults, quoted));
+}
+
+/* Takes keys out of the config that mean nothing to this architecture. */
+static void forget_unknown(const struct arch *a, json_t *config) {
+    static const char keys[] =
+        "sliding_window use_sliding_window sliding_window_pattern layer_types "
+        "rope_local_base_freq partial_rotary_factor rotary_pct rotary_dim rotary_emb_base "
+        "attention_multiplier query_pre_attn_scalar attn_logit_softcapping "
+        "final_logit_softcapping embedding_multiplier residual_multiplier logit_scale "
+        "logits_scaling num_local_experts num_experts moe_intermediate_size "
+        "shared_expert_intermediate_size mlp_only_layers decoder_sparse_step norm_topk_prob "
+        "hidden_activation activation_function activation rms_norm_eps layer_norm_eps "
+        "layer_norm_epsilon norm_epsilon";
+    for (const char *p = keys; *p; p += strspn(p, " ")) {
+        char key[64];
+        size_t n = strcspn(p, " ");
+        snprintf(key, sizeof key, "%.*s", (int)n, p);
+        if (!knows(a, key))
+            json_object_del(config, key);
+        p += n;
+    }
+}
+
 /* Settings that the graph does not do, so that a value other than "off" is refused. */
 static enum status refuse(const struct hf_json *c, const char *keys, struct err *err) {
     while (keys && *keys) {
@@ -77,7 +107,7 @@ static enum status read_act(const struct hf_json *c, struct hparams *hp, struct 
         {"relu2", ACT_RELU2},
     };
     const char *name = NULL;
-    CHECK(hf_str(c, "hidden_activation|hidden_act|activation_function|activation", false, &name,
+    CHECK(hf_str(c, "hidden_activation|activation_function|activation|hidden_act", false, &name,
                  err));
     return name ? choose(c, "hidden_act", name, acts, COUNT(acts), &hp->act, err) : ST_OK;
 }
@@ -102,8 +132,8 @@ static enum status read_sizes(const struct hf_json *c, struct hparams *hp, struc
     CHECK(hf_int(c, "max_position_embeddings|n_positions|max_seq_len|seq_length", true, 1,
                  MAX_COUNT, &hp->ctx_train, err));
     CHECK(hf_int(c, "vocab_size", true, 1, MAX_COUNT, &hp->n_vocab, err));
-    return hf_num(c, "rms_norm_eps|layer_norm_eps|layer_norm_epsilon|norm_epsilon|norm_eps",
-                  true, &hp->norm_eps, err);
+    return hf_num(c, "rms_norm_eps|layer_norm_eps|layer_norm_epsilon|norm_epsilon", true,
+                  &hp->norm_eps, err);
 }
 
 /* A number that is multiplied and cut to an integer, so in double precision. */
@@ -180,15 +210,17 @@ static enum status split_layers(const struct hf_json *c, struct hf_json *p, stru
     return ST_OK;
 }
 
-static enum status read_rope(const struct hf_json *c, struct hparams *hp, struct err *err) {
+static enum status read_rope(const struct arch *a, const struct hf_json *c, struct hparams *hp,
+                             struct err *err) {
     struct hf_json p;
     CHECK(hf_child(c, "rope_scaling|rope_parameters", &p, err));
     CHECK(split_layers(c, &p, hp, err));
     CHECK(refuse(&p, "llama_4_scaling_beta mrope_section", err));
-    CHECK(hf_num(c, "rope_theta|rotary_emb_base|rope_base", false, &hp->rope_base, err));
+    CHECK(hf_num(c, "rope_theta|rotary_emb_base", false, &hp->rope_base, err));
     CHECK(hf_num(&p, "rope_theta", false, &hp->rope_base, err));
-    double part = number(c, "partial_rotary_factor|rotary_pct|rope_pct", 1);
-    part = number(&p, "partial_rotary_factor", part);
+    double part = number(c, "partial_rotary_factor|rotary_pct", 1);
+    if (knows(a, "partial_rotary_factor"))
+        part = number(&p, "partial_rotary_factor", part);
     if (!(part >= 0 && part <= 1))
         return err_set(err, ST_FORMAT, "%s: partial_rotary_factor is %g, wanted 0..1", c->file,
                        part);
@@ -224,8 +256,7 @@ static enum status read_windows(const struct hf_json *c, struct hparams *hp, str
         hp->layer[i] |= (uint8_t)flag;
     }
     if (!list) {
-        CHECK(hf_int(c, "sliding_window_pattern|_sliding_window_pattern", false, 0,
-                     MODEL_MAX_LAYER, &every, err));
+        CHECK(hf_int(c, "sliding_window_pattern", false, 0, MODEL_MAX_LAYER, &every, err));
         arch_flag_layers(hp, every, LAYER_WINDOW);
     }
     for (int i = 0; (!use || hp->window == 0) && i < hp->n_layer; i++)
@@ -295,7 +326,7 @@ static enum status read_all(const struct arch *a, const struct hf_json *c, struc
     CHECK(read_sizes(c, hp, err));
     CHECK(read_act(c, hp, err));
     if (a->traits.pos == POS_ROPE)
-        CHECK(read_rope(c, hp, err));
+        CHECK(read_rope(a, c, hp, err));
     if (a->traits.pos == POS_LEARNED)
         hp->n_pos = hp->ctx_train;
     CHECK(read_windows(c, hp, err));
@@ -322,6 +353,7 @@ enum status arch_from_hf(const struct arch *a, const struct hf_json *config, str
     arch_traits_apply(a, hp);
     CHECK(text_part(config, &c, err));
     c.root = json_copy(c.root);
+    forget_unknown(a, c.root);
     json_t *defaults = a->hf_defaults ? json_loads(a->hf_defaults, 0, NULL) : NULL;
     assert(!a->hf_defaults || defaults);
     json_object_update_missing(c.root, defaults);

@@ -287,16 +287,29 @@ const struct arch arch_llama_rows[] = {
      MODEL_LAYERS,
      .gguf_interleaved = true,
      .traits = {.expert_norm = true},
-     .hf_defaults = "{\"rms_norm_eps\": 1e-6}"},
+     .hf_defaults = "{\"max_position_embeddings\": 2048, "
+                    "\"rms_norm_eps\": 1e-6}"},
     {.name = "llama",
-     .hf_types = "mistral ministral mistral3",
+     .hf_types = "mistral mistral3",
      .layer = llama_layer,
      .model = llama_model,
      VISION,
      .gguf_interleaved = true,
      .traits = {.expert_norm = true},
-     .hf_defaults = "{\"num_key_value_heads\": 8, \"sliding_window\": 4096, "
+     .hf_defaults = "{\"max_position_embeddings\": 131072, "
+                    "\"num_key_value_heads\": 8, \"sliding_window\": 4096, "
                     "\"rms_norm_eps\": 1e-6}"},
+    {.name = "llama",
+     .hf_types = "ministral",
+     .layer = llama_layer,
+     .model = llama_model,
+     MODEL_LAYERS,
+     .gguf_interleaved = true,
+     .traits = {.expert_norm = true},
+     .hf_defaults = "{\"max_position_embeddings\": 131072, "
+                    "\"num_key_value_heads\": 8, \"sliding_window\": 4096, "
+                    "\"rms_norm_eps\": 1e-6}",
+     .hf_keys = "layer_types"},
     {.name = "llama",
      .hf_types = "mixtral",
      .layer = llama_layer,
@@ -304,26 +317,32 @@ const struct arch arch_llama_rows[] = {
      MODEL_LAYERS,
      .gguf_interleaved = true,
      .traits = {.expert_norm = true},
-     .hf_defaults = "{\"num_key_value_heads\": 8, \"num_local_experts\": 8, "
+     .hf_defaults = "{\"max_position_embeddings\": 131072, "
+                    "\"num_key_value_heads\": 8, \"num_local_experts\": 8, "
                     "\"num_experts_per_tok\": 2, \"rope_theta\": 1000000, "
-                    "\"rms_norm_eps\": 1e-5}"},
+                    "\"rms_norm_eps\": 1e-5}",
+     .hf_keys = "sliding_window"},
     {.name = "qwen2",
      .hf_types = "qwen2",
      .layer = llama_layer,
      .model = llama_model,
      MODEL_LAYERS,
-     .hf_defaults = "{\"use_sliding_window\": false, \"sliding_window\": 4096, "
+     .hf_defaults = "{\"max_position_embeddings\": 32768, "
+                    "\"use_sliding_window\": false, \"sliding_window\": 4096, "
                     "\"rms_norm_eps\": 1e-6}",
+     .hf_keys = "layer_types",
      .hf_special = hf_qwen},
     {.name = "qwen2moe",
      .hf_types = "qwen2_moe",
      .layer = qwen2moe_layer,
      .model = llama_model,
      MODEL_LAYERS,
-     .hf_defaults = "{\"use_sliding_window\": false, \"sliding_window\": 4096, "
+     .hf_defaults = "{\"max_position_embeddings\": 32768, "
+                    "\"use_sliding_window\": false, \"sliding_window\": 4096, "
                     "\"moe_intermediate_size\": 1408, \"num_experts\": 60, "
                     "\"num_experts_per_tok\": 4, \"rms_norm_eps\": 1e-6, "
                     "\"shared_expert_intermediate_size\": 5632}",
+     .hf_keys = "layer_types norm_topk_prob mlp_only_layers decoder_sparse_step",
      .gguf_special = gguf_qwen2moe,
      .hf_special = hf_qwen2moe},
     {.name = "qwen3",
@@ -331,8 +350,10 @@ const struct arch arch_llama_rows[] = {
      .layer = qwen3_layer,
      .model = llama_model,
      MODEL_LAYERS,
-     .hf_defaults = "{\"head_dim\": 128, \"use_sliding_window\": false, "
+     .hf_defaults = "{\"max_position_embeddings\": 32768, "
+                    "\"head_dim\": 128, \"use_sliding_window\": false, "
                     "\"sliding_window\": 4096, \"rms_norm_eps\": 1e-6}",
+     .hf_keys = "layer_types",
      .hf_special = hf_qwen},
     {.name = "qwen3moe",
      .hf_types = "qwen3_moe",
@@ -340,17 +361,20 @@ const struct arch arch_llama_rows[] = {
      .model = llama_model,
      MODEL_LAYERS,
      .traits = {.expert_norm = true},
-     .hf_defaults = "{\"use_sliding_window\": false, \"sliding_window\": 4096, "
+     .hf_defaults = "{\"max_position_embeddings\": 32768, "
+                    "\"use_sliding_window\": false, \"sliding_window\": 4096, "
                     "\"moe_intermediate_size\": 768, \"num_experts\": 128, "
                     "\"num_experts_per_tok\": 8, \"norm_topk_prob\": false, "
-                    "\"rms_norm_eps\": 1e-6}"},
+                    "\"rms_norm_eps\": 1e-6}",
+     .hf_keys = "num_local_experts mlp_only_layers decoder_sparse_step"},
     {.name = "gemma",
      .hf_types = "gemma",
      .layer = gemma_layer,
      .model = gemma_model,
      MODEL_LAYERS,
      .traits = {.act = ACT_GELU_TANH},
-     .hf_defaults = "{\"tie_word_embeddings\": true, "
+     .hf_defaults = "{\"max_position_embeddings\": 8192, "
+                    "\"tie_word_embeddings\": true, "
                     "\"head_dim\": 256, \"rms_norm_eps\": 1e-6}",
      .hf_refused = "use_bidirectional_attention",
      .gguf_special = gguf_gemma,
@@ -361,11 +385,14 @@ const struct arch arch_llama_rows[] = {
      .model = gemma_model,
      MODEL_LAYERS,
      .traits = {.act = ACT_GELU_TANH},
-     .hf_defaults = "{\"tie_word_embeddings\": true, "
+     .hf_defaults = "{\"hidden_activation\": \"gelu_pytorch_tanh\", "
+                    "\"max_position_embeddings\": 8192, "
+                    "\"tie_word_embeddings\": true, "
                     "\"head_dim\": 256, \"query_pre_attn_scalar\": 256, "
                     "\"sliding_window\": 4096, \"sliding_window_pattern\": 2, "
                     "\"attn_logit_softcapping\": 50, \"final_logit_softcapping\": 30, "
                     "\"rms_norm_eps\": 1e-6}",
+     .hf_keys = "layer_types",
      .hf_refused = "use_bidirectional_attention",
      .gguf_special = gguf_gemma2,
      .hf_special = hf_gemma},
@@ -375,7 +402,8 @@ const struct arch arch_llama_rows[] = {
      .model = gemma_model,
      VISION,
      .traits = {.act = ACT_GELU_TANH},
-     .hf_defaults = "{\"tie_word_embeddings\": true, "
+     .hf_defaults = "{\"hidden_activation\": \"gelu_pytorch_tanh\", "
+                    "\"tie_word_embeddings\": true, "
                     "\"vocab_size\": 262208, \"hidden_size\": 2304, "
                     "\"intermediate_size\": 9216, \"num_hidden_layers\": 26, "
                     "\"num_attention_heads\": 8, \"num_key_value_heads\": 4, "
@@ -383,6 +411,7 @@ const struct arch arch_llama_rows[] = {
                     "\"query_pre_attn_scalar\": 256, \"sliding_window\": 4096, "
                     "\"sliding_window_pattern\": 6, \"rope_theta\": 1000000, "
                     "\"rope_local_base_freq\": 10000, \"rms_norm_eps\": 1e-6}",
+     .hf_keys = "layer_types final_logit_softcapping",
      .hf_refused = "use_bidirectional_attention",
      .gguf_special = gguf_gemma3,
      .hf_special = hf_gemma},
@@ -392,13 +421,16 @@ const struct arch arch_llama_rows[] = {
      .model = phi_model,
      MODEL_LAYERS,
      .traits = {.norm = NORM_LAYER, .act = ACT_GELU_TANH, .residual = RESIDUAL_PARALLEL},
-     .hf_defaults = "{\"partial_rotary_factor\": 0.5, \"layer_norm_eps\": 1e-5}"},
+     .hf_defaults = "{\"max_position_embeddings\": 2048, "
+                    "\"partial_rotary_factor\": 0.5, \"layer_norm_eps\": 1e-5}"},
     {.name = "phi3",
      .hf_types = "phi3",
      .layer = phi3_layer,
      .model = llama_model,
      MODEL_LAYERS,
-     .hf_defaults = "{\"rms_norm_eps\": 1e-5}",
+     .hf_defaults = "{\"max_position_embeddings\": 4096, "
+                    "\"rms_norm_eps\": 1e-5}",
+     .hf_keys = "sliding_window partial_rotary_factor",
      .gguf_special = gguf_phi3,
      .hf_special = hf_phi3},
     {.name = "smollm3",
@@ -407,9 +439,11 @@ const struct arch arch_llama_rows[] = {
      .model = llama_model,
      MODEL_LAYERS,
      .gguf_interleaved = true,
-     .hf_defaults = "{\"tie_word_embeddings\": true, "
+     .hf_defaults = "{\"max_position_embeddings\": 32768, "
+                    "\"tie_word_embeddings\": true, "
                     "\"num_key_value_heads\": 4, \"rope_theta\": 2000000, "
                     "\"use_sliding_window\": false, \"rms_norm_eps\": 1e-6}",
+     .hf_keys = "sliding_window layer_types",
      .gguf_special = gguf_smollm3,
      .hf_special = hf_smollm3},
     {.name = "stablelm",
@@ -418,7 +452,8 @@ const struct arch arch_llama_rows[] = {
      .model = llama_model,
      MODEL_LAYERS,
      .traits = {.norm = NORM_LAYER},
-     .hf_defaults = "{\"partial_rotary_factor\": 0.25, \"layer_norm_eps\": 1e-5}",
+     .hf_defaults = "{\"max_position_embeddings\": 4096, "
+                    "\"partial_rotary_factor\": 0.25, \"layer_norm_eps\": 1e-5}",
      .hf_refused = "qk_layernorm",
      .gguf_special = gguf_stablelm,
      .hf_special = hf_stablelm},
@@ -428,7 +463,9 @@ const struct arch arch_llama_rows[] = {
      .model = llama_model,
      MODEL_LAYERS,
      .gguf_interleaved = true,
-     .hf_defaults = "{\"attention_multiplier\": 1, \"rms_norm_eps\": 1e-6}",
+     .hf_defaults = "{\"max_position_embeddings\": 2048, "
+                    "\"attention_multiplier\": 1, \"rms_norm_eps\": 1e-6}",
+     .hf_keys = "embedding_multiplier residual_multiplier logits_scaling",
      .gguf_special = gguf_granite},
     {.name = "command-r",
      .hf_types = "cohere",
@@ -438,7 +475,8 @@ const struct arch arch_llama_rows[] = {
      .hf_interleaved = true,
      .gguf_interleaved = true,
      .traits = {.norm = NORM_LAYER, .residual = RESIDUAL_PARALLEL},
-     .hf_defaults = "{\"tie_word_embeddings\": true, "
+     .hf_defaults = "{\"max_position_embeddings\": 8192, "
+                    "\"tie_word_embeddings\": true, "
                     "\"logit_scale\": 0.0625, \"rope_theta\": 500000, "
                     "\"layer_norm_eps\": 1e-5}",
      .hf_refused = "use_qk_norm"},
@@ -449,7 +487,8 @@ const struct arch arch_llama_rows[] = {
      MODEL_LAYERS,
      .gguf_interleaved = true,
      .traits = {.norm = NORM_LAYER},
-     .hf_defaults = "{\"layer_norm_eps\": 1e-5}",
+     .hf_defaults = "{\"max_position_embeddings\": 2048, "
+                    "\"layer_norm_eps\": 1e-5}",
      .hf_refused = "clip_qkv"},
     {.name = "olmo2",
      .hf_types = "olmo2",
@@ -457,7 +496,8 @@ const struct arch arch_llama_rows[] = {
      .model = llama_model,
      MODEL_LAYERS,
      .traits = {.norm_rows = true},
-     .hf_defaults = "{\"rms_norm_eps\": 1e-5}",
+     .hf_defaults = "{\"max_position_embeddings\": 2048, "
+                    "\"rms_norm_eps\": 1e-5}",
      .gguf_special = gguf_olmo2},
     {.name = "olmo2",
      .hf_types = "olmo3",
@@ -465,8 +505,10 @@ const struct arch arch_llama_rows[] = {
      .model = llama_model,
      MODEL_LAYERS,
      .traits = {.norm_rows = true},
-     .hf_defaults = "{\"sliding_window\": 4096, \"sliding_window_pattern\": 4, "
+     .hf_defaults = "{\"max_position_embeddings\": 2048, "
+                    "\"sliding_window\": 4096, \"sliding_window_pattern\": 4, "
                     "\"rope_theta\": 500000, \"rms_norm_eps\": 1e-5}",
+     .hf_keys = "layer_types rope_local_base_freq",
      .hf_special = hf_olmo3},
     {.name = "starcoder2",
      .hf_types = "starcoder2",
@@ -474,8 +516,10 @@ const struct arch arch_llama_rows[] = {
      .model = llama_model,
      MODEL_LAYERS,
      .traits = {.norm = NORM_LAYER, .act = ACT_GELU_TANH},
-     .hf_defaults = "{\"tie_word_embeddings\": true, "
-                    "\"num_key_value_heads\": 2, \"norm_epsilon\": 1e-5}"},
+     .hf_defaults = "{\"max_position_embeddings\": 4096, "
+                    "\"tie_word_embeddings\": true, "
+                    "\"num_key_value_heads\": 2, \"norm_epsilon\": 1e-5}",
+     .hf_keys = "sliding_window"},
     {.name = "arcee",
      .hf_types = "arcee",
      .layer = arcee_layer,
@@ -483,7 +527,8 @@ const struct arch arch_llama_rows[] = {
      MODEL_LAYERS,
      .gguf_interleaved = true,
      .traits = {.act = ACT_RELU2},
-     .hf_defaults = "{\"rms_norm_eps\": 1e-5}"},
+     .hf_defaults = "{\"max_position_embeddings\": 4096, "
+                    "\"rms_norm_eps\": 1e-5}"},
     {.name = "cohere2",
      .hf_types = "cohere2",
      .layer = cohere_layer,
@@ -492,9 +537,11 @@ const struct arch arch_llama_rows[] = {
      .hf_interleaved = true,
      .gguf_interleaved = true,
      .traits = {.norm = NORM_LAYER, .residual = RESIDUAL_PARALLEL},
-     .hf_defaults = "{\"tie_word_embeddings\": true, "
+     .hf_defaults = "{\"max_position_embeddings\": 8192, "
+                    "\"tie_word_embeddings\": true, "
                     "\"logit_scale\": 0.0625, \"sliding_window\": 4096, "
                     "\"sliding_window_pattern\": 4, \"layer_norm_eps\": 1e-5}",
+     .hf_keys = "layer_types",
      .gguf_special = gguf_cohere2,
      .hf_special = hf_cohere2},
     {.name = "ernie4_5",
@@ -504,7 +551,8 @@ const struct arch arch_llama_rows[] = {
      MODEL_LAYERS,
      .hf_interleaved = true,
      .gguf_interleaved = true,
-     .hf_defaults = "{\"tie_word_embeddings\": true, "
+     .hf_defaults = "{\"max_position_embeddings\": 131072, "
+                    "\"tie_word_embeddings\": true, "
                     "\"head_dim\": 128, \"num_key_value_heads\": 2, "
                     "\"rope_theta\": 500000, \"rms_norm_eps\": 1e-5}"},
     {.name = "exaone4",
@@ -512,8 +560,10 @@ const struct arch arch_llama_rows[] = {
      .layer = exaone4_layer,
      .model = llama_model,
      MODEL_LAYERS,
-     .hf_defaults = "{\"sliding_window\": 4096, \"sliding_window_pattern\": 4, "
+     .hf_defaults = "{\"max_position_embeddings\": 2048, "
+                    "\"sliding_window\": 4096, \"sliding_window_pattern\": 4, "
                     "\"rms_norm_eps\": 1e-5}",
+     .hf_keys = "layer_types",
      .gguf_special = gguf_exaone4,
      .hf_special = hf_exaone4},
     {.name = "chatglm",
@@ -523,7 +573,8 @@ const struct arch arch_llama_rows[] = {
      MODEL_LAYERS,
      .hf_interleaved = true,
      .gguf_interleaved = true,
-     .hf_defaults = "{\"head_dim\": 128, \"num_key_value_heads\": 2, "
+     .hf_defaults = "{\"max_position_embeddings\": 131072, "
+                    "\"head_dim\": 128, \"num_key_value_heads\": 2, "
                     "\"partial_rotary_factor\": 0.5, \"rms_norm_eps\": 1.5625e-7}"},
     {.name = "glm4",
      .hf_types = "glm4",
@@ -532,7 +583,8 @@ const struct arch arch_llama_rows[] = {
      MODEL_LAYERS,
      .hf_interleaved = true,
      .gguf_interleaved = true,
-     .hf_defaults = "{\"head_dim\": 128, \"num_key_value_heads\": 2, "
+     .hf_defaults = "{\"max_position_embeddings\": 131072, "
+                    "\"head_dim\": 128, \"num_key_value_heads\": 2, "
                     "\"partial_rotary_factor\": 0.5, \"rms_norm_eps\": 1.5625e-7}"},
     {.name = "granitemoe",
      .hf_types = "granitemoe",
@@ -541,8 +593,10 @@ const struct arch arch_llama_rows[] = {
      MODEL_LAYERS,
      .gguf_interleaved = true,
      .traits = {.expert_norm = true},
-     .hf_defaults = "{\"attention_multiplier\": 1, \"num_local_experts\": 8, "
+     .hf_defaults = "{\"max_position_embeddings\": 2048, "
+                    "\"attention_multiplier\": 1, \"num_local_experts\": 8, "
                     "\"num_experts_per_tok\": 2, \"rms_norm_eps\": 1e-6}",
+     .hf_keys = "embedding_multiplier residual_multiplier logits_scaling",
      .gguf_special = gguf_granite},
     {.name = "helium",
      .hf_types = "helium",
@@ -551,20 +605,23 @@ const struct arch arch_llama_rows[] = {
      MODEL_LAYERS,
      .hf_interleaved = true,
      .gguf_interleaved = true,
-     .hf_defaults = "{\"head_dim\": 128, \"rope_theta\": 100000, \"rms_norm_eps\": 1e-8}"},
+     .hf_defaults = "{\"max_position_embeddings\": 4096, "
+                    "\"head_dim\": 128, \"rope_theta\": 100000, \"rms_norm_eps\": 1e-8}"},
     {.name = "jais2",
      .hf_types = "jais2",
      .layer = arcee_layer,
      .model = llama_model,
      MODEL_LAYERS,
      .traits = {.norm = NORM_LAYER, .act = ACT_RELU2},
-     .hf_defaults = "{\"layer_norm_eps\": 1e-5}"},
+     .hf_defaults = "{\"max_position_embeddings\": 8192, "
+                    "\"layer_norm_eps\": 1e-5}"},
     {.name = "seed_oss",
      .hf_types = "seed_oss",
      .layer = seed_layer,
      .model = llama_model,
      MODEL_LAYERS,
-     .hf_defaults = "{\"head_dim\": 128, \"num_key_value_heads\": 8, "
+     .hf_defaults = "{\"max_position_embeddings\": 524288, "
+                    "\"head_dim\": 128, \"num_key_value_heads\": 8, "
                     "\"rms_norm_eps\": 1e-6}"},
     {.name = "vaultgemma",
      .hf_types = "vaultgemma",
@@ -572,11 +629,14 @@ const struct arch arch_llama_rows[] = {
      .model = gemma_model,
      MODEL_LAYERS,
      .traits = {.act = ACT_GELU_TANH},
-     .hf_defaults = "{\"tie_word_embeddings\": true, "
+     .hf_defaults = "{\"hidden_activation\": \"gelu_pytorch_tanh\", "
+                    "\"max_position_embeddings\": 8192, "
+                    "\"tie_word_embeddings\": true, "
                     "\"head_dim\": 256, \"query_pre_attn_scalar\": 256, "
                     "\"sliding_window\": 4096, \"sliding_window_pattern\": 2, "
                     "\"attn_logit_softcapping\": 50, \"final_logit_softcapping\": 30, "
                     "\"rms_norm_eps\": 1e-6}",
+     .hf_keys = "layer_types",
      .gguf_special = gguf_gemma2,
      .hf_special = hf_gemma},
     {.name = "olmoe",
@@ -585,7 +645,8 @@ const struct arch arch_llama_rows[] = {
      .model = llama_model,
      MODEL_LAYERS,
      .traits = {.norm_rows = true},
-     .hf_defaults = "{\"num_experts\": 64, \"num_experts_per_tok\": 8, "
+     .hf_defaults = "{\"max_position_embeddings\": 4096, "
+                    "\"num_experts\": 64, \"num_experts_per_tok\": 8, "
                     "\"norm_topk_prob\": false, \"rms_norm_eps\": 1e-5}",
      .hf_refused = "clip_qkv"},
     {.name = "gpt-oss",

@@ -16,6 +16,8 @@ extern const struct arch arch_llama_rows[], arch_gpt_rows[];
 /* The defaults of HPARAM_LIST, then the architecture's traits. */
 void arch_traits_apply(const struct arch *a, struct hparams *hp);
 bool arch_has_experts(const struct arch *a);
+/* Whether word is one of the words of list ("llama mistral"; NULL has none). */
+bool arch_has_word(const char *list, const char *word);
 /* Layers 0 .. n_layer - 1 for which (layer + 1) is no multiple of `every` get these flags;
  * every = 0: all of them. */
 void arch_flag_layers(struct hparams *hp, int every, unsigned flags);
