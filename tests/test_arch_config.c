@@ -79,7 +79,7 @@ static void what_is_not_built_is_refused_by_name(void **state) {
          "layer_norm_elementwise_affine is false"},
         {CONFIG("gpt2", "\"scale_attn_by_inverse_layer_idx\": true"),
          "scale_attn_by_inverse_layer_idx is true"},
-        {CONFIG("phi3", "\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 2}"),
+        {CONFIG("phi3", "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}"),
          "rope_type of a phi3 model"},
         {CONFIG("qwen2", "\"layer_types\": [\"full_attention\", \"full_attention\", "
                          "\"linear_attention\", \"full_attention\"]"),
@@ -224,6 +224,24 @@ static void keys_of_other_architectures_change_nothing(void **state) {
     }
 }
 
+/* "yarn" and "su" are what the first configs of Phi-3 call LongRoPE. */
+static void old_names_of_longrope_are_longrope(void **state) {
+    (void)state;
+    static const char *const names[] = {"longrope", "su", "yarn"};
+    for (size_t i = 0; i < 3; i++) {
+        char *text = xasprintf("{\"model_type\": \"phi3\", %s, "
+                               "\"original_max_position_embeddings\": 32, \"rope_scaling\": "
+                               "{\"type\": \"%s\", \"short_factor\": [1], "
+                               "\"long_factor\": [2]}}",
+                               SIZES, names[i]);
+        struct hparams hp = read_ok(text);
+        assert_int_equal(hp.rope_type, ROPE_LONG);
+        assert_int_equal(hp.rope_orig_ctx, 32);
+        assert_float_equal(hp.rope_scale, 4, 0);
+        free(text);
+    }
+}
+
 static void a_fraction_of_a_head_is_cut_as_python_does(void **state) {
     (void)state;
     struct hparams hp =
@@ -308,6 +326,7 @@ int main(void) {
         cmocka_unit_test(missing_keys_mean_the_defaults_of_their_class),
         cmocka_unit_test(a_missing_context_is_that_of_the_class),
         cmocka_unit_test(keys_of_other_architectures_change_nothing),
+        cmocka_unit_test(old_names_of_longrope_are_longrope),
         cmocka_unit_test(a_fraction_of_a_head_is_cut_as_python_does),
         cmocka_unit_test(metadata_that_is_not_built_is_refused_by_name),
     };

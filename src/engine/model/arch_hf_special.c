@@ -145,7 +145,10 @@ enum status hf_opt(const struct hf_json *c, struct hparams *hp, struct err *err)
     return ST_OK;
 }
 
+/* The first configs call LongRoPE "yarn", as they call it "su". */
 enum status hf_phi3(const struct hf_json *c, struct hparams *hp, struct err *err) {
+    if (hp->rope_type == ROPE_YARN)
+        hp->rope_type = ROPE_LONG;
     if (hp->rope_type != ROPE_DEFAULT && hp->rope_type != ROPE_LONG)
         return err_set(err, ST_UNSUPPORTED,
                        "%s: rope_type of a phi3 model is another than \"default\" and "
