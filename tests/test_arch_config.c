@@ -74,7 +74,6 @@ static void what_is_not_built_is_refused_by_name(void **state) {
         {CONFIG("olmo", "\"clip_qkv\": 8.0"), "clip_qkv is 8.0"},
         {CONFIG("gemma3_text", "\"use_bidirectional_attention\": true"),
          "use_bidirectional_attention is true"},
-        {CONFIG("opt", "\"word_embed_proj_dim\": 32"), "word_embed_proj_dim is 32"},
         {CONFIG("opt", "\"layer_norm_elementwise_affine\": false"),
          "layer_norm_elementwise_affine is false"},
         {CONFIG("gpt2", "\"scale_attn_by_inverse_layer_idx\": true"),

@@ -231,6 +231,8 @@ case("opt", "opt", **OPT)
 case("opt-post-norm", "opt", do_layer_norm_before=False, **OPT)
 case("opt-plain", "opt", enable_bias=False, _remove_final_layer_norm=True,
      activation_function="gelu", tie_word_embeddings=False, **OPT)
+case("opt-narrow-words", "opt", do_layer_norm_before=False, **dict(OPT, word_embed_proj_dim=40))
+case("opt-wide-words", "opt", tie_word_embeddings=False, **dict(OPT, word_embed_proj_dim=104))
 
 case("phi-qk-norm", "phi", qk_layernorm=True, rope_parameters=rope(partial_rotary_factor=0.5),
      **sizes(heads=4, kv=2, hidden=80))

@@ -73,6 +73,10 @@ uint64_t arch_dim(enum dim d, const struct hparams *hp) {
         return 1;
     case DIM_EMBD:
         return (uint64_t)hp->n_embd;
+    case DIM_WORD:
+        return (uint64_t)(hp->n_embd_word ? hp->n_embd_word : hp->n_embd);
+    case DIM_WORD_OWN:
+        return (uint64_t)hp->n_embd_word;
     case DIM_FF:
         return (uint64_t)hp->n_ff;
     case DIM_Q:
@@ -149,6 +153,7 @@ static enum status check_ints(const struct hparams *hp, const char *file, struct
         {"layers", hp->n_layer, 1, MODEL_MAX_LAYER},
         {"vocabulary", hp->n_vocab, 1, 1 << 22},
         {"embedding", hp->n_embd, 1, 1 << 18},
+        {"embedding of a word", hp->n_embd_word, 0, 1 << 18},
         {"feed-forward", hp->n_ff, 1, 1 << 20},
         {"heads", hp->n_head, 1, 4096},
         {"KV heads", hp->n_head_kv, 1, 4096},

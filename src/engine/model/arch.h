@@ -22,6 +22,9 @@ enum { MODEL_LAYOUT = 2 }; /* version of our file; 1 is read too, newer ones are
 enum dim {
     DIM_ONE,
     DIM_EMBD,
+    DIM_WORD, /* columns of the token embedding where it has its own: n_embd_word, else n_embd
+               */
+    DIM_WORD_OWN, /* n_embd_word: 0 where it has not */
     DIM_FF,
     DIM_Q,    /* n_head * head_dim */
     DIM_KV,   /* n_head_kv * head_dim */

@@ -134,10 +134,7 @@ enum status hf_opt(const struct hf_json *c, struct hparams *hp, struct err *err)
     CHECK(hf_bool(c, "do_layer_norm_before", &before, err));
     CHECK(hf_bool(c, "layer_norm_elementwise_affine", &affine, err));
     CHECK(hf_int(c, "word_embed_proj_dim", false, 1, 1 << 18, &proj, err));
-    if (proj != hp->n_embd)
-        return err_set(err, ST_UNSUPPORTED,
-                       "%s: word_embed_proj_dim is %d, supported: hidden_size, %d", c->file,
-                       proj, hp->n_embd);
+    hp->n_embd_word = proj == hp->n_embd ? 0 : proj;
     if (!affine)
         return err_set(err, ST_UNSUPPORTED,
                        "%s: layer_norm_elementwise_affine is false, supported: true", c->file);

@@ -31,11 +31,18 @@ static const struct arch_tensor opt_layer[] = {
     DOWN(AT("fc2")),
     END,
 };
+/* The smallest post-norm model has words narrower than the stream. */
 static const struct arch_tensor opt_model[] = {
-    EMBD(AT("model.decoder.embed_tokens")),
+    ROW("token_embd", TENSOR_HEAD, DIM_VOCAB, DIM_WORD, MODEL(embd),
+        .hf = {AT("model.decoder.embed_tokens")}),
+    ROW("embd_in", TENSOR_LINEAR, DIM_EMBD, DIM_WORD_OWN, MODEL(embd_in),
+        .hf = {AT("model.decoder.project_in")}),
+    ROW("embd_out", TENSOR_LINEAR, DIM_WORD_OWN, DIM_EMBD, MODEL(embd_out),
+        .hf = {AT("model.decoder.project_out")}),
     POSITIONS(PART("model.decoder.embed_positions", ROWS_FROM_2)),
     OUT_NORM(T_OPTIONAL, AT("model.decoder.final_layer_norm")),
-    HEAD(AT("lm_head")),
+    ROW("output", TENSOR_HEAD, DIM_VOCAB, DIM_WORD, MODEL(head), .flags = T_OPTIONAL,
+        .hf = {AT("lm_head")}),
     END,
 };
 

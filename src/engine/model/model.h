@@ -85,6 +85,7 @@ enum { MODEL_MAX_LAYER = 1024 };
     F(rope_low_freq, 1) /* llama3 */                                                           \
     F(rope_high_freq, 4)                                                                       \
     F(rope_base_local, 0) /* of LAYER_LOCAL_ROPE layers */                                     \
+    I(n_embd_word, 0)     /* columns of embd and head where they are not n_embd: projected */  \
     I(n_pos, 0)           /* rows of the learned position embedding; 0: none */                \
     I(norm_kind, NORM_RMS)                                                                     \
     I(act, ACT_SILU)                                                                           \
@@ -146,9 +147,11 @@ struct model {
     struct model_info info;
     const struct arch *arch; /* its row, for arch_visit() */
     struct hparams hp;
-    struct linear embd; /* [n_vocab, n_embd] */
+    struct linear embd;     /* [n_vocab, n_embd], or [n_vocab, n_embd_word] */
+    struct linear embd_in;  /* [n_embd, n_embd_word] from the embedding to the stream, and */
+    struct linear embd_out; /* [n_embd_word, n_embd] back, behind out_norm: with n_embd_word */
     struct linear pos;  /* [n_pos, n_embd] added to the embedding of the token at a position */
-    struct linear head; /* [n_vocab, n_embd]; the same data as embd when tied */
+    struct linear head; /* as embd; the same data as embd when tied */
     struct norm embd_norm; /* of the embedding */
     struct norm out_norm;
     const float *rope_freqs; /* [rope_dim / 2] divisors of the inverse frequencies, or NULL */

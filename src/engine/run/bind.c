@@ -158,6 +158,8 @@ enum status graph_bind(struct graph *g, struct err *err) {
     for (int i = 0; i < hp->n_layer; i++)
         CHECK(bind_layer(g, i, &room, err));
     CHECK(bind_linear(g, &m->embd, &g->dev.embd, &last, err));
+    CHECK(bind_linear(g, &m->embd_in, &g->dev.embd_in, &last, err));
+    CHECK(bind_linear(g, &m->embd_out, &g->dev.embd_out, &last, err));
     CHECK(bind_linear(g, &m->pos, &g->dev.pos, &last, err));
     CHECK(bind_norm(g, &m->embd_norm, hp->n_embd, &g->dev.embd_norm, err));
     CHECK(bind_norm(g, &m->out_norm, hp->n_embd, &g->dev.out_norm, err));

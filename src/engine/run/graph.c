@@ -48,7 +48,8 @@ static int widest_ff(const struct hparams *hp) {
 }
 
 static int widest_input(const struct hparams *hp) {
-    return max_of(hp->n_embd, max_of(widest_ff(hp), hp->n_head * hp->head_dim));
+    return max_of(max_of(hp->n_embd, hp->n_embd_word),
+                  max_of(widest_ff(hp), hp->n_head * hp->head_dim));
 }
 
 static void alloc_host(struct graph *g) {
@@ -79,6 +80,7 @@ static enum status alloc_scratch(struct graph *g, struct err *err) {
         {&g->x, T * E},
         {&g->xn, T * E},
         {&g->tmp, T * E},
+        {&g->word, hp->n_embd_word ? T * row_floats(hp->n_embd_word) : 0},
         {&g->q, T * Q},
         {&g->att, T * Q},
         {&g->k, T * KV},
@@ -237,7 +239,12 @@ static int make_step(struct graph *g, const struct batch *b, struct step *s) {
 static void run_embedding(struct graph *g, const int32_t *tokens, int T) {
     struct backend *be = g->be;
     const struct hparams *hp = &g->model->hp;
-    be->embed(be, &g->dev.embd.w, tokens, T, g->x);
+    if (g->dev.embd_in.w.N > 0) {
+        be->embed(be, &g->dev.embd.w, tokens, T, g->word);
+        graph_matmul(g, g->word, T, (const struct linear *[]){&g->dev.embd_in}, &g->x, 1);
+    } else {
+        be->embed(be, &g->dev.embd.w, tokens, T, g->x);
+    }
     if (hp->embd_scale != 1)
         be->scale(be, hp->embd_scale, 0, g->x, row_floats(hp->n_embd), T, hp->n_embd);
     if (g->dev.pos.w.N > 0) {
@@ -262,9 +269,13 @@ static void head_rows(struct graph *g, const float *x, int n, float *y) {
 static void run_head(struct graph *g, int n, float *logits) {
     struct backend *be = g->be;
     const float *x = graph_norm(g, &g->dev.out_norm, g->x, n, g->xn);
-    size_t V = (size_t)g->model->hp.n_vocab, ld = row_floats(g->model->hp.n_embd);
+    size_t V = (size_t)g->model->hp.n_vocab, ld = row_floats(g->dev.head.w.K);
+    if (g->dev.embd_out.w.N > 0) {
+        graph_matmul(g, x, n, (const struct linear *[]){&g->dev.embd_out}, &g->word, 1);
+        x = g->word;
+    }
     if (g->dev.head.perm) {
-        be->permute(be, x, g->dev.head.perm, n, g->model->hp.n_embd, g->px);
+        be->permute(be, x, g->dev.head.perm, n, g->dev.head.w.K, g->px);
         x = g->px;
     }
     if (be->host_memory) {

@@ -31,7 +31,8 @@ struct routing {
 struct graph {
     const struct model *model;
     struct backend *be;
-    struct model dev;   /* embd, pos, head, norms, layers as the backend bound them */
+    struct model
+        dev; /* embd with its projections, pos, head, norms, layers as the backend bound them */
     struct linear *exp; /* [n] all experts of dev's layers */
     float *slopes_host; /* [n_head] */
     const float *slopes;
@@ -44,6 +45,7 @@ struct graph {
     float *scratch; /* the matrices below, one behind the other */
     float *x, *xn;  /* [max_tok, n_embd] residual stream, normalised */
     float *tmp;     /* [max_tok, n_embd] what a block adds, where it needs more than a sum */
+    float *word;    /* [max_tok, n_embd_word] words that are not as wide as the stream */
     float *q, *att; /* [max_tok, n_head * D] */
     float *k, *v;   /* [max_tok, n_head_kv * D] */
     float *h, *u;   /* [max_tok, widest feed-forward]; u only where ffn can't be fused */
