@@ -175,6 +175,22 @@ static void a_missing_context_is_that_of_the_class(void **state) {
     }
 }
 
+static void scaling_reaches_beyond_the_context_before_it(void **state) {
+    (void)state;
+    struct hparams hp =
+        read_ok(CONFIG("llama", "\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 3}"));
+    assert_int_equal(hp.rope_orig_ctx, 128);
+    assert_int_equal(hp.ctx_train, 384);
+    hp = read_ok(CONFIG("qwen2", "\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4, "
+                                 "\"original_max_position_embeddings\": 128}"));
+    assert_int_equal(hp.ctx_train, 512);
+    hp = read_ok(CONFIG("qwen2", "\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4, "
+                                 "\"original_max_position_embeddings\": 32}"));
+    assert_int_equal(hp.ctx_train, 128);
+    hp = read_ok(CONFIG("llama", "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 4}"));
+    assert_int_equal(hp.ctx_train, 128);
+}
+
 /* What transformers does not look at for a model_type: leftovers of another architecture. */
 static void keys_of_other_architectures_change_nothing(void **state) {
     (void)state;
@@ -324,6 +340,7 @@ int main(void) {
         cmocka_unit_test(what_is_wrong_is_named),
         cmocka_unit_test(missing_keys_mean_the_defaults_of_their_class),
         cmocka_unit_test(a_missing_context_is_that_of_the_class),
+        cmocka_unit_test(scaling_reaches_beyond_the_context_before_it),
         cmocka_unit_test(keys_of_other_architectures_change_nothing),
         cmocka_unit_test(old_names_of_longrope_are_longrope),
         cmocka_unit_test(a_fraction_of_a_head_is_cut_as_python_does),

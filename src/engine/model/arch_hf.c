@@ -148,6 +148,15 @@ static float long_attention(const struct hparams *hp) {
     return s <= 1 || orig <= 1 ? 1.0f : (float)sqrt(1 + log(s) / log(orig));
 }
 
+/* How far a model reaches: of these kinds max_position_embeddings may be the context before
+ * scaling. Of linear ones it is the context after it in most configs, and nothing tells. */
+static void reach(struct hparams *hp) {
+    double after = (double)hp->rope_orig_ctx * (double)hp->rope_scale;
+    bool kind = hp->rope_type == ROPE_DYNAMIC || hp->rope_type == ROPE_YARN;
+    if (kind && after > hp->ctx_train && after < MAX_COUNT)
+        hp->ctx_train = (int)after;
+}
+
 /* The parameters of a kind of scaling; c: the config, p: its rope_scaling or
  * rope_parameters. */
 static enum status read_scaling(const struct hf_json *c, const struct hf_json *p,
@@ -175,6 +184,7 @@ static enum status read_scaling(const struct hf_json *c, const struct hf_json *p
         hp->rope_orig_ctx = hp->ctx_train;
     if (hp->rope_type == ROPE_LONG && hp->rope_attn_factor == 0)
         hp->rope_attn_factor = long_attention(hp);
+    reach(hp);
     return ST_OK;
 }
 
