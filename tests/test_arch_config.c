@@ -69,8 +69,6 @@ static void what_is_not_built_is_refused_by_name(void **state) {
          "llama_4_scaling_beta is 0.1"},
         {"{\"model_type\": \"mistral3\", \"text_config\": {\"model_type\": \"qwen3\"}}",
          "text_config of a mistral3 model is of type qwen3"},
-        {CONFIG("stablelm", "\"qk_layernorm\": true"), "qk_layernorm is true"},
-        {CONFIG("cohere", "\"use_qk_norm\": true"), "use_qk_norm is true"},
         {CONFIG("olmo", "\"clip_qkv\": 8.0"), "clip_qkv is 8.0"},
         {CONFIG("gemma3_text", "\"use_bidirectional_attention\": true"),
          "use_bidirectional_attention is true"},

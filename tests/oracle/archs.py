@@ -189,6 +189,8 @@ case("stablelm", "stablelm", rope_parameters=rope(partial_rotary_factor=0.5),
      use_qkv_bias=True, **sizes(hidden=96))
 case("stablelm-parallel", "stablelm", v4=True, use_parallel_residual=True,
      rope_parameters=rope(partial_rotary_factor=0.25), **sizes(hidden=96, heads=6, kv=6))
+case("stablelm-qk-norm", "stablelm", qk_layernorm=True, use_parallel_residual=True,
+     rope_parameters=rope(partial_rotary_factor=0.5), **sizes(hidden=96))
 NEOX = dict(hidden_size=72, num_attention_heads=3, intermediate_size=136, num_hidden_layers=2,
             max_position_embeddings=256)
 case("gpt_neox", "gpt_neox", rope_parameters=rope(partial_rotary_factor=0.25), **NEOX)
@@ -213,6 +215,7 @@ case("granite-v4", "granite", v4=True, logits_scaling=1.7, residual_multiplier=0
 case("cohere", "cohere", logit_scale=0.25, **sizes())
 case("cohere-v4", "cohere", v4=True, logit_scale=2.0, attention_bias=True,
      tie_word_embeddings=False, **sizes(layers=3, kv=6))
+case("cohere-qk-norm", "cohere", logit_scale=0.5, use_qk_norm=True, **sizes(heads=6, kv=2))
 case("olmo", "olmo", **sizes())
 case("olmo-v4", "olmo", v4=True, attention_bias=True, tie_word_embeddings=True, **sizes(kv=6))
 case("olmo2", "olmo2", **sizes())

@@ -85,6 +85,10 @@ uint64_t arch_dim(enum dim d, const struct hparams *hp) {
         return (uint64_t)hp->n_head_kv * (uint64_t)hp->head_dim;
     case DIM_HEAD:
         return (uint64_t)hp->head_dim;
+    case DIM_Q_EACH:
+        return hp->qk_norm_rows == QK_NORM_EACH ? arch_dim(DIM_Q, hp) : 0;
+    case DIM_KV_EACH:
+        return hp->qk_norm_rows == QK_NORM_EACH ? arch_dim(DIM_KV, hp) : 0;
     case DIM_VOCAB:
         return (uint64_t)hp->n_vocab;
     case DIM_POS:
@@ -173,7 +177,7 @@ static enum status check_ints(const struct hparams *hp, const char *file, struct
         {"kind of residual", hp->residual, RESIDUAL_PRE, RESIDUAL_POST},
         {"rope_truncate", hp->rope_truncate, 0, 1},
         {"alibi", hp->alibi, ALIBI_NONE, ALIBI_FALCON},
-        {"qk_norm_rows", hp->qk_norm_rows, 0, 1},
+        {"qk_norm_rows", hp->qk_norm_rows, QK_NORM_HEADS, QK_NORM_EACH},
         {"expert_norm", hp->expert_norm, 0, 1},
         {"expert_sigmoid", hp->expert_sigmoid, 0, 1},
     };

@@ -29,6 +29,8 @@ enum dim {
     DIM_Q,    /* n_head * head_dim */
     DIM_KV,   /* n_head_kv * head_dim */
     DIM_HEAD, /* head_dim */
+    DIM_Q_EACH,
+    DIM_KV_EACH, /* DIM_Q, DIM_KV where each head has a norm of its own, else 0 */
     DIM_VOCAB,
     DIM_POS,
     DIM_ROPE_HALF, /* rope_dim / 2 */
@@ -70,12 +72,13 @@ enum rows {
     ROWS_SECOND_HALF,
     ROWS_EVEN, /* rows 0, 2, 4 … of [2 N] */
     ROWS_ODD,
+    ROWS_HEADS,  /* a norm [heads][head_dim]; with "%d" in the name one tensor for each head */
     ROWS_FROM_2, /* without the first two: OPT's positions */
 };
 enum { ROWS_TRANSPOSED = 64 }; /* or'ed: the source holds [K, N] (GPT-2's Conv1D) */
 
 /* Where a source keeps a tensor. In names of experts "%d" stands for the expert; a name without
- * it is a tensor of all experts [n_expert, …]. */
+ * it is a tensor of all experts [n_expert, …]. With ROWS_HEADS "%d" stands for the head. */
 struct place {
     const char *name; /* behind the layer's prefix, without ".weight"; a name that ends with '!'
                          is complete without ".weight" (and has no bias) */

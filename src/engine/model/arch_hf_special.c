@@ -154,6 +154,20 @@ enum status hf_phi3(const struct hf_json *c, struct hparams *hp, struct err *err
     return ST_OK;
 }
 
+/* The largest normalise queries and keys, each head with gains of its own. */
+static enum status each_head(const struct hf_json *c, const char *key, struct hparams *hp,
+                             struct err *err) {
+    bool each = false;
+    CHECK(hf_bool(c, key, &each, err));
+    if (each)
+        hp->qk_norm_rows = QK_NORM_EACH;
+    return ST_OK;
+}
+
+enum status hf_cohere(const struct hf_json *c, struct hparams *hp, struct err *err) {
+    return each_head(c, "use_qk_norm", hp, err);
+}
+
 enum status hf_cohere2(const struct hf_json *c, struct hparams *hp, struct err *err) {
     (void)c;
     (void)err;
@@ -233,6 +247,7 @@ enum status hf_smollm3(const struct hf_json *c, struct hparams *hp, struct err *
 
 enum status hf_stablelm(const struct hf_json *c, struct hparams *hp, struct err *err) {
     bool parallel = false;
+    CHECK(each_head(c, "qk_layernorm", hp, err));
     CHECK(hf_bool(c, "use_parallel_residual", &parallel, err));
     hp->residual = parallel ? RESIDUAL_PARALLEL : RESIDUAL_PRE;
     return ST_OK;

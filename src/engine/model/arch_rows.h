@@ -49,6 +49,13 @@
         ROW("attn_k_norm", TENSOR_NORM, DIM_ONE, nk, LAYER(k_norm),                            \
             .flags = T_ROTATED | flags_, .hf = {AT("self_attn.k_norm")})
 
+/* The same with a gain for each head, where a config says so. */
+#define QK_NORM_OF_HEADS(q, k)                                                                 \
+    ROW("attn_q_norm", TENSOR_NORM, DIM_ONE, DIM_Q_EACH, LAYER(q_norm), .flags = T_ROTATED,    \
+        .hf = {PART(q, ROWS_HEADS)}),                                                          \
+        ROW("attn_k_norm", TENSOR_NORM, DIM_ONE, DIM_KV_EACH, LAYER(k_norm),                   \
+            .flags = T_ROTATED, .hf = {PART(k, ROWS_HEADS)})
+
 #define QK_LAYERNORM                                                                           \
     ROW("attn_q_norm", TENSOR_NORM, DIM_ONE, DIM_HEAD, LAYER(q_norm),                          \
         .flags = T_ROTATED | T_OPTIONAL, .hf = {AT("self_attn.q_layernorm")}),                 \

@@ -93,6 +93,7 @@ static const struct arch_tensor phi3_layer[] = {
 static const struct arch_tensor stablelm_layer[] = {
     NORM("attn_norm", attn_norm, 0, AT("input_layernorm")),
     QKV_APART,
+    QK_NORM_OF_HEADS("self_attn.q_layernorm.norms.%d", "self_attn.k_layernorm.norms.%d"),
     ATTN_OUT(AT("self_attn.o_proj")),
     NORM("ffn_norm", ffn_norm, T_OPTIONAL, AT("post_attention_layernorm")),
     GATED,
@@ -102,6 +103,7 @@ static const struct arch_tensor stablelm_layer[] = {
 static const struct arch_tensor cohere_layer[] = {
     NORM("attn_norm", attn_norm, 0, AT("input_layernorm")),
     QKV_APART,
+    QK_NORM_OF_HEADS("self_attn.q_norm", "self_attn.k_norm"),
     ATTN_OUT(AT("self_attn.o_proj")),
     GATED,
     END,
@@ -454,7 +456,6 @@ const struct arch arch_llama_rows[] = {
      .traits = {.norm = NORM_LAYER},
      .hf_defaults = "{\"max_position_embeddings\": 4096, "
                     "\"partial_rotary_factor\": 0.25, \"layer_norm_eps\": 1e-5}",
-     .hf_refused = "qk_layernorm",
      .gguf_special = gguf_stablelm,
      .hf_special = hf_stablelm},
     {.name = "granite",
@@ -479,7 +480,7 @@ const struct arch arch_llama_rows[] = {
                     "\"tie_word_embeddings\": true, "
                     "\"logit_scale\": 0.0625, \"rope_theta\": 500000, "
                     "\"layer_norm_eps\": 1e-5}",
-     .hf_refused = "use_qk_norm"},
+     .hf_special = hf_cohere},
     {.name = "olmo",
      .hf_types = "olmo",
      .layer = olmo_layer,

@@ -32,8 +32,8 @@ arch_gguf_special gguf_cohere2, gguf_exaone4, gguf_gemma, gguf_gemma2, gguf_gemm
 
 typedef enum status arch_hf_special(const struct hf_json *config, struct hparams *hp,
                                     struct err *err);
-arch_hf_special hf_bigcode, hf_cohere2, hf_exaone4, hf_falcon, hf_gemma, hf_gpt2, hf_gptneo,
-    hf_gptneox, hf_gptoss, hf_mpt, hf_olmo3, hf_opt, hf_phi3, hf_qwen, hf_qwen2moe, hf_smollm3,
-    hf_stablelm;
+arch_hf_special hf_bigcode, hf_cohere, hf_cohere2, hf_exaone4, hf_falcon, hf_gemma, hf_gpt2,
+    hf_gptneo, hf_gptneox, hf_gptoss, hf_mpt, hf_olmo3, hf_opt, hf_phi3, hf_qwen, hf_qwen2moe,
+    hf_smollm3, hf_stablelm;
 
 #endif

@@ -45,6 +45,10 @@ enum rope_type { ROPE_DEFAULT, ROPE_LINEAR, ROPE_DYNAMIC, ROPE_LLAMA3, ROPE_YARN
  * as the scores are. */
 enum alibi_kind { ALIBI_NONE, ALIBI_ADDED, ALIBI_FALCON };
 
+/* q_norm, k_norm over each head with one gain for all, over whole rows, or over each head with
+ * its own gain. */
+enum qk_norm { QK_NORM_HEADS, QK_NORM_ROWS, QK_NORM_EACH };
+
 /* Flags of a layer, hparams.layer[]. */
 enum {
     LAYER_WINDOW = 1,     /* attention sees hparams.window tokens, its own included */
@@ -92,7 +96,7 @@ enum { MODEL_MAX_LAYER = 1024 };
     I(residual, RESIDUAL_PRE)                                                                  \
     I(window, 0)                                                                               \
     I(alibi, ALIBI_NONE) /* enum alibi_kind, slopes for a maximal bias of 8 */                 \
-    I(qk_norm_rows, 0)   /* 1: q_norm, k_norm over whole rows, not over heads */               \
+    I(qk_norm_rows, 0)   /* enum qk_norm */                                                    \
     F(att_scale, 0)      /* of the scores; 0: 1 / sqrt(head_dim) */                            \
     F(att_cap, 0)        /* scores s become cap tanh(s / cap); 0: none */                      \
     F(logit_cap, 0)                                                                            \

@@ -30,6 +30,7 @@ static uint64_t rows_wanted(const struct view *v, uint64_t N) {
     uint64_t all = ((uint64_t)v->hp->n_head + 2 * (uint64_t)v->hp->n_head_kv) * D;
     switch ((enum rows)kind_of(v)) {
     case ROWS_ALL:
+    case ROWS_HEADS:
         return N;
     case ROWS_Q:
     case ROWS_K:
@@ -66,6 +67,7 @@ static uint64_t row_of(const struct view *v, uint64_t r, uint64_t N) {
     }
     switch ((enum rows)kind_of(v)) {
     case ROWS_ALL:
+    case ROWS_HEADS:
     case ROWS_Q:
     case ROWS_FIRST_HALF:
         return r;
@@ -129,6 +131,10 @@ static enum status check_shape(const struct source *s, const struct view *v, boo
     uint64_t K = v->vector ? rows_wanted(v, v->K) : v->K;
     uint64_t E = stack ? (uint64_t)v->hp->n_expert : 1;
     char found[72], wanted[72];
+    if (v->rows == ROWS_HEADS) {
+        N = v->K / (uint64_t)v->hp->head_dim;
+        K = (uint64_t)v->hp->head_dim;
+    }
     if (is_transposed(v) && !v->vector) {
         uint64_t swap = N;
         N = K;
@@ -168,11 +174,35 @@ static bool is_vector(enum tensor_kind k) {
     return k == TENSOR_NORM || k == TENSOR_VECTOR;
 }
 
+/* The other tensors of a norm that has one for each head; t is the first. */
+static enum status find_heads(struct source *s, const struct arch_slot *slot,
+                              const struct place *p, struct view *v, struct err *err) {
+    uint64_t D = (uint64_t)v->hp->head_dim, n = v->K / D;
+    struct arch_slot head = *slot;
+    char name[192];
+    v->heads = xcalloc((size_t)n, sizeof *v->heads);
+    for (head.expert = 0; (uint64_t)head.expert < n; head.expert++) {
+        const struct source_tensor **t = &v->heads[head.expert];
+        source_name(s, &head, p, ".weight", name);
+        CHECK(source_find(s, name, t, err));
+        if (!*t)
+            return err_set(err, ST_FORMAT, "%s: tensor %s is missing", s->file, name);
+        if ((*t)->E * (*t)->N != 1 || (*t)->K != D)
+            return err_set(err, ST_FORMAT,
+                           "%s: tensor %s has %" PRIu64 " values, wanted %" PRIu64, s->file,
+                           name, (*t)->E * (*t)->N * (*t)->K, D);
+    }
+    return ST_OK;
+}
+
 static enum status find_at(struct source *s, const struct arch_slot *slot,
                            const struct place *p, struct view *v, struct err *err) {
     const struct arch_tensor *t = slot->t;
     char name[192];
-    source_name(s, slot, p, ".weight", name);
+    bool heads = p->rows == ROWS_HEADS && strstr(p->name, "%d");
+    struct arch_slot first = *slot;
+    first.expert = heads ? 0 : slot->expert;
+    source_name(s, &first, p, ".weight", name);
     CHECK(source_find(s, name, &v->t, err));
     if (!v->t)
         return ST_OK;
@@ -186,6 +216,12 @@ static enum status find_at(struct source *s, const struct arch_slot *slot,
     v->vector = is_vector(t->kind);
     v->rotate = t->flags & T_ROTATED && !s->interleaved;
     v->plus_one = t->flags & T_PLUS_ONE && !s->is_gguf;
+    if (heads) {
+        enum status st = find_heads(s, slot, p, v, err);
+        if (st != ST_OK)
+            view_release(v);
+        return st;
+    }
     CHECK(check_shape(s, v, stack, err));
     if (t->kind == TENSOR_VECTOR)
         return ST_OK;
@@ -226,6 +262,8 @@ enum status view_find(struct source *s, const struct arch_slot *slot, struct vie
 void view_release(struct view *v) {
     free(v->whole);
     v->whole = NULL;
+    free(v->heads);
+    v->heads = NULL;
 }
 
 bool view_has_codes(const struct view *v) {
@@ -278,8 +316,14 @@ void view_codes(const struct view *v, uint64_t first, int n, uint8_t *code, floa
 /* n elements of a source's vector, or of row `row` of a matrix, through row_of(). */
 static void elements(const struct view *v, const struct source_tensor *t, uint64_t row,
                      uint64_t n, float *out) {
-    float *all = xreallocarray(NULL, (size_t)t->K, sizeof *all);
-    t->format->rows(t, &row, 1, all);
+    float *all = xreallocarray(NULL, (size_t)(n > t->K ? n : t->K), sizeof *all);
+    uint64_t D = (uint64_t)v->hp->head_dim;
+    if (v->rows != ROWS_HEADS)
+        t->format->rows(t, &row, 1, all);
+    for (uint64_t h = 0; v->rows == ROWS_HEADS && h < n / D; h++) {
+        const struct source_tensor *from = v->heads ? v->heads[h] : t;
+        from->format->rows(from, v->heads ? &row : &h, 1, all + h * D);
+    }
     for (uint64_t i = 0; i < n; i++)
         out[i] = all[row_of(v, i, n)];
     free(all);

@@ -19,6 +19,8 @@ struct view {
     bool vector; /* a norm or a vector: N = 1, bias [K] */
     const struct hparams *hp;
     float *whole; /* transposed: [N, K], made at the first use */
+    const struct source_tensor *
+        *heads; /* [K / head_dim], of a norm in a tensor for each head */
 };
 
 /* ST_FORMAT: a tensor that must be there is missing, or has another shape than the

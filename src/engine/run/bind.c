@@ -120,7 +120,7 @@ static enum status bind_layer(struct graph *g, int i, struct linear **room, stru
     struct layer *from = &g->model->layers[i], *to = &g->dev.layers[i];
     struct bound last = {0};
     int D = hp->head_dim;
-    bool rows = hp->qk_norm_rows != 0;
+    bool rows = hp->qk_norm_rows != QK_NORM_HEADS;
     for (int j = 0; j < N_LINEAR; j++)
         CHECK(bind_linear(g, field(from, linears[j]), field(to, linears[j]), &last, err));
     for (int j = 0; j < N_NORM; j++)

@@ -99,13 +99,14 @@ static void add_linear(struct graph *g, const float *in, int T, const struct lin
 
 static void head_norm(struct graph *g, const struct norm *n, float *x, int n_head, int T) {
     const struct hparams *hp = &g->model->hp;
-    bool rows = hp->qk_norm_rows == 1;
+    bool rows = hp->qk_norm_rows == QK_NORM_ROWS;
     struct norm_op op = {.kind = (enum norm_kind)hp->norm_kind,
                          .eps = hp->norm_eps,
                          .g = n->g,
                          .b = n->b,
                          .H = rows ? 1 : n_head,
-                         .D = rows ? n_head * hp->head_dim : hp->head_dim};
+                         .D = rows ? n_head * hp->head_dim : hp->head_dim,
+                         .each = hp->qk_norm_rows == QK_NORM_EACH};
     if (n->g)
         g->be->norm(g->be, &op, x, T, x);
 }
