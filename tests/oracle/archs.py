@@ -169,6 +169,7 @@ case("gemma3-vision", "gemma3", text_config=GEMMA3_TEXT, **VISION)
 case("gemma3-vision-inner", "gemma3", text_config=GEMMA3_TEXT,
      rename=("language_model.model.", "model.language_model."), **VISION)
 case("phi", "phi", rope_parameters=rope(partial_rotary_factor=0.5), **sizes(heads=4, kv=4, hidden=80))
+case("phi-tied", "phi", tie_word_embeddings=True, **sizes(heads=4, kv=4, hidden=80))
 case("phi-v4", "phi", v4=True, rope_parameters=rope(partial_rotary_factor=0.4),
      **sizes(heads=4, kv=2, hidden=80))
 case("phi3", "phi3", sliding_window=17, **sizes())

@@ -45,8 +45,9 @@ struct hf_source {
     struct shards *shards;
     struct hf_quant *quant; /* or NULL */
     struct found *found[N_BUCKETS];
-    bool head_is_embd; /* they are tied, and equal or one of them is not there */
-    bool embd_is_head; /* they are tied and only the head is there */
+    bool head_is_embd;  /* they are tied, and equal or one of them is not there */
+    bool head_has_bias; /* then it is a matrix of its own to us, though it is tied */
+    bool embd_is_head;  /* they are tied and only the head is there */
 };
 
 static struct hf_source *of(const struct source *s) {
@@ -224,14 +225,15 @@ static enum status lookup(struct source *s, const char *wanted,
 
 /* -- the embedding and the head ------------------------------------------------------- */
 
-/* The tensor of the model's field (embd or head) at any of its places. */
-static enum status lookup_field(struct source *s, size_t field,
+/* The tensor of the model's field (embd or head) at any of its places; ending ".weight" or
+ * ".bias". */
+static enum status lookup_field(struct source *s, size_t field, const char *ending,
                                 const struct source_tensor **out, struct err *err) {
     *out = NULL;
     for (const struct arch_tensor *t = s->arch->model; t->name; t++)
         for (int i = 0; t->field == field && i < ARCH_PLACES && t->hf[i].name; i++) {
             char name[NAME_BYTES];
-            snprintf(name, sizeof name, "%s.weight", t->hf[i].name);
+            snprintf(name, sizeof name, "%s%s", t->hf[i].name, ending);
             CHECK(lookup(s, name, out, err));
             if (*out)
                 return ST_OK;
@@ -273,11 +275,12 @@ static bool same_values(const struct source_tensor *a, const struct source_tenso
 
 static enum status settle_head(struct source *s, struct err *err) {
     struct hf_source *p = of(s);
-    const struct source_tensor *embd, *head;
+    const struct source_tensor *embd, *head, *bias;
     bool tied;
     CHECK(says_tied(s, &tied, err));
-    CHECK(lookup_field(s, offsetof(struct model, embd), &embd, err));
-    CHECK(lookup_field(s, offsetof(struct model, head), &head, err));
+    CHECK(lookup_field(s, offsetof(struct model, embd), ".weight", &embd, err));
+    CHECK(lookup_field(s, offsetof(struct model, head), ".weight", &head, err));
+    CHECK(lookup_field(s, offsetof(struct model, head), ".bias", &bias, err));
     if (!embd && !head)
         return err_set(err, ST_FORMAT, "%s: has no embedding, wanted tensors of a %s model",
                        p->base, s->arch->name);
@@ -288,6 +291,7 @@ static enum status settle_head(struct source *s, struct err *err) {
                        p->base);
     p->head_is_embd = tied && (!head || !embd || same_values(embd, head));
     p->embd_is_head = tied && !embd;
+    p->head_has_bias = bias != NULL;
     return ST_OK;
 }
 
@@ -295,11 +299,13 @@ static enum status hf_source_find(struct source *s, const char *name,
                                   const struct source_tensor **out, struct err *err) {
     const struct hf_source *p = of(s);
     if (p->head_is_embd && is_field(s, offsetof(struct model, head), name)) {
+        size_t weights =
+            p->embd_is_head ? offsetof(struct model, head) : offsetof(struct model, embd);
         *out = NULL;
-        return ST_OK;
+        return p->head_has_bias ? lookup_field(s, weights, ".weight", out, err) : ST_OK;
     }
     if (p->embd_is_head && is_field(s, offsetof(struct model, embd), name))
-        return lookup_field(s, offsetof(struct model, head), out, err);
+        return lookup_field(s, offsetof(struct model, head), ".weight", out, err);
     return lookup(s, name, out, err);
 }
 
