@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "engine/model/arch.h"
+#include "engine/model/model_file.h"
 #include "gguf_build.h"
 #include <stdlib.h>
 
@@ -255,6 +256,24 @@ static void old_names_of_longrope_are_longrope(void **state) {
     }
 }
 
+static void what_is_shown_is_what_there_is(void **state) {
+    (void)state;
+    struct model_info info = {0};
+    struct hparams hp = read_ok(CONFIG("gpt2", "\"a\": 1"));
+    model_info_sizes(&info, &hp);
+    assert_float_equal(info.rope_base, 0, 0); /* it has learned positions */
+    assert_int_equal(info.n_expert, 0);
+    hp = read_ok(CONFIG("qwen2_moe", "\"num_experts\": 6, \"num_experts_per_tok\": 2, "
+                                     "\"moe_intermediate_size\": 40, "
+                                     "\"shared_expert_intermediate_size\": 56"));
+    model_info_sizes(&info, &hp);
+    assert_float_equal(info.rope_base, 1e4, 0);
+    assert_int_equal(info.n_expert, 6);
+    assert_int_equal(info.n_expert_used, 2);
+    assert_int_equal(info.n_ff_expert, 40);
+    assert_int_equal(info.n_ff_shared, 56);
+}
+
 static void a_fraction_of_a_head_is_cut_as_python_does(void **state) {
     (void)state;
     struct hparams hp =
@@ -341,6 +360,7 @@ int main(void) {
         cmocka_unit_test(scaling_reaches_beyond_the_context_before_it),
         cmocka_unit_test(keys_of_other_architectures_change_nothing),
         cmocka_unit_test(old_names_of_longrope_are_longrope),
+        cmocka_unit_test(what_is_shown_is_what_there_is),
         cmocka_unit_test(a_fraction_of_a_head_is_cut_as_python_does),
         cmocka_unit_test(metadata_that_is_not_built_is_refused_by_name),
     };

@@ -37,6 +37,10 @@ static json_t *model_json(const struct model_info *m, bool whole) {
         m->n_vocab, "embedding", m->n_embd, "feed_forward", m->n_ff, "heads", m->n_head,
         "kv_heads", m->n_head_kv, "head_dim", m->head_dim, "rope_base", m->rope_base,
         "norm_eps", m->norm_eps, "chat_template", json_text(m->chat_template));
+    json_object_set_new(more, "experts", json_integer(m->n_expert));
+    json_object_set_new(more, "experts_used", json_integer(m->n_expert_used));
+    json_object_set_new(more, "expert_feed_forward", json_integer(m->n_ff_expert));
+    json_object_set_new(more, "shared_expert_feed_forward", json_integer(m->n_ff_shared));
     json_object_set_new(more, "system", json_text(m->system));
     json_object_set_new(more, "notes", json_text(m->notes));
     json_t *settings = json_loads(m->settings, 0, NULL);
@@ -122,6 +126,16 @@ static void print_templates(const struct model_info *m) {
     text_close(t);
 }
 
+static void print_experts(const struct model_info *m) {
+    if (m->n_expert == 0)
+        return;
+    printf("experts       %d with a feed-forward of %d, %d of them for each token", m->n_expert,
+           m->n_ff_expert, m->n_expert_used);
+    if (m->n_ff_shared > 0)
+        printf(", and one of %d for all", m->n_ff_shared);
+    putchar('\n');
+}
+
 /* What the file says about itself may be anything: put_line makes it safe. */
 static void print_model(const struct model_info *m) {
     struct buf quant = {0}, source = {0};
@@ -134,9 +148,13 @@ static void print_model(const struct model_info *m) {
     put_line("architecture  ", m->architecture);
     printf("parameters    %s (%d layers, embedding %d, feed-forward %d)\n",
            show_count(m->n_params), m->n_layer, m->n_embd, m->n_ff);
+    print_experts(m);
     printf("attention     %d heads of %d, %d for keys and values\n", m->n_head, m->head_dim,
            m->n_head_kv);
-    printf("context       %d tokens (rope base %g)\n", m->ctx_train, m->rope_base);
+    printf("context       %d tokens", m->ctx_train);
+    if (m->rope_base > 0)
+        printf(" (rope base %g)", m->rope_base);
+    putchar('\n');
     printf("vocabulary    %d tokens\n", m->n_vocab);
     put_line("quantisation  ", quant.p);
     printf("size          %s\n", show_bytes(m->file_bytes));

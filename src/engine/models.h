@@ -30,7 +30,8 @@ struct model_info {
     char *notes;              /* lines on what `keep` could not keep exactly; "" mostly */
     uint64_t file_bytes, n_params;
     int n_layer, n_vocab, n_embd, n_ff, n_head, n_head_kv, head_dim, ctx_train;
-    double rope_base, norm_eps;
+    int n_expert, n_expert_used, n_ff_expert, n_ff_shared; /* 0: no experts; no shared one */
+    double rope_base, norm_eps;                            /* rope_base 0: no RoPE */
 };
 void model_info_release(struct model_info *m);
 

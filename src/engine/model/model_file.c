@@ -263,7 +263,11 @@ void model_info_sizes(struct model_info *info, const struct hparams *hp) {
     info->n_head_kv = hp->n_head_kv;
     info->head_dim = hp->head_dim;
     info->ctx_train = hp->ctx_train;
-    info->rope_base = (double)hp->rope_base;
+    info->n_expert = hp->n_expert;
+    info->n_expert_used = hp->n_expert_used;
+    info->n_ff_expert = hp->n_ff_expert;
+    info->n_ff_shared = hp->n_expert ? hp->n_ff_shared : 0;
+    info->rope_base = hp->rope_dim ? (double)hp->rope_base : 0;
     info->norm_eps = (double)hp->norm_eps;
 }
 
