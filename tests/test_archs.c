@@ -177,6 +177,35 @@ static void computes_as_the_original(void **state) {
     close_case(&r);
 }
 
+/* One that says a norm is longer than it is would have the graph read behind it. */
+static void a_norm_that_does_not_fit_its_heads_is_refused(void **state) {
+    static const char was[] = "\"qk_norm_rows\":\"0\"";
+    static const char said[][sizeof was] = {"\"qk_norm_rows\":\"1\"", "\"qk_norm_rows\":\"2\""};
+    char *path = xasprintf("%s/model-out.safetensors", folder);
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct run r = {0};
+        struct buf file = {0};
+        struct err err = {0};
+        struct model *m = NULL;
+        open_case(&r, "qwen3.json");
+        assert_int_equal(file_read(path, 64u << 20, &file, &err), ST_OK);
+        close_case(&r);
+        char *at = memmem(file.p, file.len, was, sizeof was - 1);
+        assert_non_null(at);
+        memcpy(at, said[i], sizeof was - 1);
+        FILE *f = fopen(path, "wb");
+        assert_non_null(f);
+        assert_int_equal(fwrite(file.p, 1, file.len, f), file.len);
+        fclose(f);
+        assert_int_equal(model_open(path, &m, &err), ST_FORMAT);
+        assert_non_null(strstr(err.msg, "blk.0.attn_q_norm has 20 values"));
+        buf_release(&file);
+        folder_empty();
+    }
+    free(path);
+}
+
 static int by_name(const void *a, const void *b) {
     return strcmp(((const struct CMUnitTest *)a)->name, ((const struct CMUnitTest *)b)->name);
 }
@@ -198,6 +227,10 @@ int main(void) {
         return 1;
     }
     qsort(tests, n, sizeof *tests, by_name);
+    if (n < CAP)
+        tests[n++] = (struct CMUnitTest){
+            xstrdup("a_norm_that_does_not_fit_its_heads_is_refused"),
+            a_norm_that_does_not_fit_its_heads_is_refused, NULL, NULL, NULL};
     folder_make();
     int failed = _cmocka_run_group_tests("archs", tests, n, NULL, NULL);
     folder_drop();

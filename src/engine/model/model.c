@@ -11,6 +11,7 @@
 #include "engine/text.h"
 #include "engine/text/text_internal.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,6 +66,22 @@ static enum status bind_linear(const struct container *c, const struct arch_slot
     return bind_perm(c, s->name, K, &l->perm, err);
 }
 
+/* The graph goes by qk_norm_rows alone: it must say what the table has. */
+static enum status check_head_norm(const struct binding *b, const struct arch_slot *s,
+                                   struct err *err) {
+    const struct hparams *hp = &b->m->hp;
+    bool q = s->t->field == offsetof(struct layer, q_norm),
+         k = s->t->field == offsetof(struct layer, k_norm);
+    int heads = q ? hp->n_head : hp->n_head_kv;
+    uint64_t K = arch_dim(s->t->k, hp), D = (uint64_t)hp->head_dim;
+    uint64_t want = hp->qk_norm_rows == QK_NORM_HEADS ? D : (uint64_t)heads * D;
+    if (s->layer < 0 || !(q || k) || K == want)
+        return ST_OK;
+    return err_set(err, ST_FORMAT,
+                   "%s: %s has %" PRIu64 " values, qk_norm_rows %d wants %" PRIu64,
+                   container_name(b->c), s->name, K, hp->qk_norm_rows, want);
+}
+
 /* One tensor of the table into its place. */
 static enum status bind_one(void *user, const struct arch_slot *s, struct err *err) {
     struct binding *b = user;
@@ -79,6 +96,7 @@ static enum status bind_one(void *user, const struct arch_slot *s, struct err *e
     if (s->t->kind != TENSOR_NORM)
         return bind_linear(b->c, s, &b->m->hp, field, err);
     struct norm *norm = field;
+    CHECK(check_head_norm(b, s, err));
     CHECK(bind_floats(b->c, s->name, ".weight", K, false, &norm->g, err));
     return bind_floats(b->c, s->name, ".bias", K, true, &norm->b, err);
 }
