@@ -656,13 +656,15 @@ const struct arch arch_llama_rows[] = {
      .model = llama_model,
      MODEL_LAYERS,
      .traits = {.act = ACT_GPT_OSS, .expert_norm = true},
-     .hf_defaults = "{\"head_dim\": 64, \"num_key_value_heads\": 8, "
+     .hf_defaults = "{\"max_position_embeddings\": 131072, "
+                    "\"head_dim\": 64, \"num_key_value_heads\": 8, "
                     "\"num_local_experts\": 128, \"num_experts_per_tok\": 4, "
                     "\"sliding_window\": 128, \"sliding_window_pattern\": 2, "
                     "\"rope_theta\": 150000, \"rms_norm_eps\": 1e-5, "
                     "\"rope_parameters\": {\"rope_type\": \"yarn\", \"factor\": 32, "
                     "\"beta_fast\": 32, \"beta_slow\": 1, \"truncate\": false, "
                     "\"original_max_position_embeddings\": 4096}}",
+     .hf_keys = "layer_types",
      .gguf_special = gguf_gptoss,
      .hf_special = hf_gptoss},
     {.name = NULL},
