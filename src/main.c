@@ -1,6 +1,7 @@
 /*
  * main.c - the table of commands, nothing else.
  */
+#include "base/file_map.h"
 #include "cmd/cmd.h"
 #include <locale.h>
 #include <signal.h>
@@ -71,6 +72,7 @@ const struct command cmd_table[] = {
 
 int main(int argc, char **argv) {
     signal(SIGXFSZ, SIG_IGN); /* a file-size limit is a failed write, not the end */
+    file_map_guard();         /* a model whose file is cut is a message, not the end */
     setlocale(LC_ALL, "");
     setlocale(LC_NUMERIC, "C");
     return cmd_main(argc, argv);

@@ -3,6 +3,7 @@
  */
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/file_map.h"
 #include "base/mailbox.h"
 #include "base/path.h"
 #include "base/utf8.h"
@@ -15,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -238,6 +240,83 @@ static void leavings_of_a_dead_process_are_removed(void **state) {
     free(path);
 }
 
+static void write_pages(const char *path, size_t n) {
+    struct err err = {0};
+    struct buf b = {0};
+    for (size_t i = 0; i < n * (size_t)sysconf(_SC_PAGESIZE); i++)
+        buf_addc(&b, 'x');
+    assert_int_equal(file_write_atomic(path, b.p, b.len, &err), ST_OK);
+    buf_release(&b);
+}
+
+static void a_mapped_file_that_is_cut_reads_as_zeros_and_says_so(void **state) {
+    (void)state;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    char *path = path_join(tmp_dir, "cut"), *other = path_join(tmp_dir, "other");
+    struct file_map m, whole;
+    struct err err = {0};
+    file_map_guard();
+    write_pages(path, 4);
+    write_pages(other, 2);
+    assert_int_equal(file_map_open(&whole, other, &err), ST_OK);
+    for (int round = 0; round < 2; round++) { /* a mark does not stay for the next mapping */
+        write_pages(path, 4);
+        assert_int_equal(file_map_open(&m, path, &err), ST_OK);
+        assert_int_equal(file_map_unchanged(m, "cut", &err), ST_OK);
+        assert_int_equal(truncate(path, (off_t)page), 0);
+        assert_int_equal(m.p[page - 1], 'x');
+        assert_int_equal(file_map_intact(m, "cut", &err), ST_OK);
+        assert_int_equal(m.p[3 * page], 0);
+        assert_int_equal(m.p[2 * page], 0);
+        assert_int_equal(file_map_intact(m, "cut", &err), ST_IO);
+        assert_int_equal(strncmp(err.msg, "cut: ", 5), 0);
+        assert_int_equal(m.p[0], 'x');
+        file_map_close(&m);
+    }
+    assert_int_equal(file_map_intact(whole, "other", &err), ST_OK);
+    assert_int_equal(unlink(other), 0); /* the mapping is still whole */
+    assert_int_equal(file_map_unchanged(whole, "other", &err), ST_OK);
+    write_pages(other, 1);
+    assert_int_equal(file_map_unchanged(whole, "other", &err), ST_OK);
+    file_map_close(&whole);
+    assert_int_equal(file_map_open(&whole, other, &err), ST_OK);
+    assert_int_equal(truncate(other, (off_t)page - 1), 0); /* no page is gone: no fault */
+    assert_int_equal(file_map_intact(whole, "other", &err), ST_OK);
+    assert_int_equal(file_map_unchanged(whole, "other", &err), ST_IO);
+    assert_non_null(strstr(err.msg, "changed"));
+    file_map_close(&whole);
+    free(path);
+    free(other);
+}
+
+/* What is no mapping of ours is left to the handler before. */
+static void faults_of_others_still_end_the_program(void **state) {
+    (void)state;
+    int how;
+    pid_t pid = fork();
+    if (pid == 0) {
+        signal(SIGBUS, SIG_DFL); /* not the test's */
+        file_map_guard();
+        FILE *f = tmpfile();
+        volatile char *p = mmap(NULL, 1, PROT_READ, MAP_SHARED, fileno(f), 0);
+        _exit(p[0]);
+    }
+    assert_int_equal(waitpid(pid, &how, 0), pid);
+    assert_true(WIFSIGNALED(how) && WTERMSIG(how) == SIGBUS);
+}
+
+static void a_file_too_large_is_not_read(void **state) {
+    (void)state;
+    char *path = path_join(tmp_dir, "large");
+    struct buf b = {0};
+    struct err err = {0};
+    write_pages(path, 1);
+    assert_int_equal(truncate(path, (off_t)1 << 40), 0); /* reading it would take minutes */
+    assert_int_equal(file_read(path, (size_t)1 << 39, &b, &err), ST_LIMIT);
+    assert_int_equal(b.len, 0);
+    free(path);
+}
+
 static void paths_follow_the_environment(void **state) {
     (void)state;
     struct err e;
@@ -348,6 +427,10 @@ int main(void) {
                                         drop_tmp),
         cmocka_unit_test_setup_teardown(leavings_of_a_dead_process_are_removed, make_tmp,
                                         drop_tmp),
+        cmocka_unit_test_setup_teardown(a_mapped_file_that_is_cut_reads_as_zeros_and_says_so,
+                                        make_tmp, drop_tmp),
+        cmocka_unit_test(faults_of_others_still_end_the_program),
+        cmocka_unit_test_setup_teardown(a_file_too_large_is_not_read, make_tmp, drop_tmp),
         cmocka_unit_test_setup_teardown(paths_follow_the_environment, make_tmp, drop_tmp),
         cmocka_unit_test(mailbox_keeps_order_and_wakes),
         cmocka_unit_test(mailbox_drops_what_is_left),

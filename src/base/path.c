@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -144,9 +143,7 @@ enum status path_in(enum path_root root, const char *relative, char **out, struc
     return st;
 }
 
-/* Opens a regular file for reading; *size_bytes gets its size. */
-static enum status open_regular(const char *path, int *fd, size_t *size_bytes,
-                                struct err *err) {
+enum status file_open_regular(const char *path, int *fd, size_t *size_bytes, struct err *err) {
     int f = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (f < 0)
         return err_set(err, errno == ENOENT ? ST_NOT_FOUND : ST_IO, "%s: %s", path,
@@ -164,10 +161,15 @@ static enum status open_regular(const char *path, int *fd, size_t *size_bytes,
 enum status file_read(const char *path, size_t max_bytes, struct buf *out, struct err *err) {
     int fd;
     size_t size;
-    CHECK(open_regular(path, &fd, &size, err));
+    CHECK(file_open_regular(path, &fd, &size, err));
     enum status st = ST_OK;
     size_t got = 0;
     char tmp[65536];
+    if (size > max_bytes) { /* said before the reading; a file can grow meanwhile, too */
+        close(fd);
+        return err_set(err, ST_LIMIT, "%s: %zu bytes, larger than the %zu bytes that are read",
+                       path, size, max_bytes);
+    }
     for (;;) {
         ssize_t n = read(fd, tmp, sizeof tmp);
         if (n < 0 && errno == EINTR)
@@ -321,30 +323,4 @@ enum status file_write_atomic(const char *path, const void *p, size_t len, struc
         return st;
     }
     return atomic_commit(&f, err);
-}
-
-enum status file_map_open(struct file_map *m, const char *path, struct err *err) {
-    int fd;
-    *m = (struct file_map){0};
-    CHECK(open_regular(path, &fd, &m->len, err));
-    if (m->len == 0) {
-        close(fd);
-        m->p = (const unsigned char *)"";
-        return ST_OK;
-    }
-    void *p = mmap(NULL, m->len, PROT_READ, MAP_SHARED, fd, 0);
-    int why = errno;
-    close(fd);
-    if (p == MAP_FAILED) {
-        *m = (struct file_map){0};
-        return err_set(err, ST_IO, "can't map %s: %s", path, strerror(why));
-    }
-    m->p = p;
-    return ST_OK;
-}
-
-void file_map_close(struct file_map *m) {
-    if (m->len)
-        munmap((void *)(uintptr_t)m->p, m->len);
-    *m = (struct file_map){0};
 }

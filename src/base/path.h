@@ -49,12 +49,7 @@ enum status atomic_commit(struct atomic_file *f, struct err *err);
 void atomic_abort(struct atomic_file *f);
 enum status file_write_atomic(const char *path, const void *p, size_t len, struct err *err);
 
-/* A read-only mapping of a whole regular file. Empty files map to p = "" and len = 0. */
-struct file_map {
-    const unsigned char *p;
-    size_t len;
-};
-enum status file_map_open(struct file_map *m, const char *path, struct err *err);
-void file_map_close(struct file_map *m);
+/* Opens a regular file for reading; *size_bytes gets its size. ST_NOT_FOUND, or ST_IO. */
+enum status file_open_regular(const char *path, int *fd, size_t *size_bytes, struct err *err);
 
 #endif

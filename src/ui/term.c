@@ -19,6 +19,7 @@
  */
 #include "ui/term.h"
 #include "base/clock.h"
+#include "base/file_map.h"
 #include "base/mem.h"
 #include <curses.h>
 #include <errno.h>
@@ -75,6 +76,8 @@ static void on_crash(int sig, siginfo_t *info, void *context) {
         "llmchat ended by an error of its own; conversations are saved\n";
     int saved = errno;
     (void)context;
+    if (sig == SIGBUS && info->si_code > 0 && file_map_mend(info->si_addr))
+        return;
     if (term.on_screen) {
         restore_now();
         ssize_t n = write(STDERR_FILENO, said, sizeof said - 1);

@@ -14,6 +14,7 @@
  * names and metadata are kept, since a set of shards has all its headers open at once.
  */
 #include "engine/model/container.h"
+#include "base/path.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -309,6 +310,10 @@ const char *container_name(const struct container *c) {
 
 uint64_t container_bytes(const struct container *c) {
     return c->map.len;
+}
+
+enum status container_intact(const struct container *c, struct err *err) {
+    return file_map_intact(c->map, c->name, err);
 }
 
 struct file_map container_map(const struct container *c) {

@@ -17,8 +17,8 @@
 #define LLMCHAT_ENGINE_MODEL_CONTAINER_H
 
 #include "base/err.h"
+#include "base/file_map.h"
 #include "base/mem.h"
-#include "base/path.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -70,7 +70,8 @@ void container_close(struct container *c); /* NULL is allowed */
 const char *container_name(const struct container *c); /* base name of the file, for messages */
 uint64_t container_bytes(const struct container *c);   /* size of the file */
 struct file_map container_map(const struct container *c); /* lives as long as c */
-size_t container_n_tensors(const struct container *c);    /* without padding */
+enum status container_intact(const struct container *c, struct err *err); /* file_map.h */
+size_t container_n_tensors(const struct container *c);                    /* without padding */
 const struct ctensor *container_tensor(const struct container *c, size_t i); /* by place */
 const struct ctensor *container_find(const struct container *c, const char *name); /* or NULL */
 /* The named tensor, which must have this type and shape (n_dims sizes) and begin at a multiple

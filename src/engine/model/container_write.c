@@ -10,6 +10,7 @@
  * A hash over the source is known only when all of it was read; its place in the header is kept
  * by a value of the same length and overwritten in the file before the commit.
  */
+#include "base/path.h"
 #include "base/utf8.h"
 #include "engine/model/container.h"
 

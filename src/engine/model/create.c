@@ -13,6 +13,7 @@
  * model or none. Rejected: quantising into memory and writing at the end (twice the memory),
  * and hashing first (a second pass over a file that may not fit into the page cache).
  */
+#include "base/path.h"
 #include "base/utf8.h"
 #include "engine/model/model_file.h"
 #include "engine/model/view.h"
@@ -458,10 +459,14 @@ static enum status write_all(struct job *j, const char *path, struct err *err) {
         return err_set(err, ST_NOMEM, "can't start a thread");
     j->hashing = true;
     CHECK(vocab_write(j->w, &j->vocab, err));
-    for (size_t i = 0; i < j->n_piece; i++)
-        CHECK(write_piece(j, &j->pieces[i], err));
+    for (size_t i = 0; i < j->n_piece; i++) {
+        enum status st = write_piece(j, &j->pieces[i], err);
+        CHECK(source_intact(j->s, false, err)); /* the better reason where both failed */
+        CHECK(st);
+    }
     pthread_join(j->hasher, NULL);
     j->hashing = false;
+    CHECK(source_intact(j->s, true, err)); /* what was hashed, too */
     CHECK(container_writer_patch(j->w, "source_sha256", j->sha256, err));
     return container_writer_commit(j->w, err);
 }

@@ -6,6 +6,7 @@
  * another header.
  */
 #include "base/clock.h"
+#include "base/path.h"
 #include "engine/model/model_file.h"
 
 #include <jansson.h>
@@ -61,7 +62,10 @@ static enum status copy_tensors(struct container_writer *w, const struct contain
         const struct ctensor *t = container_tensor(c, i);
         for (uint64_t at = 0; at < t->n_bytes; at += 1 << 22) {
             uint64_t n = t->n_bytes - at < 1 << 22 ? t->n_bytes - at : 1 << 22;
-            CHECK(container_writer_put(w, t->data + at, (size_t)n, err));
+            enum status st = container_writer_put(w, t->data + at, (size_t)n, err);
+            if (st != ST_OK) /* the better reason where a cut file failed the write */
+                CHECK(file_map_unchanged(container_map(c), container_name(c), err));
+            CHECK(st);
             done += n;
             if (p->progress && !p->progress(p->user, "copying", done, total))
                 return err_set(err, ST_CANCELLED, "cancelled");
@@ -99,6 +103,7 @@ enum status model_derive(const struct create_params *p, const char *from, const 
     if (!p->replace)
         container_writer_keep(w);
     TRY(copy_tensors(w, c, p, err));
+    TRY(file_map_unchanged(container_map(c), container_name(c), err));
     TRY(container_writer_commit(w, err));
 out:
     container_writer_free(w);

@@ -12,6 +12,7 @@
  */
 #include "engine/model/gguf.h"
 #include "base/mem.h"
+#include "base/path.h"
 #include "engine/quant/ggml_types.h"
 
 #include <assert.h>

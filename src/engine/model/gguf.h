@@ -14,7 +14,7 @@
 #define LLMCHAT_ENGINE_MODEL_GGUF_H
 
 #include "base/err.h"
-#include "base/path.h"
+#include "base/file_map.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -11,6 +11,7 @@
  * and of our layout's version. Each use sets the copy's time; when the copies exceed 20 GB
  * together, those not used for longest are removed, never the one just made.
  */
+#include "base/file_map.h"
 #include "base/path.h"
 #include "base/sha256.h"
 #include "engine/model/model_file.h"
@@ -226,6 +227,8 @@ static enum status copy_bytes(const char *from, const char *to, struct err *err)
     enum status st = atomic_open(&f, to, err);
     if (st == ST_OK) {
         st = atomic_write(&f, map.p, map.len, err);
+        if (file_map_unchanged(map, from, st == ST_OK ? err : NULL) != ST_OK)
+            st = ST_IO;
         if (st == ST_OK)
             st = atomic_commit(&f, err);
         else

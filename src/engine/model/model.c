@@ -140,6 +140,11 @@ out:
     return st;
 }
 
+enum status model_intact(const struct model *m, struct err *err) {
+    const struct mapped *p = m->priv;
+    return p ? container_intact(p->file, err) : ST_OK;
+}
+
 void model_close(struct model *m) {
     if (!m)
         return;

@@ -168,6 +168,8 @@ struct model {
 /* Opens one of our files: ST_NOT_FOUND, ST_FORMAT (which field, found, wanted), ST_UNSUPPORTED
  * (newer layout, unknown architecture). All offsets and sizes are checked before use. */
 enum status model_open(const char *path, struct model **out, struct err *err);
+/* ST_IO when the file was cut since: what was computed from it is wrong. */
+enum status model_intact(const struct model *m, struct err *err);
 void model_close(struct model *m);
 
 #endif

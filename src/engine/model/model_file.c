@@ -6,6 +6,7 @@
  * with nine digits, which gives every f32 back.
  */
 #include "engine/model/model_file.h"
+#include "base/path.h"
 #include "engine/quant/pack.h"
 #include "engine/quant/quant.h"
 

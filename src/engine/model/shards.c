@@ -13,6 +13,7 @@
  * Everything but the marks is immutable after opening; the marks belong to one thread.
  */
 #include "engine/model/shards.h"
+#include "base/path.h"
 
 #include "engine/model/hf_json.h"
 #include <assert.h>
@@ -265,6 +266,15 @@ const char *shards_file(const struct shards *s, const struct ctensor *t) {
 
 size_t shards_n_files(const struct shards *s) {
     return s->n_files;
+}
+
+enum status shards_intact(const struct shards *s, bool at_end, struct err *err) {
+    for (size_t i = 0; i < s->n_files; i++) {
+        const struct container *c = s->files[i];
+        CHECK(at_end ? file_map_unchanged(container_map(c), container_name(c), err)
+                     : container_intact(c, err));
+    }
+    return ST_OK;
 }
 
 struct file_map shards_map(const struct shards *s, size_t i) {

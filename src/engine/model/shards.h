@@ -28,5 +28,7 @@ const char *shards_file(const struct shards *s, const struct ctensor *t);
 /* The files in order of their names. */
 size_t shards_n_files(const struct shards *s);
 struct file_map shards_map(const struct shards *s, size_t i);
+enum status shards_intact(const struct shards *s, bool at_end,
+                          struct err *err); /* source_intact() */
 
 #endif

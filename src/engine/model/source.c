@@ -43,6 +43,10 @@ enum status source_vocab(struct source *s, struct vocab_data *out, struct err *e
     return s->ops->vocab(s, out, err);
 }
 
+enum status source_intact(const struct source *s, bool at_end, struct err *err) {
+    return s->ops->intact(s, at_end, err);
+}
+
 void source_hash(const struct source *s, char hex[65], const _Atomic bool *stop) {
     s->ops->hash(s, hex, stop);
 }

@@ -90,6 +90,10 @@ enum status source_vocab(struct source *s, struct vocab_data *out, struct err *e
  * names. *stop is looked at now and then. Thread-safe beside all else here. */
 void source_hash(const struct source *s, char hex[65], const _Atomic bool *stop);
 
+/* ST_IO when a file was cut while it was read, whose values read as zeros since; at the end
+ * also when one was written to. */
+enum status source_intact(const struct source *s, bool at_end, struct err *err);
+
 /* The two kinds, in source_gguf.c and source_hf.c; source.c chooses. */
 struct source_ops {
     void (*close)(struct source *s);
@@ -99,6 +103,7 @@ struct source_ops {
     const char *(*text)(const struct source *s, const char *what);
     enum status (*vocab)(struct source *s, struct vocab_data *out, struct err *err);
     void (*hash)(const struct source *s, char hex[65], const _Atomic bool *stop);
+    enum status (*intact)(const struct source *s, bool at_end, struct err *err);
 };
 enum status source_open_gguf(const char *path, struct source *s, struct err *err);
 enum status source_open_hf(const char *dir, struct source *s, struct err *err);

@@ -130,6 +130,16 @@ static void gguf_source_hash(const struct source *s, char hex[65], const _Atomic
     sha256_hex(&sum, hex);
 }
 
+static enum status gguf_source_intact(const struct source *s, bool at_end, struct err *err) {
+    const struct gguf_set *set = of(s)->set;
+    for (size_t i = 0; i < gguf_set_n_files(set); i++) {
+        const struct gguf *g = gguf_set_file(set, i);
+        CHECK(at_end ? file_map_unchanged(gguf_map(g), gguf_name(g), err)
+                     : file_map_intact(gguf_map(g), gguf_name(g), err));
+    }
+    return ST_OK;
+}
+
 static const struct source_ops gguf_ops = {
     .close = gguf_source_close,
     .find = gguf_source_find,
@@ -137,6 +147,7 @@ static const struct source_ops gguf_ops = {
     .text = gguf_source_text,
     .vocab = gguf_source_vocab,
     .hash = gguf_source_hash,
+    .intact = gguf_source_intact,
 };
 
 /* A text of the general metadata; "" when it is missing, no string, or absurdly long. */

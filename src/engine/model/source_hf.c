@@ -15,6 +15,7 @@
  *
  * One thread uses a source, but for hash(), which only reads the mappings.
  */
+#include "base/path.h"
 #include "base/sha256.h"
 #include "engine/model/hf_card.h"
 #include "engine/model/hf_generation.h"
@@ -382,6 +383,10 @@ static void hf_source_hash(const struct source *s, char hex[65], const _Atomic b
     sha256_hex(&sum, hex);
 }
 
+static enum status hf_source_intact(const struct source *s, bool at_end, struct err *err) {
+    return shards_intact(of(s)->shards, at_end, err);
+}
+
 static const struct source_ops hf_ops = {
     .close = hf_source_close,
     .find = hf_source_find,
@@ -389,6 +394,7 @@ static const struct source_ops hf_ops = {
     .text = hf_source_text,
     .vocab = hf_source_vocab,
     .hash = hf_source_hash,
+    .intact = hf_source_intact,
 };
 
 /* The type of most of the numbers. */

@@ -105,10 +105,15 @@ static void *run(void *arg) {
     return NULL;
 }
 
-/* The thread takes no signals: they are for who talks to the person. */
+/* The thread takes no signals: they are for who talks to the person. Those of its own faults
+ * stay: blocked, they would end the program past the handlers that mend a mapping and restore
+ * the terminal. */
 static enum status start_thread(struct engine *e, struct err *err) {
+    static const int faults[] = {SIGBUS, SIGSEGV, SIGILL, SIGFPE, SIGABRT};
     sigset_t all, old;
     sigfillset(&all);
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
+        sigdelset(&all, faults[i]);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int rc = pthread_create(&e->thread, NULL, run, e);
     pthread_sigmask(SIG_SETMASK, &old, NULL);

@@ -299,5 +299,6 @@ enum status graph_forward(struct graph *g, const struct batch *b, float *logits,
         graph_layer(g, i, s.T, i == last ? g->rows : NULL, n_rows);
     if (n_rows > 0)
         run_head(g, n_rows, logits);
-    return g->be->finish(g->be, err);
+    CHECK(g->be->finish(g->be, err));
+    return model_intact(g->model, err);
 }

@@ -25,6 +25,7 @@
 #define LLMCHAT_ENGINE_RUN_LOGITS_FILE_H
 
 #include "base/err.h"
+#include "base/file_map.h"
 #include "base/path.h"
 #include <stddef.h>
 #include <stdint.h>
