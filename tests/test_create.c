@@ -5,7 +5,10 @@
  * The sources are tiny Llama models built here, with sizes that are no multiples of 16 and 64.
  * All files live under a folder of their own, through LLMCHAT_HOME.
  */
+#include "base/file_map.h"
+#include "base/path.h"
 #include "base/sha256.h"
+#include "engine/engine.h"
 #include "engine/model/model.h"
 #include "engine/quant/pack.h"
 #include "engine/text.h"
@@ -55,6 +58,7 @@ struct tiny {
     int head, freqs; /* 1: with output.weight, rope_freqs.weight */
     bool head_f16;   /* output.weight is F16 */
     float first;     /* value of the first weight of token_embd */
+    const char *chat_template;
 };
 
 static const struct tiny right = {
@@ -139,7 +143,8 @@ static void write_tiny(const struct tiny *t) {
     gb_kv_str(&f, "llama.rope.scaling.type", t->scaling ? t->scaling : "none");
     gb_kv_f32(&f, "llama.rope.scaling.factor", 4);
     gb_kv_str(&f, "tokenizer.ggml.model", "gpt2");
-    gb_kv_str(&f, "tokenizer.chat_template", "{{ messages }}");
+    gb_kv_str(&f, "tokenizer.chat_template",
+              t->chat_template ? t->chat_template : "{{ messages }}");
     gb_kv_array(&f, "tokenizer.ggml.tokens", GGUF_STR, VOCAB);
     for (int i = 0; i < VOCAB; i++)
         gb_str(&f, (char[]){(char)('a' + i), 0});
@@ -437,6 +442,102 @@ static void cancelling_leaves_nothing(void **state) {
     assert_int_equal(n_files(), before);
 }
 
+static bool cut_source(void *user, const char *what, uint64_t done, uint64_t total) {
+    (void)what, (void)done, (void)total;
+    return truncate(source, *(off_t *)user) == 0;
+}
+
+static void a_source_that_is_cut_meanwhile_makes_no_model(void **state) {
+    (void)state;
+    struct stat sb;
+    file_map_guard();
+    write_tiny(&right);
+    assert_int_equal(stat(source, &sb), 0);
+    int before = n_files();
+    const off_t sizes[] = {0, 5000, sb.st_size / 2, sb.st_size - 1, sb.st_size + 1};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        struct err err = {0};
+        off_t size = sizes[i];
+        struct create_params p = {.name = "cut",
+                                  .from = source,
+                                  .quant = QUANT_NF4,
+                                  .head_quant = QUANT_N,
+                                  .progress = cut_source,
+                                  .user = &size};
+        write_tiny(&right);
+        assert_int_equal(models_create(&p, &err), ST_IO);
+        assert_int_equal(strncmp(err.msg, "tiny.gguf: ", 11), 0);
+        assert_int_equal(n_files(), before);
+    }
+}
+
+static void a_model_that_is_cut_in_use_ends_the_answer(void **state) {
+    (void)state;
+    struct err err = {0};
+    struct engine *e;
+    const struct engine_params params = {.ctx_tok = 64};
+    static const int32_t prompt[3] = {1, 2, 3};
+    const struct request r = {.tokens = prompt,
+                              .n_tok = 3,
+                              .max_tok = 5,
+                              .sampling = {.top_p = 1, .typical_p = 1, .repeat_penalty = 1}};
+    char *path = model_path("used");
+    file_map_guard();
+    write_tiny(&right);
+    assert_int_equal(create("used", QUANT_NF4, &err), ST_OK);
+    if (engine_open(path, &params, &e, &err) != ST_OK)
+        fail_msg("%s", err.msg);
+    struct mailbox *m = mailbox_new(event_free);
+    struct session *s = session_new(e);
+    assert_int_equal(truncate(path, 4096), 0);
+    assert_int_equal(session_generate(s, &r, 1, m, &err), ST_OK);
+    struct event *ev = mailbox_wait(m, -1);
+    while (ev->type != EVENT_FINISHED && ev->type != EVENT_ERROR) {
+        event_free(ev);
+        ev = mailbox_wait(m, -1);
+    }
+    assert_int_equal(ev->type, EVENT_ERROR);
+    assert_non_null(strstr(ev->err.msg, "used.safetensors: a part could not be read"));
+    event_free(ev);
+    session_free(s);
+    mailbox_unref(m);
+    engine_close(e);
+    assert_int_equal(models_remove("used", &err), ST_OK);
+    free(path);
+}
+
+static char *repeat(char c, size_t n) {
+    char *s = xmalloc(n + 1);
+    memset(s, c, n);
+    s[n] = 0;
+    return s;
+}
+
+/* A model whose texts no reader would take must not be made. */
+static void texts_too_long_to_be_read_again_make_no_model(void **state) {
+    (void)state;
+    struct err err = {0};
+    struct tiny t = right;
+    char *large = repeat('a', 5 << 20), *huge = repeat('\1', 6 << 20); /* "\u0001" in JSON */
+    int before = n_files();
+    t.chat_template = large;
+    write_tiny(&t);
+    assert_int_equal(create("long", QUANT_NF4, &err), ST_LIMIT);
+    assert_non_null(
+        strstr(err.msg, "tiny.gguf: key tokenizer.chat_template has 5242880 bytes"));
+    write_tiny(&right);
+    struct create_params p = {.name = "long",
+                              .from = source,
+                              .system = huge,
+                              .quant = QUANT_NF4,
+                              .head_quant = QUANT_N};
+    assert_int_equal(models_create(&p, &err), ST_LIMIT);
+    assert_non_null(strstr(err.msg, "the longest text is system"));
+    assert_int_equal(n_files(), before);
+    free(large);
+    free(huge);
+}
+
 static void a_full_disk_leaves_nothing(void **state) {
     (void)state;
     struct err err;
@@ -548,6 +649,7 @@ static void a_model_made_meanwhile_is_kept(void **state) {
     write_tiny(&right);
     int before = n_files();
     assert_int_equal(models_create(&p, &err), ST_EXISTS);
+    assert_string_equal(err.msg, "a model named raced exists already");
     assert_int_equal(n_files(), before + 1);
     assert_int_equal(file_read(path, 100, &b, &err), ST_OK);
     assert_string_equal(buf_str(&b), "theirs");
@@ -618,6 +720,44 @@ static void a_gguf_path_is_converted_once(void **state) {
     free(third);
 }
 
+static void a_folder_of_one_gguf_model_is_that_model(void **state) {
+    (void)state;
+    struct err err = {0};
+    char *folder = path_join(dir, "files"), *path, *out;
+    static const char *const beside[] = {"mmproj-tiny.gguf", "b-00002-of-00002.gguf", ".c.gguf",
+                                         "README.md"};
+    write_tiny(&right);
+    assert_int_equal(mkdir(folder, 0700), 0);
+    for (size_t i = 0; i < sizeof beside / sizeof *beside; i++) {
+        path = path_join(folder, beside[i]);
+        assert_int_equal(file_write_atomic(path, "x", 1, &err), ST_OK);
+        free(path);
+    }
+    assert_int_equal(models_find(folder, &out, &err), ST_OK);
+    assert_string_equal(out, folder); /* none: what is wrong is said by who reads the folder */
+    free(out);
+    path = path_join(folder, "tiny-00001-of-00001.gguf");
+    assert_int_equal(link(source, path), 0);
+    assert_int_equal(models_find(folder, &out, &err), ST_OK);
+    assert_string_equal(out, path);
+    free(out);
+    assert_int_equal(models_resolve(folder, NULL, NULL, &out, &err), ST_OK);
+    free(out);
+    free(path);
+    path = path_join(folder, "another.gguf");
+    assert_int_equal(link(source, path), 0);
+    assert_int_equal(models_find(folder, &out, &err), ST_USAGE);
+    assert_non_null(strstr(err.msg, "another.gguf, tiny-00001-of-00001.gguf"));
+    free(path);
+    path = path_join(folder, "config.json"); /* then it is what it says */
+    assert_int_equal(file_write_atomic(path, "{}", 2, &err), ST_OK);
+    assert_int_equal(models_find(folder, &out, &err), ST_OK);
+    assert_string_equal(out, folder);
+    free(out);
+    free(path);
+    free(folder);
+}
+
 static void names_and_our_files_resolve_to_themselves(void **state) {
     (void)state;
     struct err err;
@@ -634,8 +774,13 @@ static void names_and_our_files_resolve_to_themselves(void **state) {
     assert_int_equal(models_resolve("none", NULL, NULL, &path, &err), ST_NOT_FOUND);
     assert_non_null(strstr(err.msg, "installed:"));
     assert_int_equal(models_resolve("", NULL, NULL, &path, &err), ST_NOT_FOUND);
-    assert_int_equal(models_resolve(dir, NULL, NULL, &path, &err), ST_NOT_FOUND);
+    assert_int_equal(models_resolve("/nowhere/x", NULL, NULL, &path, &err), ST_NOT_FOUND);
+    assert_string_equal(err.msg, "/nowhere/x: there is no such file or folder");
+    char *folder = path_join(dir, "nothing");
+    assert_int_equal(mkdir(folder, 0700), 0);
+    assert_int_equal(models_resolve(folder, NULL, NULL, &path, &err), ST_NOT_FOUND);
     assert_non_null(strstr(err.msg, "config.json"));
+    free(folder);
 }
 
 static void damaged_models_are_refused_when_opened(void **state) {
@@ -749,6 +894,9 @@ int main(void) {
         cmocka_unit_test(wrong_sources_are_refused_by_name),
         cmocka_unit_test(what_16_bits_cannot_hold_is_refused),
         cmocka_unit_test(cancelling_leaves_nothing),
+        cmocka_unit_test(a_source_that_is_cut_meanwhile_makes_no_model),
+        cmocka_unit_test(a_model_that_is_cut_in_use_ends_the_answer),
+        cmocka_unit_test(texts_too_long_to_be_read_again_make_no_model),
         cmocka_unit_test(a_full_disk_leaves_nothing),
         cmocka_unit_test(what_a_killed_process_left_is_swept),
         cmocka_unit_test(names_are_checked),
@@ -756,6 +904,7 @@ int main(void) {
         cmocka_unit_test(a_model_made_meanwhile_is_kept),
         cmocka_unit_test(the_library_lists_copies_and_removes),
         cmocka_unit_test(a_gguf_path_is_converted_once),
+        cmocka_unit_test(a_folder_of_one_gguf_model_is_that_model),
         cmocka_unit_test(names_and_our_files_resolve_to_themselves),
         cmocka_unit_test(damaged_models_are_refused_when_opened),
         cmocka_unit_test(wrong_metadata_is_refused_when_opened),

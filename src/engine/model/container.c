@@ -23,7 +23,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const size_t max_header_bytes = 32u << 20;
 enum { MAX_TENSORS = 300000, MAX_DEPTH = 3 /* the object, a tensor, its shape */ };
 
 struct container {
@@ -242,12 +241,12 @@ static enum status read_all(struct container *c, struct err *err) {
                        c->name, c->map.len);
     for (int i = 7; i >= 0; i--)
         header = header << 8 | c->map.p[i];
-    if (header > c->map.len - 8 || header > max_header_bytes)
-        return err_set(err, ST_FORMAT,
-                       "%s: not a safetensors file: header of %" PRIu64
-                       " bytes, wanted at most %zu",
-                       c->name, header,
-                       c->map.len - 8 < max_header_bytes ? c->map.len - 8 : max_header_bytes);
+    if (header > c->map.len - 8 || header > CONTAINER_MAX_HEADER)
+        return err_set(
+            err, ST_FORMAT,
+            "%s: not a safetensors file: header of %" PRIu64 " bytes, wanted at most %zu",
+            c->name, header,
+            c->map.len - 8 < CONTAINER_MAX_HEADER ? c->map.len - 8 : CONTAINER_MAX_HEADER);
     if (header == 0 || c->map.p[8] != '{')
         return err_set(err, ST_FORMAT, "%s: not a safetensors file: header begins without '{'",
                        c->name);

@@ -23,7 +23,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { CONTAINER_ALIGN = 64, CONTAINER_MAX_DIMS = 8 };
+enum { CONTAINER_ALIGN = 64, CONTAINER_MAX_DIMS = 8, CONTAINER_MAX_HEADER = 32 << 20 };
 
 enum dtype {
     DTYPE_BOOL,

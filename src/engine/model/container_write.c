@@ -95,11 +95,32 @@ void container_writer_declare(struct container_writer *w, const char *name, enum
     w->n++;
 }
 
+/* The metadata key with the longest value. */
+static const char *longest_text(const struct container_writer *w) {
+    const char *key, *longest = "none";
+    json_t *v;
+    size_t most = 0;
+    json_object_foreach(w->meta, key, v) {
+        if (json_string_length(v) > most) {
+            most = json_string_length(v);
+            longest = key;
+        }
+    }
+    return longest;
+}
+
 enum status container_writer_begin(struct container_writer *w, const char *path,
                                    struct err *err) {
     char *text = json_dumps(w->root, JSON_COMPACT | JSON_PRESERVE_ORDER);
     assert(text);
     size_t len = strlen(text), pad = -(len + 8) % CONTAINER_ALIGN;
+    if (len + pad > CONTAINER_MAX_HEADER) { /* no reader of ours would open it */
+        free(text);
+        return err_set(err, ST_LIMIT,
+                       "%s: texts and tensors need a header of %zu bytes, wanted at most %d; "
+                       "the longest text is %s",
+                       path_base(path), len, CONTAINER_MAX_HEADER, longest_text(w));
+    }
     for (int i = 0; i < 8; i++)
         buf_addc(&w->header, (char)((uint64_t)(len + pad) >> 8 * i));
     buf_add(&w->header, text, len);

@@ -252,6 +252,13 @@ static enum status gguf_templates(struct vocab_data *v, const struct gguf *g, st
     char name[VOCAB_TEMPLATE_NAME + 2], key[VOCAB_TEMPLATE_NAME + 32];
     uint64_t n;
     enum status st;
+    s = (struct gguf_str){"", 0};
+    TRY(gguf_get_str(g, "tokenizer.chat_template", false, &s, err));
+    if (s.len > VOCAB_TEMPLATE_BYTES)
+        TRY(err_set(err, ST_LIMIT,
+                    "%s: key tokenizer.chat_template has %" PRIu64
+                    " bytes, at most %d are taken",
+                    gguf_name(g), (uint64_t)s.len, VOCAB_TEMPLATE_BYTES));
     TRY(gguf_text(v, g, "tokenizer.chat_template", false, &v->chat_template, err));
     TRY(gguf_get_strings(g, "tokenizer.chat_templates", false, &n, &it, err));
     while (gguf_next_string(&it, &s)) {
