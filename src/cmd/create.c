@@ -37,7 +37,10 @@ static int create(struct args *a, const struct modelfile *file) {
     if (arg_text(a, "head-quant"))
         quant_parse(arg_text(a, "head-quant"), &p.head_quant);
     interrupt_catch();
-    if (models_create(&p, &err) != ST_OK)
+    enum status st = models_create(&p, &err);
+    if (st == ST_EXISTS)
+        return failf(st, "%s; --force replaces it", err.msg);
+    if (st != ST_OK)
         return fail(&err);
     progress_clear();
     struct model_info m = {0};

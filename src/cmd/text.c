@@ -46,10 +46,8 @@ enum {
 
 /* The text model of a name from the list, or of a path. */
 static enum status open_text(const char *name, struct text_model **out, struct err *err) {
-    if (access(name, F_OK) == 0 && (strchr(name, '/') || strchr(name, '.')))
-        return text_open(name, out, err);
-    char *path;
-    CHECK(models_resolve(name, progress_show, NULL, &path, err));
+    char *path; /* of a source, too: a tokenizer needs no tensors, and so no conversion */
+    CHECK(models_find(name, &path, err));
     enum status st = text_open(path, out, err);
     free(path);
     return st;

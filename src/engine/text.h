@@ -86,6 +86,8 @@ void rendered_release(struct rendered *r);
  * it lives as long as t. Built-in templates do not show tools. */
 enum status text_render(const struct text_model *t, const struct render_opts *opts,
                         struct rendered *out, const char **used, struct err *err);
+/* ST_FORMAT, naming the line, for a text that is no template; ST_LIMIT. Nothing is run. */
+enum status text_template_check(const char *template_text, struct err *err);
 /* Renders and encodes as the model expects a chat prompt (its begin token once, never twice).
  */
 enum status text_prompt(const struct text_model *t, const struct render_opts *opts,

@@ -521,7 +521,7 @@ out:
     return st;
 }
 
-/* *out is the caller's to free, after a failure too. */
+/* *out is the caller's to free, after a failure too. ST_EXISTS without a message. */
 static enum status target_path(const struct create_params *p, char **out, struct err *err) {
     if (!p->name) {
         *out = xstrdup(p->out_path);
@@ -538,9 +538,7 @@ static enum status target_path(const struct create_params *p, char **out, struct
     *out = path_join(dir, file);
     free(file);
     free(dir);
-    if (!p->replace && access(*out, F_OK) == 0)
-        return err_set(err, ST_EXISTS, "a model named %s exists already", p->name);
-    return ST_OK;
+    return !p->replace && access(*out, F_OK) == 0 ? ST_EXISTS : ST_OK;
 }
 
 /* What "as the source suggests" and the head's default mean for this source. */
@@ -566,7 +564,7 @@ enum status models_create(const struct create_params *p, struct err *err) {
     char *path = NULL, *from = NULL;
     enum status st;
     TRY(target_path(p, &path, err));
-    TRY(library_find(p->from, &from, err));
+    TRY(models_find(p->from, &from, err));
     if (!library_is_source(from)) {
         st = model_derive(p, from, path, err);
         goto out;
@@ -578,6 +576,8 @@ enum status models_create(const struct create_params *p, struct err *err) {
     declare_all(&j);
     TRY(write_all(&j, path, err));
 out:
+    if (st == ST_EXISTS && p->name) /* found before or after the work */
+        err_set(err, st, "a model named %s exists already", p->name);
     job_release(&j);
     free(from);
     free(path);

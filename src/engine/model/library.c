@@ -140,26 +140,60 @@ enum status models_list(struct model_list *out, struct err *err) {
     return ST_OK;
 }
 
-/* ST_NOT_FOUND with what there is. */
-static enum status not_found(const char *name, struct err *err) {
+/* ST_NOT_FOUND with what there is. what: that was looked for. */
+static enum status not_found(const char *what, const char *name, struct err *err) {
     struct model_list l;
     struct buf names = {0};
     CHECK(models_list(&l, err));
     for (size_t i = 0; i < l.n; i++)
         buf_addf(&names, "%s%s", i ? ", " : "", l.v[i].name);
     enum status st =
-        l.n ? err_set(err, ST_NOT_FOUND, "no model named %.120s; installed: %s", name,
-                      buf_str(&names))
+        l.n ? err_set(err, ST_NOT_FOUND, "there is no %s named \"%.120s\"; installed: %s", what,
+                      name, buf_str(&names))
             : err_set(err, ST_NOT_FOUND,
-                      "no model named %.120s; none is installed (llmchat create NAME --from "
+                      "there is no %s named \"%.120s\"; none is installed (llmchat create NAME "
+                      "--from "
                       "PATH makes one of a GGUF file or a Hugging Face folder)",
-                      name);
+                      what, name);
     buf_release(&names);
     model_list_release(&l);
     return st;
 }
 
-enum status library_find(const char *name, char **out, struct err *err) {
+/* A later part of a split model, or the part of one that sees. */
+static bool is_side_file(const char *name) {
+    const char *of = strstr(name, "-of-");
+    bool part = of && of - name > 6 && of[-6] == '-' && strspn(of - 5, "0123456789") == 5;
+    return (part && strncmp(of - 5, "00001", 5) != 0) || strncmp(name, "mmproj", 6) == 0;
+}
+
+/* People keep GGUF files in folders of their own. *path, a folder, becomes the file's path when
+ * it holds one such model and is no Hugging Face folder. */
+static enum status find_gguf_inside(char **path, struct err *err) {
+    struct strlist found = {0};
+    char *config = path_join(*path, "config.json");
+    DIR *d = access(config, F_OK) != 0 ? opendir(*path) : NULL;
+    enum status st = ST_OK;
+    for (struct dirent *e; d && (e = readdir(d));)
+        if (e->d_name[0] != '.' && has_ending(e->d_name, ".gguf") && !is_side_file(e->d_name))
+            strlist_add(&found, e->d_name);
+    if (d)
+        closedir(d);
+    if (found.n > 1) {
+        qsort(found.v, found.n, sizeof *found.v, text_cmp);
+        st = err_set(err, ST_USAGE, "%s: holds %zu GGUF models; name one: %s, %s%s", *path,
+                     found.n, found.v[0], found.v[1], found.n > 2 ? ", …" : "");
+    } else if (found.n == 1) {
+        char *file = path_join(*path, found.v[0]);
+        free(*path);
+        *path = file;
+    }
+    strlist_release(&found);
+    free(config);
+    return st;
+}
+
+enum status models_find(const char *name, char **out, struct err *err) {
     struct stat sb;
     char *path;
     if (models_name_ok(name)) {
@@ -172,14 +206,19 @@ enum status library_find(const char *name, char **out, struct err *err) {
     }
     path = path_expand(name);
     if (*name && stat(path, &sb) == 0) {
-        *out = path;
-        return ST_OK;
+        enum status st = S_ISDIR(sb.st_mode) ? find_gguf_inside(&path, err) : ST_OK;
+        if (st == ST_OK)
+            *out = path;
+        else
+            free(path);
+        return st;
     }
     int why = errno;
     free(path);
-    if (strchr(name, '/') && why != ENOENT)
-        return err_set(err, ST_IO, "%s: %s", name, strerror(why));
-    return not_found(name, err);
+    if (strchr(name, '/')) /* a path, whatever the models are called */
+        return err_set(err, why == ENOENT ? ST_NOT_FOUND : ST_IO, "%s: %s", name,
+                       why == ENOENT ? "there is no such file or folder" : strerror(why));
+    return not_found("model or file", name, err);
 }
 
 static bool is_gguf(const char *path) {
@@ -198,7 +237,7 @@ bool library_is_source(const char *path) {
 
 enum status models_info(const char *name, struct model_info *out, struct err *err) {
     char *path;
-    CHECK(library_find(name, &path, err));
+    CHECK(models_find(name, &path, err));
     enum status st =
         library_is_source(path) ? model_source_info(path, out, err) : read_info(path, out, err);
     free(path);
@@ -208,12 +247,12 @@ enum status models_info(const char *name, struct model_info *out, struct err *er
 enum status models_remove(const char *name, struct err *err) {
     char *path;
     if (!models_name_ok(name))
-        return not_found(name, err);
+        return not_found("model", name, err);
     CHECK(installed_path(name, &path, err));
     enum status st = ST_OK;
     if (unlink(path) != 0)
         st = errno == ENOENT
-                 ? not_found(name, err)
+                 ? not_found("model", name, err)
                  : err_set(err, ST_IO, "can't remove %s: %s", path, strerror(errno));
     free(path);
     return st;
@@ -244,7 +283,7 @@ enum status models_copy(const char *from, const char *to, struct err *err) {
     enum status st;
     if (!models_name_ok(to))
         return err_set(err, ST_USAGE, "\"%s\" is no model name", to);
-    TRY(library_find(from, &src, err));
+    TRY(models_find(from, &src, err));
     if (library_is_source(src))
         TRY(err_set(err, ST_USAGE, "%s: no model; llmchat create makes one of it", src));
     TRY(read_info(src, &info, err)); /* only models get in */
@@ -400,7 +439,7 @@ enum status models_resolve(const char *name_or_path,
                                             uint64_t total),
                            void *user, char **out, struct err *err) {
     char *path;
-    CHECK(library_find(name_or_path, &path, err));
+    CHECK(models_find(name_or_path, &path, err));
     if (!library_is_source(path)) {
         *out = path;
         return ST_OK;

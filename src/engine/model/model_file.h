@@ -60,9 +60,6 @@ char *settings_merge(const char *base, const char *over);
 /* A copy of one of our models at `from`, with what p gives in place of its own. */
 enum status model_derive(const struct create_params *p, const char *from, const char *to,
                          struct err *err);
-/* What a person typed: the file of an installed model, else the path of a file or folder that
- * is there. The caller frees. */
-enum status library_find(const char *name, char **out, struct err *err);
 /* What a model is made from, and not a model: a GGUF file or a folder. */
 bool library_is_source(const char *path);
 /* What hp says into its fields of info. */

@@ -90,7 +90,8 @@ static void render(struct jx *x, const struct jinja_input *in, struct jb *out) {
     struct jbody body = jp_parse(x, jl_lex(x, in->template_text, in->template_len));
     x->depth_max = DEPTH_RUN;
     x->depth = 0;
-    jr_body(x, sc, out, &body);
+    if (!in->check_only)
+        jr_body(x, sc, out, &body);
 }
 
 static enum status guarded(struct jx *x, const struct jinja_input *in, struct jb *out) {

@@ -31,6 +31,7 @@ struct jinja_input {
     const char *bos, *eos;     /* the model's own text: not marked as plain */
     bool add_generation_prompt;
     int64_t now_unix;
+    bool check_only; /* that the template can be parsed; it is not run */
 };
 
 /* Appends to out->text and out->plain; nothing on failure. */

@@ -180,6 +180,17 @@ enum status text_render(const struct text_model *t, const struct render_opts *op
     return ST_OK;
 }
 
+enum status text_template_check(const char *template_text, struct err *err) {
+    struct rendered none = {0};
+    const struct jinja_input in = {.template_text = template_text,
+                                   .template_len = strlen(template_text),
+                                   .messages_json = "[]",
+                                   .bos = "",
+                                   .eos = "",
+                                   .check_only = true};
+    return jinja_render(&in, &none, err);
+}
+
 enum status text_prompt(const struct text_model *t, const struct render_opts *opts,
                         struct tok_list *out, struct err *err) {
     struct rendered r = {0};
