@@ -108,7 +108,9 @@ run create tiny --from cut.gguf; is "create from a cut file names it" 1 - 'cut.g
 if [ -z "$(find "$LLMCHAT_HOME" -name '*.safetensors*')" ]; then pass "a failed create leaves nothing"; else fail "a failed create leaves nothing"; fi
 run create 'a/b' --from tiny.gguf; is "a bad name is refused" 2 - 'name'
 run create tiny --from tiny.gguf; is "create" 0 - 'nf4'
-run create tiny --from tiny.gguf; is "an existing name is not replaced" 1 - 'already'
+run create tiny --from tiny.gguf; is "an existing name is not replaced" 1 - 'exists already; --force'
+run create other --from ./missing/x; is "a path that is not there is no name" 1 - './missing/x: there is no such file or folder'
+run create other --from ''; is "create from nothing" 1 - 'model or file named ""'
 run create tiny --from tiny.gguf --force; is "--force replaces" 0
 for q in int8 bf16 f32; do
     run create tiny-$q --from tiny.gguf --quant $q; is "create --quant $q" 0
@@ -128,6 +130,41 @@ if ! grep -q pwned out; then pass "so that completions can trust names"; else fa
 rm home/data/models/*pwned*
 run rm copy; is "rm" 0
 run rm copy; is "rm of what is not there" 1 - 'copy'
+
+# -- Modelfiles and folders -------------------------------------------------
+# refused WHAT RC PATTERN TEXT: a Modelfile with FROM and TEXT, which starts in line 2
+refused() {
+    printf 'FROM tiny.gguf\n%b\n' "$4" >Modelfile
+    run create made -f Modelfile; is "Modelfile: $1" "$2" - "$3"
+}
+refused "an instruction that is none" 2 'Modelfile:2: .*not FRM' 'FRM x'
+refused "a parameter that is none" 1 'Modelfile:3: no such parameter: mirostat' '# two\nPARAMETER mirostat 1'
+refused "a parameter without a name" 2 'Modelfile:2: PARAMETER wants' 'PARAMETER'
+refused "a value out of range" 2 'Modelfile:2: temperature: hot' 'PARAMETER temperature hot'
+refused "quotes that stay open" 2 'Modelfile:2: no closing' 'SYSTEM """never'
+refused "a template of another language" 1 'Modelfile:2: .*Go' 'TEMPLATE """{{ .Prompt }}"""'
+refused "a template that is none" 1 'TEMPLATE: chat template: line 2' 'TEMPLATE """a\n{% for"""'
+refused "what would change the weights" 1 'Modelfile:2: not supported: ADAPTER' 'ADAPTER x'
+printf 'from ./tiny.gguf\r\nPARAMETER num_ctx 64\nPARAMETER stop "<x>"\nPARAMETER stop END\n%s\n' \
+    'SYSTEM """You are
+  brief.
+"""
+LICENSE mine
+TEMPLATE """{{ messages[0].content }}!"""' >Modelfile
+run create made -f Modelfile; is "a Modelfile makes a model" 0
+run show made --json; is_json "with what it says" 0 out 'd["system"]=="You are\n  brief.\n" and d["license"]=="mine" and d["settings"]=={"ctx":64,"stop":["<x>","END"]} and d["chat_template"].endswith("!")'
+run show made; is "a text of several lines is shown as such" 0 '^                brief\.$'
+run rm made
+mkdir only tokens
+cp tiny.gguf only/
+run create made --from only; is "a folder of one GGUF file is that file" 0
+run rm made
+cp tiny.gguf only/second.gguf
+run create made --from only/; is "of two, one must be named" 2 - 'second.gguf, tiny.gguf'
+run show only; is "for every command" 2 - 'second.gguf'
+printf '{"model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":["a b"]}}' >tokens/tokenizer.json
+rc=0; printf ab | "$LLMCHAT_BIN" tokenize tokens >out 2>err || rc=$?
+is "tokenize wants no tensors of a folder, however it is named" 0 '^2$'
 
 # -- run --------------------------------------------------------------------
 run run tiny --temperature 0 --max-tokens 8 hello world; is "run prints an answer" 0 '' -

@@ -10,6 +10,7 @@
 #include "base/path.h"
 #include "base/utf8.h"
 #include "chat/settings.h"
+#include "engine/text.h"
 
 #include <ctype.h>
 #include <jansson.h>
@@ -124,6 +125,8 @@ static enum status parameter(struct reader *r, struct err *err) {
     struct settings probe;
     enum status st;
     settings_init(&probe);
+    if (!*name)
+        TRY(wrong(r, ST_USAGE, "PARAMETER wants a name and a value", "", err));
     if (!d)
         TRY(wrong(r, ST_UNSUPPORTED, "no such parameter: ", name, err));
     TRY(take_value(r, &value, err));
@@ -195,6 +198,8 @@ static enum status instruction(struct reader *r, const char *word, struct err *e
                 "TEMPLATE is written in Go's template language; a Jinja one is wanted, "
                 "or none: models bring their own",
                 "", err);
+        if (text_template_check(m->chat_template, err) != ST_OK)
+            return err_prefix(err, "%s: TEMPLATE", r->path);
         return ST_OK;
     }
     if (strcasecmp(word, "ADAPTER") == 0 || strcasecmp(word, "MESSAGE") == 0)

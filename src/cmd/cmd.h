@@ -89,6 +89,8 @@ bool colour_wanted(FILE *f); /* a terminal, NO_COLOR unset, TERM not dumb */
 void put_text(const char *s, size_t len);
 /* The label as it is, then text from outside on one line, always made safe. */
 void put_line(const char *label, const char *s);
+/* The same of text that has lines of its own; they stand below one another. */
+void put_lines(const char *label, const char *s);
 void put_json(void *takes_json); /* a json_t, printed on one line */
 /* A json_t of any bytes: what is no UTF-8 (a path, a damaged database) is mended. */
 void *json_text(const char *s);

@@ -158,14 +158,14 @@ static void print_model(const struct model_info *m) {
     printf("vocabulary    %d tokens\n", m->n_vocab);
     put_line("quantisation  ", quant.p);
     printf("size          %s\n", show_bytes(m->file_bytes));
-    put_line("license       ", *m->license ? m->license : "not stated");
+    put_lines("license       ", *m->license ? m->license : "not stated");
     print_templates(m);
     if (*m->system)
-        put_line("system        ", m->system);
+        put_lines("system        ", m->system);
     if (*m->settings)
         put_line("settings      ", m->settings);
     if (*m->notes)
-        put_line("not exact     ", m->notes);
+        put_lines("not exact     ", m->notes);
     put_line("source        ", source.p);
     if (*m->created)
         put_line("created       ", m->created);

@@ -91,6 +91,20 @@ void put_line(const char *label, const char *s) {
     buf_release(&b);
 }
 
+void put_lines(const char *label, const char *s) {
+    size_t len = strlen(s), indent = strlen(label), n;
+    while (len && s[len - 1] == '\n')
+        len--;
+    for (const char *end = s + len; s <= end; s += n + 1, label = "") {
+        const char *line_end = memchr(s, '\n', (size_t)(end - s));
+        n = (size_t)((line_end ? line_end : end) - s);
+        char *line = xstrndup(s, n - (n && s[n - 1] == '\r'));
+        printf("%*s", *label ? 0 : (int)indent, "");
+        put_line(label, line);
+        free(line);
+    }
+}
+
 void *json_text(const char *s) {
     struct buf b = {0};
     utf8_scrub(&b, s, strlen(s));
