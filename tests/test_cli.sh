@@ -110,6 +110,10 @@ run create 'a/b' --from tiny.gguf; is "a bad name is refused" 2 - 'name'
 run create tiny --from tiny.gguf; is "create" 0 - 'nf4'
 run create tiny --from tiny.gguf; is "an existing name is not replaced" 1 - 'exists already; --force'
 run create other --from ./missing/x; is "a path that is not there is no name" 1 - './missing/x: there is no such file or folder'
+echo '{"a": 1, "b": 2}' >some.json; : >nothing
+run create other --from some.json; is "a file of another kind is told what is wanted" 1 - 'some.json: neither a GGUF file'
+run run ./some.json hi; is "by run, too" 1 - 'some.json: neither a GGUF file'
+run create other --from nothing; is "an empty file is called that" 1 - 'nothing: an empty file'
 run create other --from ''; is "create from nothing" 1 - 'model or file named ""'
 run create tiny --from tiny.gguf --force; is "--force replaces" 0
 for q in int8 bf16 f32; do

@@ -160,6 +160,38 @@ static enum status not_found(const char *what, const char *name, struct err *err
     return st;
 }
 
+/* The first bytes of a file; 0 when it can't be read. */
+static size_t read_begin(const char *path, char *out, size_t n) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    ssize_t got = fd >= 0 ? pread(fd, out, n, 0) : 0;
+    if (fd >= 0)
+        close(fd);
+    return got > 0 ? (size_t)got : 0;
+}
+
+static bool is_gguf(const char *path) {
+    char magic[4];
+    return read_begin(path, magic, 4) == 4 && memcmp(magic, "GGUF", 4) == 0;
+}
+
+/* A file that a person named and that is neither kind by its first bytes: what to give instead
+ * helps more than what is wrong with its header. */
+static enum status check_kind(const char *path, const struct stat *sb, struct err *err) {
+    char begin[9];
+    if (!S_ISREG(sb->st_mode) || access(path, R_OK) != 0)
+        return ST_OK; /* who opens it says why it can't */
+    if (sb->st_size == 0)
+        return err_set(err, ST_FORMAT, "%s: an empty file", path);
+    size_t n = read_begin(path, begin, sizeof begin);
+    if ((n >= 4 && memcmp(begin, "GGUF", 4) == 0) || (n == 9 && begin[8] == '{'))
+        return ST_OK;
+    return err_set(
+        err, ST_FORMAT,
+        "%s: neither a GGUF file (those begin with GGUF) nor a model of llmchat's; of "
+        "a Hugging Face model the folder is wanted",
+        path);
+}
+
 /* A later part of a split model, or the part of one that sees. */
 static bool is_side_file(const char *name) {
     const char *of = strstr(name, "-of-");
@@ -206,7 +238,8 @@ enum status models_find(const char *name, char **out, struct err *err) {
     }
     path = path_expand(name);
     if (*name && stat(path, &sb) == 0) {
-        enum status st = S_ISDIR(sb.st_mode) ? find_gguf_inside(&path, err) : ST_OK;
+        enum status st =
+            S_ISDIR(sb.st_mode) ? find_gguf_inside(&path, err) : check_kind(path, &sb, err);
         if (st == ST_OK)
             *out = path;
         else
@@ -219,15 +252,6 @@ enum status models_find(const char *name, char **out, struct err *err) {
         return err_set(err, why == ENOENT ? ST_NOT_FOUND : ST_IO, "%s: %s", name,
                        why == ENOENT ? "there is no such file or folder" : strerror(why));
     return not_found("model or file", name, err);
-}
-
-static bool is_gguf(const char *path) {
-    char magic[4] = {0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    bool yes = fd >= 0 && pread(fd, magic, 4, 0) == 4 && memcmp(magic, "GGUF", 4) == 0;
-    if (fd >= 0)
-        close(fd);
-    return yes;
 }
 
 bool library_is_source(const char *path) {

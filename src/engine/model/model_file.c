@@ -300,7 +300,7 @@ enum status model_meta_read(const struct container *c, const char *path, struct 
     if (!container_meta(c, "llmchat.layout"))
         return err_set(err, ST_FORMAT,
                        "%s: a safetensors file, but not one of llmchat's models (no metadata "
-                       "llmchat.layout)",
+                       "llmchat.layout); of a Hugging Face model the folder is wanted",
                        container_name(c));
     CHECK(container_meta_int(c, "llmchat.layout", 1, INT32_MAX, &layout, err));
     if (layout > MODEL_LAYOUT)
