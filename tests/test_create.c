@@ -758,6 +758,33 @@ static void a_folder_of_one_gguf_model_is_that_model(void **state) {
     free(folder);
 }
 
+static void a_repository_of_the_hubs_cache_is_its_snapshot(void **state) {
+    (void)state;
+    struct err err = {0};
+    char *repo = path_join(dir, "models--a--b"), *out;
+    static const char *const parts[] = {"", "/refs", "/snapshots", "/snapshots/0a1b"};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        char *folder = xasprintf("%s%s", repo, parts[i]);
+        assert_int_equal(mkdir(folder, 0700), 0);
+        free(folder);
+    }
+    char *ref = path_join(repo, "refs/main"), *want = path_join(repo, "snapshots/0a1b");
+    static const struct {
+        const char *ref;
+        bool found;
+    } cases[] = {{"0a1b", true}, {"ffff", false}, {"../../..", false}, {"", false}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_int_equal(file_write_atomic(ref, cases[i].ref, strlen(cases[i].ref), &err),
+                         ST_OK);
+        assert_int_equal(models_find(repo, &out, &err), ST_OK);
+        assert_string_equal(out, cases[i].found ? want : repo);
+        free(out);
+    }
+    free(ref);
+    free(want);
+    free(repo);
+}
+
 static void names_and_our_files_resolve_to_themselves(void **state) {
     (void)state;
     struct err err;
@@ -905,6 +932,7 @@ int main(void) {
         cmocka_unit_test(the_library_lists_copies_and_removes),
         cmocka_unit_test(a_gguf_path_is_converted_once),
         cmocka_unit_test(a_folder_of_one_gguf_model_is_that_model),
+        cmocka_unit_test(a_repository_of_the_hubs_cache_is_its_snapshot),
         cmocka_unit_test(names_and_our_files_resolve_to_themselves),
         cmocka_unit_test(damaged_models_are_refused_when_opened),
         cmocka_unit_test(wrong_metadata_is_refused_when_opened),

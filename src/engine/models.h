@@ -52,8 +52,8 @@ enum status models_remove(const char *name, struct err *err);
 enum status models_copy(const char *from, const char *to,
                         struct err *err); /* a reflink or hard link where possible */
 /* What a person typed, as a path: the file of an installed model, else a file or folder that is
- * there. For a folder without config.json that holds one GGUF model, that file. *out is the
- * caller's to free. */
+ * there. For a folder without config.json that holds one GGUF model, that file; for that of a
+ * repository in the hub's cache, its newest snapshot. *out is the caller's to free. */
 enum status models_find(const char *name_or_path, char **out, struct err *err);
 /* The path engine_open() takes for what a person typed: the file of an installed model, or a
  * path to one of our files as it is; for a path to a GGUF file or a Hugging Face folder a

@@ -199,10 +199,30 @@ static bool is_side_file(const char *name) {
     return (part && strncmp(of - 5, "00001", 5) != 0) || strncmp(name, "mmproj", 6) == 0;
 }
 
+/* The hub's cache keeps a repository's files in snapshots/REVISION and the newest revision's
+ * name in refs/main. *path, when it is such a repository's folder, becomes that snapshot's. */
+static void find_snapshot_inside(char **path) {
+    struct buf name = {0};
+    struct stat sb;
+    char *ref = path_join(*path, "refs/main");
+    if (file_read(ref, 100, &name, NULL) == ST_OK && models_name_ok(buf_str(&name))) {
+        char *there = xasprintf("%s/snapshots/%s", *path, buf_str(&name));
+        if (stat(there, &sb) == 0 && S_ISDIR(sb.st_mode)) {
+            free(*path);
+            *path = there;
+            there = NULL;
+        }
+        free(there);
+    }
+    buf_release(&name);
+    free(ref);
+}
+
 /* People keep GGUF files in folders of their own. *path, a folder, becomes the file's path when
  * it holds one such model and is no Hugging Face folder. */
 static enum status find_gguf_inside(char **path, struct err *err) {
     struct strlist found = {0};
+    find_snapshot_inside(path);
     char *config = path_join(*path, "config.json");
     DIR *d = access(config, F_OK) != 0 ? opendir(*path) : NULL;
     enum status st = ST_OK;
