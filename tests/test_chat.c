@@ -2,10 +2,12 @@
  * test_chat.c - turns, branches, models and full contexts, over an engine that plays a script.
  */
 #include "base/clock.h"
+#include "base/path.h"
 #include "chat/chat.h"
 #include "fake_engine.h"
 #include "store/db.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -542,6 +545,32 @@ static void model_is_switched_between_turns(void **state) {
     assert_string_equal(last()->model, "other");
 }
 
+static void touch(const char *file, time_t at) {
+    const struct timespec t[2] = {{.tv_sec = at}, {.tv_sec = at}};
+    OK(file_write_atomic(file, "model", 5, &e));
+    assert_int_equal(utimensat(AT_FDCWD, file, t, 0), 0);
+}
+
+/* Made again with --force, or cut: then choosing it again loads it again. */
+static void a_model_that_changed_on_disk_is_told_from_the_loaded_one(void **state) {
+    (void)state;
+    char file[sizeof dir + 2];
+    snprintf(file, sizeof file, "%s/m", dir);
+    assert_false(chat_model_changed(chat)); /* "smol": a name without a file */
+    touch(file, 1000);
+    load(file);
+    assert_false(chat_model_changed(chat));
+    touch(file, 2000);
+    assert_true(chat_model_changed(chat));
+    load(file);
+    assert_false(chat_model_changed(chat));
+    assert_int_equal(truncate(file, 2), 0);
+    assert_true(chat_model_changed(chat));
+    load(file);
+    assert_int_equal(unlink(file), 0);
+    assert_false(chat_model_changed(chat));
+}
+
 static void newest_load_counts(void **state) {
     (void)state;
     fake.load_hangs = true;
@@ -814,6 +843,7 @@ int main(void) {
         T(other_process_is_seen_after_reload),
         T(failed_load_leaves_the_old_model),
         T(model_is_switched_between_turns),
+        T(a_model_that_changed_on_disk_is_told_from_the_loaded_one),
         T(newest_load_counts),
         BARE(model_is_chosen_in_order),
         SMALL(full_context_asks_and_drops),

@@ -265,6 +265,7 @@ void chat_free(struct chat *c) {
     settings_release(&c->settings);
     free(c->count);
     free(c->model);
+    free(c->model_path);
     free(c->title);
     free(c->system);
     free(c->draft);

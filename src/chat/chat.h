@@ -37,6 +37,9 @@ enum status chat_load_model(struct chat *c, const char *name, struct err *err);
 enum model_state chat_model_state(const struct chat *c);
 /* The new model is loaded, and is taken into use when the reply that runs has ended. */
 bool chat_model_waits(const struct chat *c);
+/* The file of the model in use was written or replaced since it was opened: loading it again
+ * is another model. */
+bool chat_model_changed(const struct chat *c);
 const char *chat_model(const struct chat *c);                     /* name; "" none */
 const struct engine_info *chat_engine_info(const struct chat *c); /* NULL until one is ready */
 /* What to load at start: wanted (or NULL), else the configuration's, else the conversation's,

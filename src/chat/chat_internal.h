@@ -14,6 +14,7 @@
 #include "chat/chat.h"
 #include "engine/models.h"
 #include "engine/text.h"
+#include <sys/stat.h>
 
 #define SUMMARY_FINISH "summary" /* message.finish of a summary in the tree */
 
@@ -87,6 +88,8 @@ struct chat {
     /* model */
     struct engine *engine;
     char *model;
+    char *model_path;       /* the file that was opened, */
+    struct stat model_as;   /* and what it was then; zeros when unknown */
     struct loader *loaders; /* all whose threads are not joined */
     struct loader *loading; /* the one that counts; NULL none */
     struct loader *ready;   /* loaded, waits for the end of the turn */

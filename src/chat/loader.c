@@ -28,6 +28,8 @@ struct loader {
     struct engine_params params;
     atomic_bool cancel;
     int64_t told_us;
+    char *path; /* what the name led to */
+    struct stat as;
     struct engine *engine; /* NULL when it failed or was taken */
     struct err err;
 };
@@ -61,13 +63,13 @@ static bool progress(void *user, const char *what, uint64_t done, uint64_t total
 
 static void *load(void *arg) {
     struct loader *l = arg;
-    char *path = NULL;
-    enum status st = models_resolve(l->name, progress, l, &path, &l->err);
+    enum status st = models_resolve(l->name, progress, l, &l->path, &l->err);
+    if (st == ST_OK && stat(l->path, &l->as) != 0)
+        l->as = (struct stat){0};
     if (st == ST_OK)
-        st = engine_open(path, &l->params, &l->engine, &l->err);
+        st = engine_open(l->path, &l->params, &l->engine, &l->err);
     if (st != ST_OK)
         l->engine = NULL;
-    free(path);
     struct mailbox *box = l->box; /* l may be gone once the note is out */
     put_note(l, NOTE_LOADED, NULL, 0, 0);
     mailbox_unref(box);
@@ -82,6 +84,7 @@ static void end_loader(struct chat *c, struct loader *l) {
     *p = l->next;
     pthread_join(l->thread, NULL);
     engine_close(l->engine);
+    free(l->path);
     free(l->name);
     free(l);
 }
@@ -131,6 +134,10 @@ void loader_adopt(struct chat *c) {
     l->engine = NULL;
     free(c->model);
     c->model = lasting_name(l->name);
+    free(c->model_path);
+    c->model_path = l->path;
+    l->path = NULL;
+    c->model_as = l->as;
     c->ready = NULL;
     c->loading = NULL;
     context_forget_count(c);
@@ -183,6 +190,16 @@ enum model_state chat_model_state(const struct chat *c) {
 
 bool chat_model_waits(const struct chat *c) {
     return c->ready != NULL;
+}
+
+bool chat_model_changed(const struct chat *c) {
+    const struct stat *as = &c->model_as;
+    struct stat now;
+    if (!c->model_path || !as->st_ino || stat(c->model_path, &now) != 0)
+        return false; /* of a file that is gone the mapping is still whole */
+    return now.st_dev != as->st_dev || now.st_ino != as->st_ino || now.st_size != as->st_size ||
+           now.st_mtim.tv_sec != as->st_mtim.tv_sec ||
+           now.st_mtim.tv_nsec != as->st_mtim.tv_nsec;
 }
 
 const char *chat_model(const struct chat *c) {

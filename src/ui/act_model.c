@@ -32,7 +32,8 @@ void load_model(struct app *a, const char *name) {
         app_complain(a, "A model is being loaded; please wait for it");
         return;
     }
-    if (chat_model_state(a->chat) == MODEL_READY && strcmp(name, chat_model(a->chat)) == 0) {
+    if (chat_model_state(a->chat) == MODEL_READY && strcmp(name, chat_model(a->chat)) == 0 &&
+        !chat_model_changed(a->chat)) {
         app_say(a, "%s is loaded", name);
         return;
     }
