@@ -162,6 +162,9 @@ run rm made
 mkdir only tokens
 cp tiny.gguf only/
 run create made --from only; is "a folder of one GGUF file is that file" 0
+run create only --from only --force; run create only --from only --quant int8 --force
+is "a folder in the current one goes before the model of its name" 0 - 'int8'
+run rm only; is "rm of it" 0
 run rm made
 cp tiny.gguf only/second.gguf
 run create made --from only/; is "of two, one must be named" 2 - 'second.gguf, tiny.gguf'

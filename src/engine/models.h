@@ -55,6 +55,9 @@ enum status models_copy(const char *from, const char *to,
  * there. For a folder without config.json that holds one GGUF model, that file; for that of a
  * repository in the hub's cache, its newest snapshot. *out is the caller's to free. */
 enum status models_find(const char *name_or_path, char **out, struct err *err);
+/* The same for what a model is made from: a model in the current folder goes before an installed
+ * one of its name. */
+enum status models_find_source(const char *path_or_name, char **out, struct err *err);
 /* The path engine_open() takes for what a person typed: the file of an installed model, or a
  * path to one of our files as it is; for a path to a GGUF file or a Hugging Face folder a
  * converted copy in the cache folder, made now when there is none for this very file (path,

@@ -564,7 +564,7 @@ enum status models_create(const struct create_params *p, struct err *err) {
     char *path = NULL, *from = NULL;
     enum status st;
     TRY(target_path(p, &path, err));
-    TRY(models_find(p->from, &from, err));
+    TRY(models_find_source(p->from, &from, err));
     if (!library_is_source(from)) {
         st = model_derive(p, from, path, err);
         goto out;

@@ -245,6 +245,22 @@ static enum status find_gguf_inside(char **path, struct err *err) {
     return st;
 }
 
+enum status models_find_source(const char *path, char **out, struct err *err) {
+    struct stat sb;
+    char *here = xasprintf("./%s", path);
+    bool is = models_name_ok(path) && models_find(here, out, NULL) == ST_OK;
+    free(here);
+    if (is) { /* a folder that only has the name of a model is none */
+        char *config = path_join(*out, "config.json");
+        is = stat(*out, &sb) == 0 && (!S_ISDIR(sb.st_mode) || access(config, F_OK) == 0);
+        free(config);
+        if (is)
+            return ST_OK;
+        free(*out);
+    }
+    return models_find(path, out, err);
+}
+
 enum status models_find(const char *name, char **out, struct err *err) {
     struct stat sb;
     char *path;
