@@ -384,6 +384,32 @@ def bench(out, driver):
         print(f"{os.path.basename(d)}: theirs {theirs:.2f} MB/s, ours {ours:.2f} MB/s: {ours / theirs:.1f} times; opened in {line[1]} ms")
 
 
+def sums(out):
+    """A SentencePiece model of near equals: which of them wins in a long text is a matter of f32's last bit, and of where the
+    library counts from zero again."""
+    from sentencepiece import sentencepiece_model_pb2 as pb
+    rng, m = random.Random(9), pb.ModelProto()
+    m.trainer_spec.model_type = m.trainer_spec.UNIGRAM
+    m.normalizer_spec.name, m.normalizer_spec.add_dummy_prefix, m.normalizer_spec.remove_extra_whitespaces = "identity", False, False
+    letters = {x: -rng.uniform(25, 40) for x in "abcd\u2581"}
+    pieces = [("<unk>", 0, 2), ("<s>", 0, 3), ("</s>", 0, 3), ("[user]", 0, 4)] + [(x, s, 1) for x, s in letters.items()]
+    for n in (2, 3):
+        for _ in range(20):
+            x = "".join(rng.choice("abcd") for _ in range(n))
+            if all(x != y for y, _, _ in pieces):
+                pieces.append((x, sum(letters[c] for c in x) + rng.uniform(-.004, .004), 1))
+    for x, score, kind in pieces:
+        m.pieces.add(piece=x, score=score, type=kind)
+    t = sentencepiece.SentencePieceProcessor(model_proto=m.SerializeToString())
+    text = "".join(rng.choice(["a", "b", "c", "d", "ab", "cd", " ", "[user]"]) for _ in range(10000))
+    ids = t.encode(text)
+    os.makedirs(out, exist_ok=True)
+    open(os.path.join(out, "tokenizer.model"), "wb").write(m.SerializeToString())
+    with open(os.path.join(out, "expected.json"), "w") as w:
+        row = {"text": text, "special": False, "ids": ids, "decoded": t.decode(ids)}
+        json.dump({"sentencepiece": sentencepiece.__version__, "rows": [row]}, w, separators=(",", ":"))
+
+
 GOLDEN = ["behaviors", "deepseek3", "llama2", "norms", "unigram-plain"]
 
 
@@ -404,6 +430,7 @@ def golden(out):
             rows.append({"text": x, "special": special, "ids": ids, "decoded": t.decode(ids, True)})
         with open(os.path.join(to, "expected.json"), "w") as w:
             json.dump({"tokenizers": tokenizers.__version__, "rows": rows}, w, ensure_ascii=True, separators=(",", ":"))
+    sums(os.path.join(HERE, "..", "golden", "tokenizer", "hf", "sp-sums"))
 
 
 def seeds():

@@ -8,6 +8,10 @@
  * first stays, which is what both libraries do. A character that is no token counts as the
  * unknown one, ten below the worst score.
  *
+ * SentencePiece adds in f32. So that the sums of a long text keep their digits it counts from
+ * zero again, at a place whose best sum is beyond RESET; that decides between near equals, so
+ * it is done here too, as its version 0.2.3 has it.
+ *
  * Time is bounded by the length of a word times that of the longest token.
  */
 #include "engine/text/unigram.h"
@@ -15,6 +19,8 @@
 #include "engine/text/tokenizer.h"
 #include <math.h>
 #include <stdlib.h>
+
+enum { RESET = 100000 };
 
 struct node {
     uint32_t child; /* the first; of a node without any: 0 */
@@ -29,7 +35,8 @@ struct unigram {
     uint32_t root[256]; /* child of the root, 0: none */
     double *score;      /* [n_tok] */
     double unknown;
-    bool f32; /* sums, and what they are compared with */
+    size_t longest; /* bytes of a token, or of a character */
+    bool f32;       /* sums, and what they are compared with */
 };
 
 struct unigram_best {
@@ -126,6 +133,7 @@ enum status unigram_build(const struct text_model *t, const struct vocab_data *v
     size_t n = 0;
     double low = INFINITY;
     u->f32 = as_sentencepiece;
+    u->longest = 4;
     u->score = xcalloc(t->n_tok, sizeof *u->score);
     for (uint32_t i = 0; i < t->n_tok; i++) {
         int type = v->types ? v->types[i] : VOCAB_NORMAL;
@@ -139,10 +147,12 @@ enum status unigram_build(const struct text_model *t, const struct vocab_data *v
             (as_sentencepiece && type == VOCAB_BYTE))
             continue;
         id[n++] = (int32_t)i;
+        if (key_len(t, (int32_t)i) > u->longest)
+            u->longest = key_len(t, (int32_t)i);
     }
     for (uint32_t i = 0; as_sentencepiece && v->types && i < t->n_tok; i++)
         if (v->types[i] == VOCAB_USER_DEFINED) /* better than all others together */
-            u->score[i] = 0;
+            u->score[i] = (double)(float)(0.1 * ((double)key_len(t, (int32_t)i) - 1));
     u->unknown = as_sentencepiece ? (double)((float)low - 10.0f) : low - 10;
     build_trie(u, t, id, n);
     free(id);
@@ -216,6 +226,17 @@ static void offer_tokens(const struct unigram *u, struct unigram_best *best, con
         offer(u, &best[at + n_char], u->unknown + base, -1, (uint32_t)at);
 }
 
+/* What was reached from before `at` counts from the best sum there, see above. */
+static void reset_sums(const struct unigram *u, struct unigram_best *best, size_t len,
+                       size_t at) {
+    double offset = best[at].score;
+    if (!u->f32 || fabs(offset) <= RESET)
+        return;
+    for (size_t i = at; i <= len && i <= at + u->longest; i++)
+        if (i == at || best[i].from != UINT32_MAX)
+            best[i].score = (double)(float)(best[i].score - offset);
+}
+
 /* A stretch that is no token: its bytes, or the unknown token. */
 static void add_unknown(const struct text_model *t, const char *s, size_t len,
                         struct tok_list *out) {
@@ -245,6 +266,7 @@ void unigram_word(const struct text_model *t, struct unigram_work *w, const char
     for (size_t i = 0; i < len;) {
         uint32_t cp;
         size_t n = utf8_decode(word + i, len - i, &cp);
+        reset_sums(u, best, len, i);
         offer_tokens(u, best, word, len, i, n);
         i += n;
     }
