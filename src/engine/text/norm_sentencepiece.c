@@ -31,7 +31,9 @@ void norm_precompiled(const struct norm_step *s, const struct norm_text *in,
         int cells;
         bool alone = (unsigned char)t[i] < 0x80 && t[i] != '\r' &&
                      (i + 1 == len || (unsigned char)t[i + 1] < 0x80);
-        size_t n = alone ? 1 : utf8_cluster(t + i, len - i, &cells);
+        bool crlf = t[i] == '\r' && i + 1 < len &&
+                    t[i + 1] == '\n'; /* utf8_cluster() keeps them apart */
+        size_t n = crlf ? 2 : alone ? 1 : utf8_cluster(t + i, len - i, &cells);
         if (n < 6 && replaced(s, in, i, i + n, out)) {
             i += n;
             continue;
