@@ -14,6 +14,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -78,6 +80,70 @@ static void ids_and_texts_are_the_librarys(void **state) {
         json_decref(root);
         free(folder);
     }
+}
+
+/* golden/tokenizer/hf/rules.json: a small tokenizer for each rule, and what it says. */
+static void small_rules_are_the_librarys(void **state) {
+    (void)state;
+    char dir[] = "/tmp/llmchat-tok-XXXXXX", *path = golden("rules.json");
+    json_error_t at;
+    json_t *root = json_load_file(path, JSON_ALLOW_NUL, &at),
+           *cases = json_object_get(root, "cases");
+    assert_non_null(mkdtemp(dir));
+    assert_true(json_array_size(cases) >= 6);
+    char *file = path_join(dir, "tokenizer.json");
+    for (size_t k = 0; k < json_array_size(cases); k++) {
+        json_t *one = json_array_get(cases, k), *rows = json_object_get(one, "rows");
+        const char *what = json_string_value(json_object_get(one, "what"));
+        struct text_model *t;
+        struct err err;
+        assert_int_equal(json_dump_file(json_object_get(one, "tokenizer"), file, 0), 0);
+        if (text_open(dir, &t, &err) != ST_OK)
+            fail_msg("%s: %s", what, err.msg);
+        for (size_t i = 0; i < json_array_size(rows); i++)
+            check_row(t, what, i, json_array_get(rows, i));
+        text_close(t);
+    }
+    unlink(file);
+    rmdir(dir);
+    json_decref(root);
+    free(file);
+    free(path);
+}
+
+/* CPU seconds to open a tokenizer with n added tokens that are looked for in normalized text.
+ */
+static double open_with_added(const char *dir, int n) {
+    struct buf text = {0};
+    struct text_model *t;
+    struct err err;
+    char *path = path_join(dir, "tokenizer.json");
+    buf_adds(&text, "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},"
+                    "\"added_tokens\":[");
+    for (int i = 1; i <= n; i++)
+        buf_addf(&text, "%s{\"id\":%d,\"content\":\"<t%d>\",\"normalized\":true}",
+                 i > 1 ? "," : "", i, i);
+    buf_adds(&text, "]}");
+    assert_int_equal(file_write_atomic(path, text.p, text.len, &err), ST_OK);
+    clock_t start = clock();
+    assert_int_equal(text_open(dir, &t, &err), ST_OK);
+    double took = (double)(clock() - start) / CLOCKS_PER_SEC;
+    text_close(t);
+    unlink(path);
+    free(path);
+    buf_release(&text);
+    return took;
+}
+
+/* Four times as many took 13 times as long when each was searched for in the list of all. */
+static void many_added_tokens_are_opened_in_linear_time(void **state) {
+    (void)state;
+    char dir[] = "/tmp/llmchat-tok-XXXXXX";
+    assert_non_null(mkdtemp(dir));
+    double few = open_with_added(dir, 20000), many = open_with_added(dir, 80000);
+    if (many > 9 * few)
+        fail_msg("20000 added tokens: %.2f s, 80000: %.2f s", few, many);
+    rmdir(dir);
 }
 
 static void the_vocabulary_fills_the_embedding(void **state) {
@@ -151,6 +217,8 @@ static void damaged_files_are_refused_with_a_message(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ids_and_texts_are_the_librarys),
+        cmocka_unit_test(small_rules_are_the_librarys),
+        cmocka_unit_test(many_added_tokens_are_opened_in_linear_time),
         cmocka_unit_test(the_vocabulary_fills_the_embedding),
         cmocka_unit_test(damaged_files_are_refused_with_a_message),
     };

@@ -410,6 +410,46 @@ def sums(out):
         json.dump({"sentencepiece": sentencepiece.__version__, "rows": [row]}, w, separators=(",", ":"))
 
 
+def rules():
+    """(what, tokenizer, texts): small ones, each for a rule that the larger kinds meet rarely."""
+    from sentencepiece import sentencepiece_model_pb2 as pb
+    add = AddedToken
+
+    def chars(vocab, *added, norm=None, pre=None, **kw):
+        t = Tokenizer(models.BPE({c: i for i, c in enumerate(vocab)}, [], **kw))
+        t.decoder = decoders.Fuse()
+        if norm:
+            t.normalizer = norm
+        if pre:
+            t.pre_tokenizer = pre
+        for x in added:
+            (t.add_special_tokens if x.special else t.add_tokens)([x])
+        return t
+
+    out = io.BytesIO()
+    with open("rules.tsv", "w") as f:
+        f.write("0D\t20\n0A\t20\n0D 0A 61\t62\n")
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(["a b c d", "e f g h"] * 20), model_writer=out, vocab_size=16,
+                                             hard_vocab_limit=False, minloglevel=2, normalization_rule_tsv="rules.tsv")
+    os.remove("rules.tsv")
+    m = pb.ModelProto()
+    m.ParseFromString(out.getvalue())
+    return [
+        ("joining gives no added token beyond the vocabulary", chars("a-", add("é", single_word=True, normalized=False)),
+         ["aéa", "a-é-a", "éé"]),
+        ("nor does a whole word", chars("a-1b", add("ab", single_word=True, normalized=False), pre=pre_tokenizers.Digits(), ignore_merges=True),
+         ["ab1", "ab", "ab-", "1ab1"]),
+        ("a hidden special token covers the shorter ones", chars("abc", add("abc", special=True, normalized=False), add("ab", normalized=False)),
+         ["abc", "ab", "xabcab", "abab"]),
+        ("what a token took as its blanks is no token", chars("ab", add("a", rstrip=True, normalized=False), add("\n", lstrip=True, normalized=False)),
+         ["a\n", "b\n\n", "a b\n", "ba\n"]),
+        ("CR LF is one grapheme", chars("ab ", norm=normalizers.Precompiled(m.normalizer_spec.precompiled_charsmap)),
+         ["a\r\nb", "\r\n", "\r\r\n\n", "\n\ra", "\r\na"]),
+        ("words are those of Unicode 16", chars("ab", add("a", single_word=True, normalized=False)),
+         ["a\u0897", "\u1c89a", "a\U00016100b", "a\U00016130", "a\U0002ebf0", "a\U0001e6c0", "ba"]),
+    ]
+
+
 GOLDEN = ["behaviors", "deepseek3", "llama2", "norms", "unigram-plain"]
 
 
@@ -430,6 +470,17 @@ def golden(out):
             rows.append({"text": x, "special": special, "ids": ids, "decoded": t.decode(ids, True)})
         with open(os.path.join(to, "expected.json"), "w") as w:
             json.dump({"tokenizers": tokenizers.__version__, "rows": rows}, w, ensure_ascii=True, separators=(",", ":"))
+    with open(os.path.join(HERE, "..", "golden", "tokenizer", "hf", "rules.json"), "w") as w:
+        cases = []
+        for what, t, texts in rules():
+            rows = []
+            for x in texts:
+                for special in (False, True):
+                    t.encode_special_tokens = not special
+                    ids = t.encode(x, add_special_tokens=special).ids
+                    rows.append({"text": x, "special": special, "ids": ids, "decoded": t.decode(ids, skip_special_tokens=False)})
+            cases.append({"what": what, "tokenizer": json.loads(t.to_str()), "rows": rows})
+        json.dump({"tokenizers": tokenizers.__version__, "cases": cases}, w, separators=(",", ":"))
     sums(os.path.join(HERE, "..", "golden", "tokenizer", "hf", "sp-sums"))
 
 

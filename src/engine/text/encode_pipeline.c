@@ -7,13 +7,15 @@
  * what is left goes through the pre-tokenizer to the model.
  *
  * Of added tokens the leftmost and then longest counts; one that has to be a whole word and is
- * none is passed over, with all of its text. Blanks in front and behind go with a token that
- * asks for them, but not those that the token before took.
+ * none is passed over, with all of its text; so is a control token that does not count. (Where
+ * only a part of the text is a person's, the longest that counts is taken instead, or a person
+ * could hide a template's token by what comes behind it.) Blanks in front and behind go with a
+ * token that asks for them, but not those that the token before took.
  */
 #include "base/utf8.h"
 #include "engine/text/tokenizer.h"
+#include "engine/text/unicode_data.h"
 #include <stdlib.h>
-#include <utf8proc.h>
 
 struct pipeline_run {
     const struct text_model *t;
@@ -49,32 +51,6 @@ void pipeline_run_free(struct pipeline_run *r) {
     free(r);
 }
 
-/* A character of a word: letters, marks, decimal digits, connectors, joiners. */
-static bool is_word(uint32_t cp) {
-    if (cp < 0x80)
-        return (cp >= '0' && cp <= '9') || ((cp | 32) >= 'a' && (cp | 32) <= 'z') || cp == '_';
-    if (cp == 0x200c || cp == 0x200d || (cp >= 0x24b6 && cp <= 0x24e9) ||
-        (cp >= 0x1f130 && cp <= 0x1f149) || (cp >= 0x1f150 && cp <= 0x1f169) ||
-        (cp >= 0x1f170 && cp <= 0x1f189))
-        return true;
-    switch (utf8proc_category((utf8proc_int32_t)cp)) {
-    case UTF8PROC_CATEGORY_LU:
-    case UTF8PROC_CATEGORY_LL:
-    case UTF8PROC_CATEGORY_LT:
-    case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_LO:
-    case UTF8PROC_CATEGORY_MN:
-    case UTF8PROC_CATEGORY_MC:
-    case UTF8PROC_CATEGORY_ME:
-    case UTF8PROC_CATEGORY_ND:
-    case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_PC:
-        return true;
-    default:
-        return false;
-    }
-}
-
 static bool is_space(uint32_t cp) {
     return (cp >= 9 && cp <= 13) || cp == ' ' || cp == 0x85 || cp == 0xa0 || cp == 0x1680 ||
            (cp >= 0x2000 && cp <= 0x200a) || cp == 0x2028 || cp == 0x2029 || cp == 0x202f ||
@@ -93,12 +69,12 @@ static bool alone(const char *s, size_t len, size_t at, size_t end) {
     uint32_t cp;
     if (at > 0) {
         char_before(s, at, &cp);
-        if (is_word(cp))
+        if (unicode_word(cp))
             return false;
     }
     if (end < len) {
         utf8_decode(s + end, len - end, &cp);
-        if (is_word(cp))
+        if (unicode_word(cp))
             return false;
     }
     return true;
@@ -133,14 +109,17 @@ typedef enum status (*segment_fn)(struct pipeline_run *r, const char *s, size_t 
 static enum status cut(struct pipeline_run *r, const struct added *a, const char *s, size_t len,
                        bool first, const uint8_t *plain, segment_fn segment, struct err *err) {
     size_t done = 0;
+    bool special = r->special || r->t->hidden_cover;
     for (size_t i = 0; i < len && a->n > 0;) {
         int32_t id;
-        size_t n = added_match(a, s, len, i, r->special, plain, &id), at = i, end = i + n;
+        size_t n = added_match(a, s, len, i, special, plain, &id), at = i, end = i + n;
         if (n == 0) {
             i++;
             continue;
         }
         i = end;
+        if (!r->special && (r->t->flags[id] & TOKEN_CONTROL))
+            continue;
         uint8_t how = r->t->how[id];
         if ((how & VOCAB_SINGLE_WORD) && !alone(s, len, at, end))
             continue;
@@ -151,7 +130,8 @@ static enum status cut(struct pipeline_run *r, const struct added *a, const char
         if (at > done)
             CHECK(segment(r, s + done, at - done, first && done == 0,
                           plain ? plain + done : NULL, err));
-        tok_list_add(r->out, id);
+        if (at < end) /* not what the token before took as its blanks */
+            tok_list_add(r->out, id);
         done = end;
     }
     if (done < len)

@@ -115,12 +115,15 @@ enum status hf_add(struct hf_maker *m, int64_t id, const char *s, size_t len, un
     int32_t there = hf_find(m, s, len);
     if (len == 0)
         return ST_OK; /* the library ignores it */
+    unsigned beyond = 0;
     if (there < 0) {
         CHECK(hf_set(m, id, s, len, VOCAB_NORMAL, -INFINITY, err)); /* no piece of Unigram */
         there = (int32_t)id;
+        beyond = VOCAB_BEYOND;
     }
+    beyond |= m->tok[there].added & VOCAB_BEYOND;
     m->tok[there].type = special ? VOCAB_CONTROL : VOCAB_USER_DEFINED;
-    m->tok[there].added = (uint8_t)(added | VOCAB_ADDED);
+    m->tok[there].added = (uint8_t)(added | beyond | VOCAB_ADDED);
     return ST_OK;
 }
 

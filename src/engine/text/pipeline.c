@@ -106,6 +106,10 @@ static enum status build_found(struct maker *m, struct err *err) {
             st = add_found(m, i, tmp, err);
     added_finish(&t->added);
     added_finish(&t->added_norm);
+    if (t->added_norm.n > 0)
+        t->norm_at = xcalloc(t->n_tok, sizeof *t->norm_at);
+    for (size_t i = 0; i < t->added_norm.n; i++)
+        t->norm_at[t->added_norm.v[i].id] = (uint32_t)i + 1;
     for (uint32_t i = 0; i < t->n_tok && m->sentencepiece && m->v->types; i++) {
         size_t len;
         const char *s = vocab_string(&m->v->tokens, i, &len);
@@ -123,14 +127,18 @@ static bool is_unused(const struct vocab_data *v, uint32_t id) {
     return v->types && v->types[id] == VOCAB_UNUSED;
 }
 
+/* May words become it? Added tokens that the model does not have are only ever found. */
+static bool is_piece(const struct text_model *t, const struct vocab_data *v, uint32_t id) {
+    return !(t->flags[id] & TOKEN_CONTROL) && !is_unused(v, id) &&
+           !(t->how && (t->how[id] & VOCAB_BEYOND));
+}
+
 const char *pipeline_text(const struct text_model *t, uint32_t id, size_t *len) {
-    const struct added *a = &t->added_norm;
-    for (size_t i = 0; i < a->n && (t->how[id] & VOCAB_NORMALIZED); i++)
-        if (a->v[i].id == (int32_t)id) {
-            *len = a->v[i].len;
-            return a->bytes.p + a->v[i].off;
-        }
-    return NULL;
+    if (!t->norm_at || t->norm_at[id] == 0)
+        return NULL;
+    const struct added_tok *a = &t->added_norm.v[t->norm_at[id] - 1];
+    *len = a->len;
+    return t->added_norm.bytes.p + a->off;
 }
 
 /* What each token decodes to, anywhere but at the beginning. */
@@ -171,8 +179,7 @@ static void copy_texts(struct text_model *t, const struct vocab_data *v) {
 static void build_map(struct text_model *t, const struct vocab_data *v) {
     tokmap_init(&t->map, t->n_tok, t->sp_bytes, t->sp_off);
     for (uint32_t i = 0; i < t->n_tok; i++)
-        if (!(t->flags[i] & TOKEN_CONTROL) && !is_unused(v, i) &&
-            t->sp_off[i + 1] > t->sp_off[i])
+        if (is_piece(t, v, i) && t->sp_off[i + 1] > t->sp_off[i])
             tokmap_add(&t->map, (int32_t)i);
 }
 
@@ -190,8 +197,7 @@ static bool build_byte_map(struct maker *m) {
         size_t len;
         const char *s = vocab_string(&m->v->tokens, i, &len);
         off[i] = (uint32_t)bytes.len;
-        spelt[i] = len > 0 && !(t->flags[i] & TOKEN_CONTROL) && !is_unused(m->v, i) &&
-                   alphabet_decode(s, len, &bytes);
+        spelt[i] = len > 0 && is_piece(t, m->v, i) && alphabet_decode(s, len, &bytes);
         unsigned char c = (unsigned char)bytes.p[off[i]];
         if (spelt[i] && bytes.len - off[i] == 1 && t->byte_id[c] < 0) {
             t->byte_id[c] = (int32_t)i;
@@ -261,7 +267,7 @@ static void byte_names(struct maker *m) {
     for (uint32_t i = 0; i < m->t->n_tok && m->t->byte_fallback; i++) {
         size_t len;
         const char *s = vocab_string(&m->v->tokens, i, &len), *hi, *lo;
-        if (len == 6 && memcmp(s, "<0x", 3) == 0 && s[5] == '>' &&
+        if (len == 6 && memcmp(s, "<0x", 3) == 0 && s[5] == '>' && is_piece(m->t, m->v, i) &&
             (hi = memchr(digits, s[3], 16)) && (lo = memchr(digits, s[4], 16)))
             m->t->byte_id[(hi - digits) * 16 + (lo - digits)] = (int32_t)i;
     }
@@ -307,6 +313,7 @@ enum status pipeline_build(struct text_model *t, const struct vocab_data *v, str
     TRY(build_found(&m, err));
     TRY(build_bytes(&m, err));
     TRY(build_model(&m, err));
+    t->hidden_cover = !m.sentencepiece;
     t->adds_bos = v->add_bos > 0 || (v->add_bos < 0 && t->n_prefix > 0);
 out:
     json_decref(m.root);

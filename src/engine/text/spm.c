@@ -108,7 +108,7 @@ enum status spm_tables(struct text_model *t, const struct vocab_data *v, struct 
         int type = v->types ? v->types[i] : VOCAB_NORMAL;
         t->score[i] = isnan(v->scores[i]) ? -INFINITY : v->scores[i];
         if (len == 0 || (t->flags[i] & TOKEN_CONTROL) || type == VOCAB_BYTE ||
-            type == VOCAB_UNUSED)
+            type == VOCAB_UNUSED || (v->added && (v->added[i] & VOCAB_BEYOND)))
             continue;
         tokmap_add(&t->map, (int32_t)i);
         if (spm_inner_blank(s, len))

@@ -151,6 +151,7 @@ void tokenizer_free(struct text_model *t) {
     normalizer_close(t->norm);
     decoder_close(t->dec);
     unigram_free(t->unigram);
+    free(t->norm_at);
     free(t->how);
     free(t->prefix);
     free(t->suffix);

@@ -56,7 +56,9 @@ struct text_model {
     struct decoder *dec;
     struct added keep;        /* what a SentencePiece normalizer leaves alone */
     struct added added_norm;  /* tokens that are looked for in normalized text */
+    uint32_t *norm_at;        /* [n_tok] place in added_norm.v plus one, 0: none; or NULL */
     uint8_t *how;             /* [n_tok] enum vocab_added, or NULL */
+    bool hidden_cover;        /* a control token that does not count covers its text anyway */
     int32_t *prefix, *suffix; /* [n_prefix], [n_suffix] around a whole text */
     size_t n_prefix, n_suffix;
     bool byte_fallback, fuse_unk;

@@ -2,9 +2,10 @@
  * unicode_data.c - see unicode_data.h.
  *
  * The library takes its tables from several crates of different age: marks and punctuation are
- * those of Unicode 8, decompositions those of 12.0, lower case those of 17, while utf8proc 2.8
- * has 15 and PCRE2 10.42 has 14. The ranges are the differences over all code points to
- * tokenizers 0.23.3; with a younger utf8proc a few more characters would have to be listed.
+ * those of Unicode 8, decompositions those of 12.0, words those of 16, lower case those of 17,
+ * while utf8proc 2.8 has 15 and PCRE2 10.42 has 14. The ranges are the differences over all
+ * code points to tokenizers 0.23.3; with a younger utf8proc a few more characters would have to
+ * be listed.
  */
 #include "engine/text/unicode_data.h"
 #include <stddef.h>
@@ -44,6 +45,18 @@ static const struct range YOUNG_FORMS[] = {
     {0x1f16c, 0x1f16c}, {0x1fbf0, 0x1fbf9},
 };
 
+/* Characters of words that utf8proc 2.8 does not know. */
+static const struct range YOUNG_WORDS[] = {
+    {0x897, 0x897},     {0x1c89, 0x1c8a},   {0xa7cb, 0xa7cd},   {0xa7da, 0xa7dc},
+    {0x105c0, 0x105f3}, {0x10d40, 0x10d65}, {0x10d69, 0x10d6d}, {0x10d6f, 0x10d85},
+    {0x10ec2, 0x10ec4}, {0x10efc, 0x10efc}, {0x11380, 0x11389}, {0x1138b, 0x1138b},
+    {0x1138e, 0x1138e}, {0x11390, 0x113b5}, {0x113b7, 0x113c0}, {0x113c2, 0x113c2},
+    {0x113c5, 0x113c5}, {0x113c7, 0x113ca}, {0x113cc, 0x113d3}, {0x113e1, 0x113e2},
+    {0x116d0, 0x116e3}, {0x11bc0, 0x11be0}, {0x11bf0, 0x11bf9}, {0x11f5a, 0x11f5a},
+    {0x13460, 0x143fa}, {0x16100, 0x16139}, {0x16d40, 0x16d6c}, {0x16d70, 0x16d79},
+    {0x18cff, 0x18cff}, {0x1ccf0, 0x1ccf9}, {0x1e5d0, 0x1e5fa}, {0x2ebf0, 0x2ee5d},
+};
+
 static const struct {
     uint32_t from, to, lower; /* of `from`; the others follow */
 } YOUNG_CASES[] = {
@@ -77,6 +90,32 @@ bool unicode_accent(uint32_t cp) {
         return false;
     return cp > YOUNG_MARKS[COUNT(YOUNG_MARKS) - 1].to ||
            !in_ranges(cp, YOUNG_MARKS, COUNT(YOUNG_MARKS));
+}
+
+bool unicode_word(uint32_t cp) {
+    if (cp < 0x80)
+        return (cp >= '0' && cp <= '9') || ((cp | 32) >= 'a' && (cp | 32) <= 'z') || cp == '_';
+    if (cp == 0x200c || cp == 0x200d || (cp >= 0x24b6 && cp <= 0x24e9) ||
+        (cp >= 0x1f130 && cp <= 0x1f149) || (cp >= 0x1f150 && cp <= 0x1f169) ||
+        (cp >= 0x1f170 && cp <= 0x1f189))
+        return true;
+    switch (utf8proc_category((utf8proc_int32_t)cp)) {
+    case UTF8PROC_CATEGORY_LU:
+    case UTF8PROC_CATEGORY_LL:
+    case UTF8PROC_CATEGORY_LT:
+    case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_LO:
+    case UTF8PROC_CATEGORY_MN:
+    case UTF8PROC_CATEGORY_MC:
+    case UTF8PROC_CATEGORY_ME:
+    case UTF8PROC_CATEGORY_ND:
+    case UTF8PROC_CATEGORY_NL:
+    case UTF8PROC_CATEGORY_PC:
+        return true;
+    default:
+        return cp <= YOUNG_WORDS[COUNT(YOUNG_WORDS) - 1].to &&
+               in_ranges(cp, YOUNG_WORDS, COUNT(YOUNG_WORDS));
+    }
 }
 
 bool unicode_decomposes(uint32_t cp) {

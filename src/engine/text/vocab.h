@@ -70,6 +70,7 @@ enum vocab_added { /* a token that is found in the text itself, and how (Hugging
                    VOCAB_RSTRIP = 4, /* and behind it */
                    VOCAB_SINGLE_WORD = 8,
                    VOCAB_NORMALIZED = 16, /* looked for behind the normalizer */
+                   VOCAB_BEYOND = 32,     /* no token of the model: joining never gives it */
 };
 
 /*
