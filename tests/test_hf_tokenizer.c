@@ -146,6 +146,43 @@ static void many_added_tokens_are_opened_in_linear_time(void **state) {
     rmdir(dir);
 }
 
+/* An expression that looks to the end of a run for each match: published, and quadratic. JIT
+ * took hours for a megabyte of digits, opening took seconds. */
+static void quadratic_expressions_end_in_an_error(void **state) {
+    (void)state;
+    static const char json[] =
+        "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"1\":0,\"a\":1},\"merges\":[]},"
+        "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\","
+        "\"pattern\":{\"Regex\":\"\\\\d{1,3}(?=(?:\\\\d{3})*\\\\b)\"},\"behavior\":"
+        "\"Isolated\","
+        "\"invert\":false},{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
+        "\"use_regex\":false}]}}";
+    enum { LEN = 1 << 20 };
+    char dir[] = "/tmp/llmchat-tok-XXXXXX", *text = xmalloc(LEN);
+    struct text_model *t;
+    struct tok_list out = {0};
+    struct err err;
+    assert_non_null(mkdtemp(dir));
+    char *path = path_join(dir, "tokenizer.json");
+    assert_int_equal(file_write_atomic(path, json, sizeof json - 1, &err), ST_OK);
+    clock_t start = clock();
+    assert_int_equal(text_open(dir, &t, &err), ST_OK);
+    assert_true(clock() - start < 3 * CLOCKS_PER_SEC);
+    memset(text, 'a', LEN);
+    memset(text + LEN / 2, '1', 2000);
+    assert_int_equal(text_encode(t, text, LEN, &(struct encode_opts){0}, &out, &err), ST_OK);
+    assert_int_equal(out.n, LEN);
+    memset(text, '1', LEN);
+    assert_int_equal(text_encode(t, text, LEN, &(struct encode_opts){0}, &out, &err), ST_LIMIT);
+    assert_true(clock() - start < 60 * CLOCKS_PER_SEC);
+    text_close(t);
+    unlink(path);
+    rmdir(dir);
+    tok_list_release(&out);
+    free(path);
+    free(text);
+}
+
 static void the_vocabulary_fills_the_embedding(void **state) {
     (void)state;
     char *folder = golden("llama2");
@@ -219,6 +256,7 @@ int main(void) {
         cmocka_unit_test(ids_and_texts_are_the_librarys),
         cmocka_unit_test(small_rules_are_the_librarys),
         cmocka_unit_test(many_added_tokens_are_opened_in_linear_time),
+        cmocka_unit_test(quadratic_expressions_end_in_an_error),
         cmocka_unit_test(the_vocabulary_fills_the_embedding),
         cmocka_unit_test(damaged_files_are_refused_with_a_message),
     };

@@ -8,11 +8,15 @@
  * here it is always an error. The limit grows with the text, since a run of a megabyte is cut
  * in one match that may give all of it back once.
  *
- * An expression may try each start of a long run again ("\s+$"), which takes quadratic time.
- * JIT's code does not count such steps, the interpreter does. So an expression that is not one
- * of ours is tried on short runs of several characters when it is compiled; one that needs more
- * than linear time there is run by the interpreter on all but short texts, where the limit ends
- * it.
+ * An expression may try each start of a long run again ("\s+$"), or look to its end for each
+ * match ("\d{1,3}(?=(?:\d{3})*\b)"), which takes quadratic time. JIT's code does not count
+ * steps, and the interpreter's limit is one for each start. So an expression that is not one of
+ * ours is tried on short runs of several characters when it is compiled; one that needs more
+ * than linear time there is steep, and run by the interpreter on all but short texts: start by
+ * start, with a limit that is doubled until it suffices, and what is out of proportion to the
+ * text that was matched is taken from a budget that all matches of a text share. Loops that
+ * PCRE2 would make possessive by itself are not counted, so steep expressions are compiled
+ * without that.
  */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "engine/text/regex.h"
@@ -25,8 +29,11 @@
 
 enum {
     PROBE_BYTES = 3000,
-    PROBE_LIMIT = 40 * PROBE_BYTES,
-    SHORT_BYTES = 2048 /* quadratic is bearable */
+    PROBE_BUDGET = 40 * PROBE_BYTES,
+    SHORT_BYTES = 2048,     /* quadratic is bearable */
+    STEEP_FREE = 256,       /* steps of one start that count for nothing */
+    STEEP_BYTE = 16,        /* steps a byte that are in proportion */
+    STEEP_BUDGET = 1 << 24, /* for what is not, a few seconds */
 };
 
 struct regex {
@@ -41,6 +48,7 @@ struct regex_run {
     pcre2_match_context *ctx;
     pcre2_jit_stack *stack;
     size_t limit_len; /* the length that the limit is set for; SIZE_MAX: none */
+    size_t budget;    /* steps that are left to steep expressions */
 };
 
 /* A class that PCRE2 and the models' engines see differently, in and outside of brackets. */
@@ -99,16 +107,45 @@ static enum status compile(struct regex *r, const char *shown, const struct buf 
                    (char *)msg, (size_t)at, shown);
 }
 
-/* Every match of one run within a limit that a linear expression does not need. */
+/* A match by the interpreter, start by start. Takes steps from *budget; when it has no more it
+ * gives PCRE2_ERROR_MATCHLIMIT. */
+static int match_counted(const struct regex *re, struct regex_run *run, const char *s,
+                         size_t len, size_t from, size_t *budget) {
+    run->limit_len = SIZE_MAX; /* the next match by JIT sets its own */
+    for (size_t at = from; at <= len; at++) {
+        size_t steps = STEEP_FREE, most = *budget + STEEP_BYTE * (len - at);
+        int n;
+        if (at > from && at < len && ((unsigned char)s[at] & 0xc0) == 0x80)
+            continue;
+        for (;; steps *= 2) {
+            pcre2_set_match_limit(run->ctx, steps > UINT32_MAX ? UINT32_MAX : (uint32_t)steps);
+            n = pcre2_match(re->code, (PCRE2_SPTR)s, len, at,
+                            PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT | PCRE2_ANCHORED, run->match,
+                            run->ctx);
+            if (n != PCRE2_ERROR_MATCHLIMIT || steps > most)
+                break;
+        }
+        size_t passed = n >= 0 ? pcre2_get_ovector_pointer(run->match)[1] - at : 0;
+        if (steps > STEEP_FREE && steps > 2 * STEEP_BYTE * passed)
+            *budget -= steps < *budget ? steps : *budget;
+        if (*budget == 0)
+            return PCRE2_ERROR_MATCHLIMIT;
+        if (n != PCRE2_ERROR_NOMATCH)
+            return n;
+    }
+    return PCRE2_ERROR_NOMATCH;
+}
+
+/* Every match of one run, all together within a limit that a linear expression does not need.
+ */
 static bool probe_run(const struct regex *r, struct regex_run *run, const char *unit) {
     char text[PROBE_BYTES + 8];
-    size_t step = strlen(unit), len = 0;
+    size_t step = strlen(unit), len = 0, budget = PROBE_BUDGET;
     for (; len + step <= PROBE_BYTES; len += step)
         memcpy(text + len, unit, step);
     text[len++] = 'x';
     for (size_t from = 0; from < len;) {
-        int n = pcre2_match(r->code, (PCRE2_SPTR)text, len, from,
-                            PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, run->match, run->ctx);
+        int n = match_counted(r, run, text, len, from, &budget);
         if (n < 0)
             return n == PCRE2_ERROR_NOMATCH;
         size_t end = pcre2_get_ovector_pointer(run->match)[1];
@@ -126,7 +163,6 @@ static void probe(struct regex *r) {
     struct regex_run *run = regex_run_new();
     if (!run)
         return;
-    pcre2_set_match_limit(run->ctx, PROBE_LIMIT);
     for (size_t i = 0; i < sizeof units / sizeof *units && !r->steep; i++)
         r->steep = !probe_run(r, run, units[i]);
     regex_run_free(run);
@@ -157,9 +193,13 @@ static enum status open_pattern(struct regex *r, const char *pattern, size_t len
     } else {
         st = regex_from_onig(pattern, len, &text, err);
         if (st == ST_OK)
-            st = compile(r, pattern, &text, PCRE2_MULTILINE, err);
+            st = compile(r, pattern, &text, PCRE2_MULTILINE | PCRE2_NO_AUTO_POSSESS, err);
         if (st == ST_OK)
             probe(r);
+        if (st == ST_OK && !r->steep) {
+            pcre2_code_free(r->code);
+            st = compile(r, pattern, &text, PCRE2_MULTILINE, err);
+        }
     }
     buf_release(&text);
     return st;
@@ -204,6 +244,7 @@ void regex_close(struct regex *r) {
 struct regex_run *regex_run_new(void) {
     struct regex_run *r = xcalloc(1, sizeof *r);
     r->limit_len = SIZE_MAX;
+    r->budget = STEEP_BUDGET;
     r->ctx = pcre2_match_context_create(NULL);
     r->match = pcre2_match_data_create(1, NULL);
     r->stack = pcre2_jit_stack_create((size_t)32 << 10, (size_t)64 << 20, NULL);
@@ -241,22 +282,28 @@ static bool literal_find(const struct regex *re, const char *s, size_t len, size
     return hit != NULL;
 }
 
+static int match_fast(const struct regex *re, struct regex_run *run, const char *s, size_t len,
+                      size_t from) {
+    if (run->limit_len != len) {
+        size_t limit = 10000000 + 16 * len;
+        pcre2_set_match_limit(run->ctx, limit > UINT32_MAX ? UINT32_MAX : (uint32_t)limit);
+        run->limit_len = len;
+    }
+    return re->jit ? pcre2_jit_match(re->code, (PCRE2_SPTR)s, len, from, PCRE2_NO_UTF_CHECK,
+                                     run->match, run->ctx)
+                   : pcre2_match(re->code, (PCRE2_SPTR)s, len, from,
+                                 PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, run->match, run->ctx);
+}
+
 enum status regex_find(const struct regex *re, struct regex_run *run, const char *s, size_t len,
                        size_t from, size_t *at, size_t *end, bool *found, struct err *err) {
     if (re->literal) {
         *found = literal_find(re, s, len, from, at, end);
         return ST_OK;
     }
-    if (run->limit_len != len) {
-        size_t limit = 10000000 + 16 * len;
-        pcre2_set_match_limit(run->ctx, limit > UINT32_MAX ? UINT32_MAX : (uint32_t)limit);
-        run->limit_len = len;
-    }
-    bool jit = re->jit && !(re->steep && len > SHORT_BYTES);
-    int n = jit ? pcre2_jit_match(re->code, (PCRE2_SPTR)s, len, from, PCRE2_NO_UTF_CHECK,
-                                  run->match, run->ctx)
-                : pcre2_match(re->code, (PCRE2_SPTR)s, len, from,
-                              PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, run->match, run->ctx);
+    bool steep = re->steep && len > SHORT_BYTES;
+    int n = steep ? match_counted(re, run, s, len, from, &run->budget)
+                  : match_fast(re, run, s, len, from);
     *found = n >= 0;
     if (n >= 0) {
         PCRE2_SIZE *v = pcre2_get_ovector_pointer(run->match);
