@@ -9,18 +9,31 @@
 #include "engine/text/jinja_run.h"
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 enum { MAX_WIDTH = 1 << 20, MAX_PRECISION = 500 };
 
 struct spec {
     uint32_t fill;
-    char align; /* '<' '>' '^' '=', or 0: by the kind of value */
-    char sign;  /* '-', '+' or ' ' */
+    uint8_t fill_mask; /* of the string that the fill is from */
+    char align;        /* '<' '>' '^' '=', or 0: by the kind of value */
+    char sign;         /* '-', '+' or ' ', or 0: none given, as '-' */
     bool alt, zero;
+    bool no_minus_zero;       /* 'z' */
     int64_t width, precision; /* -1: none */
     char group;               /* ',' or '_', or 0 */
     char type;                /* 0: none given */
 };
+
+/* v with one more digit; what is too long for any string stays so. */
+static int64_t decimal(int64_t v, char c) {
+    return v > INT64_MAX / 20 ? v : v * 10 + (c - '0');
+}
+
+static void check_width(struct jx *x, const struct spec *sp) {
+    if (sp->width > MAX_WIDTH)
+        jx_limit(x, "a width beyond %d", MAX_WIDTH);
+}
 
 static void pad(struct jx *x, struct jb *b, const struct spec *sp, const struct jstr *sign,
                 struct jstr *body, char dflt) {
@@ -30,12 +43,12 @@ static void pad(struct jx *x, struct jb *b, const struct spec *sp, const struct 
     if (align == '=')
         jb_addstr(x, b, sign);
     for (int64_t i = 0; i < (align == '=' ? gap : left); i++)
-        jb_addcp(x, b, sp->fill, 0);
+        jb_addcp(x, b, sp->fill, sp->fill_mask);
     if (align != '=')
         jb_addstr(x, b, sign);
     jb_addstr(x, b, body);
     for (int64_t i = left; align != '=' && i < gap; i++)
-        jb_addcp(x, b, sp->fill, 0);
+        jb_addcp(x, b, sp->fill, sp->fill_mask);
     jx_step(x, (size_t)gap / 8);
 }
 
@@ -46,33 +59,51 @@ static void lay_str(struct jx *x, struct jb *b, const struct spec *sp, struct js
     pad(x, b, sp, &none, s, '<');
 }
 
-/* Digits before the point in groups of n from the right. */
-static void grouped(struct jx *x, struct jb *b, const char *t, char sep, size_t n) {
-    size_t whole = strspn(t, "0123456789abcdefABCDEF");
-    for (size_t i = 0; i < whole; i++) {
-        if (i && sep && (whole - i) % n == 0)
+/* Digits before the point in groups of n from the right. Where zeros fill up to a width they
+ * are grouped too, and there may be one more than the width wants, since no group is empty. */
+static void grouped(struct jx *x, struct jb *b, const char *t, char sep, size_t n,
+                    size_t width) {
+    size_t whole = strspn(t, n == 3 ? "0123456789" : "0123456789abcdefABCDEF");
+    size_t rest = strlen(t + whole), all = whole;
+    while (all + rest + (all ? (all - 1) / n : 0) < width)
+        all++;
+    for (size_t i = 0; i < all; i++) {
+        if (i && (all - i) % n == 0)
             jb_addc(x, b, sep, 0);
-        jb_addc(x, b, t[i], 0);
+        jb_addc(x, b, i < all - whole ? '0' : t[i - (all - whole)], 0);
     }
     jb_adds(x, b, t + whole);
+    jx_step(x, all);
 }
 
 static void lay_number(struct jx *x, struct jb *b, struct spec sp, bool minus,
                        const char *prefix, const char *digits, size_t group) {
     struct jb sign = {0}, body = {0};
-    if (minus || sp.sign != '-')
+    if (minus || sp.sign == '+' || sp.sign == ' ')
         jb_addc(x, &sign, minus ? '-' : sp.sign, 0);
     jb_adds(x, &sign, prefix);
-    if (sp.zero && !sp.align) {
+    if (sp.zero && !sp.align)
         sp.align = '=';
-        sp.fill = '0';
-    }
-    grouped(x, &body, digits, sp.group, group);
+    size_t zeros = 0;
+    bool finite = !strchr("inIN", digits[0]); /* zeros before inf and nan are not grouped */
+    if (finite && sp.align == '=' && sp.fill == '0' && sp.width > (int64_t)sign.n)
+        zeros = (size_t)sp.width - sign.n;
+    if (sp.group)
+        grouped(x, &body, digits, sp.group, group, zeros);
+    else
+        jb_adds(x, &body, digits);
     pad(x, b, &sp, jb_value(x, &sign).s, jb_value(x, &body).s, '>');
 }
 
+/* Of a number; a string is cut where it likes. */
+static void check_precision(struct jx *x, const struct spec *sp) {
+    if (sp->precision > MAX_PRECISION)
+        jx_limit(x, "a precision beyond %d", MAX_PRECISION);
+}
+
 static void lay_int(struct jx *x, struct jb *b, const struct spec *sp, int64_t v) {
-    char digits[72];
+    char digits[MAX_PRECISION + 72];
+    size_t least = sp->precision > 0 ? (size_t)sp->precision : 1;
     uint64_t u = v < 0 ? -(uint64_t)v : (uint64_t)v;
     unsigned base = sp->type == 'x' || sp->type == 'X' ? 16
                     : sp->type == 'o'                  ? 8
@@ -80,11 +111,10 @@ static void lay_int(struct jx *x, struct jb *b, const struct spec *sp, int64_t v
                                                        : 10;
     const char *set = sp->type == 'X' ? "0123456789ABCDEF" : "0123456789abcdef";
     size_t at = sizeof digits;
+    check_precision(x, sp);
     digits[--at] = '\0';
-    do {
+    for (; u || sizeof digits - 1 - at < least; u /= base)
         digits[--at] = set[u % base];
-        u /= base;
-    } while (u);
     const char *prefix = !sp->alt     ? ""
                          : base == 16 ? (sp->type == 'X' ? "0X" : "0x")
                          : base == 8  ? "0o"
@@ -93,36 +123,93 @@ static void lay_int(struct jx *x, struct jb *b, const struct spec *sp, int64_t v
     lay_number(x, b, *sp, v < 0, prefix, digits + at, base == 10 ? 3 : 4);
 }
 
+/* A float by a precision without a type: as 'g', but what would be a whole number of so many
+ * digits has an exponent, and one that has none has a point. */
+static void short_float(char *out, size_t n, const struct spec *sp, int prec, double v) {
+    char *e, *end;
+    prec = prec ? prec : 1;
+    snprintf(out, n, "%.*e", prec - 1, v);
+    e = strchr(out, 'e');
+    if (e && strtol(e + 1, NULL, 10) == prec - 1) {
+        for (end = e; !sp->alt && memchr(out, '.', (size_t)(e - out)) && end[-1] == '0';)
+            end--;
+        end -= end[-1] == '.' && !sp->alt;
+        memmove(end, e, strlen(e) + 1);
+        return;
+    }
+    snprintf(out, n, sp->alt ? "%#.*g" : "%.*g", prec, v);
+    if (!strpbrk(out, ".en"))
+        strcat(out, ".0");
+}
+
+/* '#': there is a point whatever follows it. */
+static void need_point(char *t) {
+    char *e = strpbrk(t, "eE");
+    if (strpbrk(t, ".nN"))
+        return;
+    e = e ? e : t + strlen(t);
+    memmove(e + 1, e, strlen(e) + 1);
+    *e = '.';
+}
+
 static void lay_float(struct jx *x, struct jb *b, const struct spec *sp, double f) {
     char type = sp->type == '%' ? 'f' : sp->type == 'n' ? 'g' : sp->type, form[16];
     int prec = sp->precision >= 0 ? (int)sp->precision : 6;
     double v = fabs(sp->type == '%' ? f * 100 : f);
-    struct jb t = {0};
+    char *out = jx_alloc(x, 1024, 1); /* at most 309 digits, the point and the precision */
+    check_precision(x, sp);
     if (!type && sp->precision < 0) {
+        struct jb t = {0};
         jb_addfloat(x, &t, v);
+        memcpy(out, t.p, t.n);
+        out[t.n] = '\0';
+    } else if (!type) {
+        short_float(out, 1000, sp, prec, v);
     } else {
-        snprintf(form, sizeof form, "%%%s.*%c", sp->alt ? "#" : "", type ? type : 'g');
-        char *out = jx_alloc(x, 1024, 1);
+        snprintf(form, sizeof form, "%%%s.*%c", sp->alt ? "#" : "", type);
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
-        snprintf(out, 1024, form, prec,
-                 v); /* at most 309 digits, the point and the precision */
+        snprintf(out, 1000, form, prec, v);
 #pragma GCC diagnostic pop
-        jb_adds(x, &t, out);
-        if (!type && !strpbrk(out, ".en"))
-            jb_adds(x, &t, ".0");
     }
+    if (sp->alt)
+        need_point(out);
     if (sp->type == '%')
-        jb_adds(x, &t, "%");
-    jb_addc(x, &t, '\0', 0);
-    lay_number(x, b, *sp, signbit(f) && !isnan(f), "", t.p, 3);
+        strcat(out, "%");
+    bool minus = signbit(f) && !isnan(f);
+    if (sp->no_minus_zero && isfinite(f) && !out[strcspn(out, "123456789")])
+        minus = false;
+    lay_number(x, b, *sp, minus, "", out, 3);
 }
 
-static void check(struct jx *x, const struct spec *sp) {
-    if (sp->width > MAX_WIDTH)
-        jx_limit(x, "a width beyond %d", MAX_WIDTH);
-    if (sp->precision > MAX_PRECISION)
-        jx_limit(x, "a precision beyond %d", MAX_PRECISION);
+/* Python's ascii() of what repr() gave. */
+static struct jstr *ascii(struct jx *x, const struct jstr *s) {
+    struct jb b = {0};
+    for (size_t i = 0, used; i < s->n; i += used) {
+        uint32_t cp = js_decode(s->p + i, s->n - i, &used);
+        const uint8_t *m = s->m ? s->m + i : NULL;
+        char t[16];
+        jx_step(x, 1);
+        if (cp < 0x80) {
+            jb_add(x, &b, s->p + i, m, 1);
+            continue;
+        }
+        int n = snprintf(t, sizeof t, js_escape_form(cp), cp);
+        jb_add(x, &b, t, m && *m ? jx_ones(x, (size_t)n) : NULL, (size_t)n);
+    }
+    return jb_value(x, &b).s;
+}
+
+/* A character that a number stands for. Where the number is from can't be seen, so it counts as
+ * the user's. */
+static struct jstr *char_of(struct jx *x, int64_t v) {
+    struct jb b = {0};
+    if (v < 0 || v > 0x10FFFF)
+        jx_fail(x, "%%c arg not in range(0x110000)");
+    if (v >= 0xD800 && v < 0xE000)
+        jx_fail(x, "the surrogate U+%04X is no character", (unsigned)v);
+    jb_addcp(x, &b, (uint32_t)v, 1);
+    return jb_value(x, &b).s;
 }
 
 /* ---- % ---- */
@@ -154,7 +241,7 @@ static int64_t count(struct percent *p) {
         return ja_int(p->x, next_arg(p), "* in a format");
     }
     for (; look(p) >= '0' && look(p) <= '9'; p->at++)
-        v = v > MAX_WIDTH ? v : v * 10 + (look(p) - '0');
+        v = decimal(v, look(p));
     return v;
 }
 
@@ -195,20 +282,20 @@ static void percent_number(struct percent *p, struct spec *sp, struct jv v, char
 }
 
 static void percent_char(struct percent *p, struct spec *sp, struct jv v) {
-    struct jb b = {0};
+    sp->precision = -1; /* has no meaning here */
     if (v.kind == JV_STR && js_cps(p->x, v.s) == 1)
-        jb_addstr(p->x, &b, v.s);
-    else if (jv_is_int(v) && jv_i(v) >= 0 && jv_i(v) <= 0x10FFFF)
-        jb_addcp(p->x, &b, (uint32_t)jv_i(v), 0);
+        lay_str(p->x, &p->out, sp, v.s);
+    else if (jv_is_int(v))
+        lay_str(p->x, &p->out, sp, char_of(p->x, jv_i(v)));
     else
         jx_fail(p->x, "%%c requires int or char");
-    lay_str(p->x, &p->out, sp, jb_value(p->x, &b).s);
 }
 
 static void conversion(struct percent *p) {
-    struct spec sp = {.fill = ' ', .align = '>', .sign = '-', .width = -1, .precision = -1};
+    struct spec sp = {.fill = ' ', .align = '>', .width = -1, .precision = -1};
     struct jv v = {0};
     bool left = false;
+    size_t from = p->at;
     if (look(p) == '(')
         v = named_arg(p);
     for (; look(p) && strchr("-+ 0#", look(p)); p->at++) {
@@ -221,21 +308,21 @@ static void conversion(struct percent *p) {
     sp.width = count(p);
     if (sp.width < 0) {
         left = true;
-        sp.width = -sp.width;
+        sp.width = sp.width < -MAX_WIDTH ? INT64_MAX : -sp.width;
     }
     if (look(p) == '.') {
         p->at++;
         sp.precision = count(p);
         sp.precision = sp.precision < 0 ? 0 : sp.precision;
     }
-    check(p->x, &sp);
+    check_width(p->x, &sp);
     while (look(p) && strchr("hlL", look(p)))
         p->at++;
     char c = look(p);
     if (!c)
         jx_fail(p->x, "incomplete format");
     p->at++;
-    if (c == '%') {
+    if (c == '%' && p->at == from + 1) { /* nothing may stand between the two */
         jb_addc(p->x, &p->out, '%', p->f->m ? p->f->m[p->at - 1] : 0);
         return;
     }
@@ -243,13 +330,16 @@ static void conversion(struct percent *p) {
         jx_fail(p->x, "unsupported format character '%c'", c >= ' ' && c < 127 ? c : '?');
     if (v.kind == JV_MISSING)
         v = next_arg(p);
-    sp.align = left ? '<' : strchr("rsac", c) || !sp.zero ? '>' : '\0';
+    sp.zero = sp.zero && !left && !strchr("rsac", c);
+    sp.align = left ? '<' : sp.zero ? '=' : '>';
+    sp.fill = sp.zero ? '0' : ' ';
     if (c == 's') {
         lay_str(p->x, &p->out, &sp, jv_text(p->x, v));
     } else if (c == 'r' || c == 'a') {
         struct jb b = {0};
         jv_repr(p->x, &b, v);
-        lay_str(p->x, &p->out, &sp, jb_value(p->x, &b).s);
+        struct jstr *s = jb_value(p->x, &b).s;
+        lay_str(p->x, &p->out, &sp, c == 'a' ? ascii(p->x, s) : s);
     } else if (c == 'c') {
         percent_char(p, &sp, v);
     } else {
@@ -287,12 +377,15 @@ struct braces {
 };
 
 static struct spec parse_spec(struct jx *x, const struct jstr *s) {
-    struct spec sp = {.fill = ' ', .sign = '-', .width = -1, .precision = -1};
+    struct spec sp = {.fill = ' ', .width = -1, .precision = -1};
     size_t i = 0, used = 0;
+    bool filled = false;
     if (s->n) {
         uint32_t cp = js_decode(s->p, s->n, &used);
         if (used < s->n && strchr("<>=^", s->p[used]) && s->p[used]) {
+            filled = true;
             sp.fill = cp;
+            sp.fill_mask = s->m ? s->m[0] : 0;
             sp.align = s->p[used];
             i = used + 1;
         } else if (strchr("<>=^", s->p[0]) && s->p[0]) {
@@ -302,21 +395,23 @@ static struct spec parse_spec(struct jx *x, const struct jstr *s) {
     }
     if (i < s->n && (s->p[i] == '+' || s->p[i] == '-' || s->p[i] == ' '))
         sp.sign = s->p[i++];
+    if (i < s->n && s->p[i] == 'z')
+        sp.no_minus_zero = s->p[i++];
     if (i < s->n && s->p[i] == '#')
         sp.alt = s->p[i++];
     if (i < s->n && s->p[i] == '0')
         sp.zero = s->p[i++];
+    if (sp.zero && !filled)
+        sp.fill = '0';
     for (; i < s->n && s->p[i] >= '0' && s->p[i] <= '9'; i++)
-        sp.width = sp.width > MAX_WIDTH ? sp.width
-                                        : (sp.width < 0 ? 0 : sp.width) * 10 + (s->p[i] - '0');
+        sp.width = decimal(sp.width < 0 ? 0 : sp.width, s->p[i]);
     if (i < s->n && (s->p[i] == ',' || s->p[i] == '_'))
         sp.group = s->p[i++];
     if (i < s->n && s->p[i] == '.') {
         size_t from = ++i;
         sp.precision = 0;
         for (; i < s->n && s->p[i] >= '0' && s->p[i] <= '9'; i++)
-            sp.precision = sp.precision > MAX_PRECISION ? sp.precision
-                                                        : sp.precision * 10 + (s->p[i] - '0');
+            sp.precision = decimal(sp.precision, s->p[i]);
         if (i == from)
             jx_fail(x, "Format specifier missing precision");
     }
@@ -324,7 +419,7 @@ static struct spec parse_spec(struct jx *x, const struct jstr *s) {
         sp.type = s->p[i++];
     if (i < s->n)
         jx_fail(x, "Invalid format specifier");
-    check(x, &sp);
+    check_width(x, &sp);
     return sp;
 }
 
@@ -343,18 +438,21 @@ static void lay_value(struct jx *x, struct jb *b, struct jv v, const struct jstr
     if (sp.type && !strchr(types, sp.type))
         jx_fail(x, "Unknown format code '%c' for object of type '%s'",
                 sp.type > 32 && sp.type < 127 ? sp.type : '?', jv_type(v));
+    if (sp.group && sp.type && strchr(sp.group == ',' ? "ncsboxX" : "ncs", sp.type))
+        jx_fail(x, "Cannot specify '%c' with '%c'.", sp.group, sp.type);
     if (v.kind == JV_STR) {
-        if (sp.align == '=' || sp.sign != '-' || sp.group)
+        if (sp.align == '=' || sp.sign || sp.group || sp.alt || sp.no_minus_zero)
             jx_fail(x, "this format specifier is not allowed for strings");
-        if (sp.zero && !sp.align)
-            sp.fill = '0';
         lay_str(x, b, &sp, v.s);
     } else if (v.kind == JV_FLOAT || (sp.type && strchr("eEfFgG%", sp.type))) {
         lay_float(x, b, &sp, jv_f(v));
+    } else if (sp.no_minus_zero) {
+        jx_fail(x, "'z' is not allowed in an integer format specifier");
     } else if (sp.type == 'c') {
-        struct jb c = {0};
-        jb_addcp(x, &c, (uint32_t)jv_i(v), 0);
-        lay_str(x, b, &sp, jb_value(x, &c).s);
+        if (sp.sign || sp.alt || sp.precision >= 0)
+            jx_fail(x, "only a width is allowed with the format specifier 'c'");
+        sp.align = sp.align ? sp.align : '>'; /* as a number */
+        lay_str(x, b, &sp, char_of(x, jv_i(v)));
     } else {
         if (sp.precision >= 0)
             jx_fail(x, "Precision not allowed in integer format specifier");
@@ -440,6 +538,8 @@ static size_t replacement(struct braces *f, struct jb *b, struct jstr *s, size_t
         else
             jx_fail(f->x, "Unknown conversion specifier");
         v = jb_value(f->x, &r);
+        if (c == 'a')
+            v.s = ascii(f->x, v.s);
         at += 2;
     }
     size_t spec = at + (at < s->n && s->p[at] == ':');

@@ -105,11 +105,7 @@ static void repr_str(struct jx *x, struct jb *b, const struct jstr *s) {
             jb_add(x, b, s->p + i, s->m ? s->m + i : NULL, used);
             continue;
         } else
-            snprintf(t, sizeof t,
-                     cp < 0x100     ? "\\x%02x"
-                     : cp < 0x10000 ? "\\u%04x"
-                                    : "\\U%08x",
-                     cp);
+            snprintf(t, sizeof t, js_escape_form(cp), cp);
         add_ascii(x, b, t, m);
     }
     jb_addc(x, b, q, 0);

@@ -193,6 +193,9 @@ bool js_printable(uint32_t cp);                            /* its str.isprintabl
 bool js_in_name(uint32_t cp, bool first);                  /* of an identifier */
 
 /* A string that grows. {0} is an empty one. */
+/* How Python escapes a character beyond ASCII: a format for printf, which takes the character.
+ */
+#define js_escape_form(cp) ((cp) < 0x100 ? "\\x%02x" : (cp) < 0x10000 ? "\\u%04x" : "\\U%08x")
 struct jb {
     char *p;
     uint8_t *m; /* NULL until a byte of mask 1 comes */
