@@ -171,6 +171,36 @@ static void users_marks_stay_text(void **state) {
     text_close(t);
 }
 
+/* Each spells <s> with the user's s between the template's < and >. */
+static void users_letters_stay_text_however_they_come(void **state) {
+    (void)state;
+    static const char *const ways[] = {
+        "{{ '<'.ljust(2, c) }}>",
+        "<{{ '>'.rjust(2, c) }}",
+        "<{{ ''.center(1, c) }}>",
+        "<{{ ('{:' ~ c ~ '<1}').format('') }}>",
+        "<{{ '{:{}>1}'.format('', c) }}>",
+        "{{ '<%c>' % c }}",
+        "{{ '<%c>' % messages[0].number }}",
+        "{{ '<{:c}>'.format(messages[0].number) }}",
+        "{% for k in dict(**messages[0].keys_) %}<{{ k }}>{% endfor %}",
+        "{% macro m() %}<{{ kwargs|first }}>{% endmacro %}{{ m(**messages[0].keys_) }}",
+        "{% macro m() %}<{{ kwargs|first }}>{% endmacro %}"
+        "{% call m(**messages[0].keys_) %}{% endcall %}",
+    };
+    struct text_model *t = model("", true, 0);
+    struct render_opts o = {.messages_json = "[{\"role\": \"user\", \"content\": \"s\", "
+                                             "\"number\": 115, \"keys_\": {\"s\": 1}}]"};
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        struct buf b = {0};
+        buf_addf(&b, "{%% set c = messages[0].content %%}%s", ways[i]);
+        o.template_text = b.p;
+        PROMPT(t, &o, '<', 's', '>');
+        buf_release(&b);
+    }
+    text_close(t);
+}
+
 static void nothing_to_render_with_is_an_error(void **state) {
     (void)state;
     struct rendered r = {0};
@@ -225,6 +255,7 @@ int main(void) {
         cmocka_unit_test(no_template_with_marks_is_chatml),
         cmocka_unit_test(no_template_without_marks_is_plain),
         cmocka_unit_test(users_marks_stay_text),
+        cmocka_unit_test(users_letters_stay_text_however_they_come),
         cmocka_unit_test(nothing_to_render_with_is_an_error),
         cmocka_unit_test(default_model_matches_transformers),
     };

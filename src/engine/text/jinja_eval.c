@@ -29,7 +29,7 @@ static void starstar_args(struct jx *x, struct jargs *out, struct jv v, size_t n
         if (k.kind != JV_STR)
             jx_fail(x, "keywords must be strings");
         jx_step(x, n_kw / 32 + 1);
-        kw[n_kw + i] = (struct jkw){jx_intern(x, k.s->p, k.s->n), v.d->val[i]};
+        kw[n_kw + i] = (struct jkw){jx_intern(x, k.s->p, k.s->n), v.d->val[i], k.s};
         for (size_t j = 0; j < n_kw; j++)
             if (kw[j].name == kw[n_kw + i].name)
                 jx_fail(x, "a keyword argument is given twice");
@@ -55,7 +55,7 @@ void jr_args(struct jx *x, struct jscope *sc, const struct jcallargs *src, struc
     if (src->n_kw)
         out->kw = jx_alloc(x, src->n_kw, sizeof *out->kw);
     for (size_t i = 0; i < src->n_kw; i++)
-        out->kw[i] = (struct jkw){src->kw_name[i], jr_eval(x, sc, src->kw[i])};
+        out->kw[i] = (struct jkw){src->kw_name[i], jr_eval(x, sc, src->kw[i]), NULL};
     out->n_kw = src->n_kw;
     if (src->starstar)
         starstar_args(x, out, jr_eval(x, sc, src->starstar), src->n_kw);

@@ -70,7 +70,7 @@ FILTER(f_trim) {
 
 FILTER(f_center) {
     int64_t width = arg[0].kind == JV_MISSING ? 80 : ja_int(x, arg[0], "center(): width");
-    return js_center(x, text(x, self), width, ' ', 'c');
+    return js_center(x, text(x, self), width, ' ', 0, 'c');
 }
 
 FILTER(f_replace) {
@@ -140,7 +140,7 @@ FILTER(f_format) {
     }
     struct jv d = jv_dict(x);
     for (size_t i = 0; i < raw->n_kw; i++)
-        jd_put(x, d.d, jv_str(x, raw->kw[i].name->p, raw->kw[i].name->n), raw->kw[i].v);
+        jd_put(x, d.d, jv_keyword(x, &raw->kw[i]), raw->kw[i].v);
     return js_percent(x, text(x, self), d);
 }
 

@@ -112,6 +112,12 @@ struct jv jv_cstr(struct jx *x, const char *s) {
     return jv_str(x, s, strlen(s));
 }
 
+struct jv jv_keyword(struct jx *x, const struct jkw *kw) {
+    if (kw->spelling)
+        return (struct jv){.kind = JV_STR, .s = kw->spelling};
+    return jv_str(x, kw->name->p, kw->name->n);
+}
+
 struct jv jv_sub(struct jx *x, const struct jstr *s, size_t from, size_t to) {
     struct jstr *r = js_new(x, s->p + from, s->m ? s->m + from : NULL, to - from);
     if (s->cps == s->n)

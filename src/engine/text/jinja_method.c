@@ -48,14 +48,16 @@ METHOD(m_swapcase) {
 
 static struct jv just(struct jx *x, struct jv self, const struct jv *arg, int side) {
     uint32_t fill = ' ';
+    uint8_t mask = 0;
     if (arg[1].kind != JV_MISSING) {
         struct jstr *f = ja_str(x, arg[1], "the fill character");
         size_t used;
         if (js_cps(x, f) != 1)
             jx_fail(x, "the fill character must be exactly one character long");
         fill = js_decode(f->p, f->n, &used);
+        mask = f->m ? f->m[0] : 0;
     }
-    return js_center(x, self.s, ja_int(x, arg[0], "width"), fill, side);
+    return js_center(x, self.s, ja_int(x, arg[0], "width"), fill, mask, side);
 }
 
 METHOD(m_center) {
@@ -525,7 +527,7 @@ METHOD(m_format_map) {
     for (size_t i = 0; i < arg[0].d->n; i++)
         if (arg[0].d->key[i].kind == JV_STR) {
             const struct jstr *k = arg[0].d->key[i].s;
-            a.kw[a.n_kw++] = (struct jkw){jx_intern(x, k->p, k->n), arg[0].d->val[i]};
+            a.kw[a.n_kw++] = (struct jkw){jx_intern(x, k->p, k->n), arg[0].d->val[i], NULL};
         }
     return js_format(x, self.s, &a);
 }

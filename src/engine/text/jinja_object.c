@@ -198,7 +198,7 @@ static struct jv make_dict(struct jx *x, const struct jargs *a) {
         }
     }
     for (size_t i = 0; i < a->n_kw; i++)
-        jd_put(x, d.d, jv_str(x, a->kw[i].name->p, a->kw[i].name->n), a->kw[i].v);
+        jd_put(x, d.d, jv_keyword(x, &a->kw[i]), a->kw[i].v);
     return d;
 }
 

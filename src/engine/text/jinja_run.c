@@ -273,10 +273,8 @@ static void macro_rest(struct jx *x, const struct jmacro *m, struct jscope *sc,
     }
     if (n->uses_kwargs && !has_param(n, kwargs)) {
         struct jv d = jv_dict(x);
-        for (size_t i = 0; i < rest->n_kw; i++) {
-            const struct jstr *k = rest->kw[i].name;
-            jd_put(x, d.d, jv_str(x, k->p, k->n), rest->kw[i].v);
-        }
+        for (size_t i = 0; i < rest->n_kw; i++)
+            jd_put(x, d.d, jv_keyword(x, &rest->kw[i]), rest->kw[i].v);
         jr_set(x, sc, kwargs, d);
     } else if (rest->n_kw) {
         const struct jstr *k = rest->kw[0].name;
@@ -339,7 +337,7 @@ static void run_call(struct jx *x, struct jscope *sc, struct jb *out, const stru
     struct jkw *kw = jx_alloc(x, a.n_kw + 1, sizeof *kw);
     if (a.n_kw)
         memcpy(kw, a.kw, a.n_kw * sizeof *kw);
-    kw[a.n_kw] = (struct jkw){jx_intern(x, "caller", 6), caller};
+    kw[a.n_kw] = (struct jkw){jx_intern(x, "caller", 6), caller, NULL};
     a.kw = kw;
     a.n_kw++;
     print_str(x, out, jr_call(x, f, &a));

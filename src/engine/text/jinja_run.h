@@ -89,7 +89,8 @@ struct jv js_join(struct jx *x, const struct jstr *sep, const struct jlist *l, b
 /* The first place of w in p[0..n), w not empty; NULL: none. */
 const char *js_find(const char *p, size_t n, const struct jstr *w);
 struct jlist *js_lines(struct jx *x, const struct jstr *s, bool keep);
-struct jv js_center(struct jx *x, struct jstr *s, int64_t width, uint32_t fill, int side);
+struct jv js_center(struct jx *x, struct jstr *s, int64_t width, uint32_t fill, uint8_t mask,
+                    int side); /* mask: of the fill */
 struct jv js_repeat(struct jx *x, struct jstr *s, int64_t times);
 enum js_case { JS_UNCASED, JS_LOWER, JS_UPPER, JS_TITLE };
 enum js_case js_case_of(uint32_t cp);

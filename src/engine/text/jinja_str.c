@@ -159,7 +159,8 @@ struct jlist *js_lines(struct jx *x, const struct jstr *s, bool keep) {
     return l;
 }
 
-struct jv js_center(struct jx *x, struct jstr *s, int64_t width, uint32_t fill, int side) {
+struct jv js_center(struct jx *x, struct jstr *s, int64_t width, uint32_t fill, uint8_t mask,
+                    int side) {
     int64_t n = (int64_t)js_cps(x, s);
     if (width <= n)
         return jv_sub(x, s, 0, s->n);
@@ -169,10 +170,10 @@ struct jv js_center(struct jx *x, struct jstr *s, int64_t width, uint32_t fill, 
     left = side == 'l' ? 0 : side == 'r' ? pad : left;
     struct jb b = {0};
     for (int64_t i = 0; i < left; i++)
-        jb_addcp(x, &b, fill, 0);
+        jb_addcp(x, &b, fill, mask);
     jb_addstr(x, &b, s);
     for (int64_t i = left; i < pad; i++)
-        jb_addcp(x, &b, fill, 0);
+        jb_addcp(x, &b, fill, mask);
     jx_step(x, (size_t)pad / 8);
     struct jv v = jb_value(x, &b);
     v.s->safe = s->safe;

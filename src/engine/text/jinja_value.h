@@ -110,8 +110,9 @@ struct jcycler {
 
 /* Arguments of a call. */
 struct jkw {
-    const struct jstr *name;
+    const struct jstr *name; /* interned: can be compared by address, has no mask */
     struct jv v;
+    struct jstr *spelling; /* of a ** argument: its name with the mask; or NULL */
 };
 struct jargs {
     struct jv *v; /* [n] */
@@ -177,8 +178,9 @@ static inline void jx_leave(struct jx *x) {
 
 /* Strings. */
 struct jstr *js_new(struct jx *x, const char *p, const uint8_t *m, size_t n); /* borrows p, m */
-struct jv jv_str(struct jx *x, const char *p, size_t n); /* borrows p; mask 0 */
-struct jv jv_cstr(struct jx *x, const char *s);          /* borrows s */
+struct jv jv_str(struct jx *x, const char *p, size_t n);  /* borrows p; mask 0 */
+struct jv jv_cstr(struct jx *x, const char *s);           /* borrows s */
+struct jv jv_keyword(struct jx *x, const struct jkw *kw); /* its name */
 struct jv jv_sub(struct jx *x, const struct jstr *s, size_t from,
                  size_t to);                    /* bytes; shares */
 const uint8_t *jx_ones(struct jx *x, size_t n); /* [n] of 1 */
@@ -191,11 +193,11 @@ uint32_t js_decode(const char *p, size_t n, size_t *used); /* valid UTF-8 only *
 bool js_space(uint32_t cp);                                /* Python's str.isspace */
 bool js_printable(uint32_t cp);                            /* its str.isprintable */
 bool js_in_name(uint32_t cp, bool first);                  /* of an identifier */
-
-/* A string that grows. {0} is an empty one. */
 /* How Python escapes a character beyond ASCII: a format for printf, which takes the character.
  */
 #define js_escape_form(cp) ((cp) < 0x100 ? "\\x%02x" : (cp) < 0x10000 ? "\\u%04x" : "\\U%08x")
+
+/* A string that grows. {0} is an empty one. */
 struct jb {
     char *p;
     uint8_t *m; /* NULL until a byte of mask 1 comes */
