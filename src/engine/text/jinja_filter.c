@@ -291,26 +291,41 @@ static struct jv int_of_float(struct jx *x, double f, struct jv dflt) {
     return jv_int((int64_t)f);
 }
 
-/* A string's number without blanks around and without the underscores between digits; NULL: not
- * one. */
-static char *number_text(struct jx *x, const struct jstr *s) {
+/* Digits of other scripts count as numbers do in Python. They come ten in a row, from zero. */
+static char digit_of(uint32_t cp) {
+    uint32_t zero = cp;
+    while (cp - zero < 9 && js_decimal(zero - 1))
+        zero--;
+    if (cp >= 0x1D7CE && cp <= 0x1D7FF) /* five sets without a gap */
+        zero = cp - (cp - 0x1D7CE) % 10;
+    return (char)('0' + (cp - zero));
+}
+
+static bool number_char(char c, bool letters) {
+    return (c >= '0' && c <= '9') || (letters && (c | 32) >= 'a' && (c | 32) <= 'z');
+}
+
+/* A string's number without blanks around and without the underscores between digits, which
+ * letters can be too; NULL: not one. */
+static char *number_text(struct jx *x, const struct jstr *s, bool letters) {
     const struct jstr *t = js_strip(x, s, NULL, 3).s;
-    char *z = jx_alloc(x, t->n + 1, 1);
+    char *z = jx_alloc(x, t->n + 1, 1), before = '\0';
     size_t n = 0;
-    for (size_t i = 0; i < t->n; i++) {
-        char c = t->p[i];
-        if (c == '_' && (i == 0 || i + 1 == t->n || t->p[i - 1] == '_' || t->p[i - 1] < '0'))
-            return NULL;
-        if (c == '\0')
+    for (size_t i = 0, used; i < t->n; i += used) {
+        uint32_t cp = js_decode(t->p + i, t->n - i, &used);
+        char c = cp < 0x80 ? (char)cp : js_decimal(cp) ? digit_of(cp) : '\0';
+        if (c == '\0' || (c == '_' && !number_char(before, letters)) ||
+            (before == '_' && !number_char(c, letters)))
             return NULL;
         if (c != '_')
             z[n++] = c;
+        before = c;
     }
-    return n ? z : NULL;
+    return n && before != '_' ? z : NULL;
 }
 
 static bool parse_float(struct jx *x, const struct jstr *s, double *out) {
-    char *z = number_text(x, s), *end;
+    char *z = number_text(x, s, false), *end;
     if (!z || strpbrk(z, "xX(pP"))
         return false;
     *out = strtod(z, &end);
@@ -318,7 +333,7 @@ static bool parse_float(struct jx *x, const struct jstr *s, double *out) {
 }
 
 static bool parse_int(struct jx *x, const struct jstr *s, int base, int64_t *out) {
-    char *z = number_text(x, s), *end, *d;
+    char *z = number_text(x, s, true), *end, *d;
     if (!z)
         return false;
     d = z + (*z == '-' || *z == '+');
@@ -331,9 +346,8 @@ static bool parse_int(struct jx *x, const struct jstr *s, int base, int64_t *out
             return false;
         }
     }
-    bool alnum = (*d >= '0' && *d <= '9') || ((*d | 32) >= 'a' && (*d | 32) <= 'z');
     bool prefix = d[0] == '0' && (d[1] | 32) == 'x'; /* strtoll would take it */
-    if (!alnum || (prefix && base == 16))
+    if (!number_char(*d, true) || (prefix && base == 16))
         return false;
     errno = 0;
     long long v = strtoll(z, &end, base ? base : 10);
@@ -441,13 +455,15 @@ FILTER(f_round) {
         jx_fail(x, "cannot convert float infinity or NaN to integer");
     if (jv_is_int(self) && digits >= 0) /* exact in Python: there is nothing to round */
         return jv_float(f);
+    if (!isfinite(f * unit))
+        jx_fail(x, "cannot convert float infinity to integer");
     return jv_float(((how[0] == 'c' ? ceil(f * unit) : floor(f * unit)) + 0.0) / unit);
 }
 
 FILTER(f_filesizeformat) {
     static const char *const bin[] = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"};
     static const char *const dec[] = {"kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"};
-    char t[64];
+    char t[400]; /* 309 digits, the point, the unit */
     bool binary = flag(x, arg[0]);
     double f = 0, base = binary ? 1024 : 1000, unit = base;
     if (jv_is_num(self))

@@ -129,7 +129,7 @@ static void split_blank(struct jx *x, const struct jstr *s, int64_t max, struct 
         if (i >= s->n)
             return;
         if (max >= 0 && (int64_t)out->n >= max) {
-            jv_push(x, out, js_strip(x, jv_sub(x, s, i, s->n).s, NULL, 2));
+            jv_push(x, out, jv_sub(x, s, i, s->n)); /* with the blanks at its end */
             return;
         }
         size_t from = i;
@@ -148,8 +148,7 @@ static void rsplit_blank(struct jx *x, const struct jstr *s, int64_t max, struct
         if (!end)
             return;
         if (max >= 0 && (int64_t)out->n >= max) {
-            const struct jstr *head = jv_sub(x, s, 0, end).s;
-            jv_push(x, out, js_strip(x, head, NULL, 1));
+            jv_push(x, out, jv_sub(x, s, 0, end)); /* with the blanks before it */
             return;
         }
         size_t p = end;

@@ -19,17 +19,19 @@ enum { MAX_RANGE = 100000 }; /* jinja2's sandbox has the same */
                           __attribute__((unused)) const struct jargs *raw)
 
 METHOD(m_list_count) {
+    const struct jlist *l = jv_items(x, self);
     int64_t n = 0;
-    for (size_t i = 0; i < self.l->n; i++)
-        n += jv_eq(x, self.l->v[i], arg[0]);
+    for (size_t i = 0; i < l->n; i++)
+        n += jv_eq(x, l->v[i], arg[0]);
     return jv_int(n);
 }
 
 METHOD(m_list_index) {
+    const struct jlist *l = jv_items(x, self);
     size_t lo, hi;
-    ja_bounds(x, arg[1], arg[2], self.l->n, &lo, &hi);
+    ja_bounds(x, arg[1], arg[2], l->n, &lo, &hi);
     for (size_t i = lo; i < hi; i++)
-        if (jv_eq(x, self.l->v[i], arg[0]))
+        if (jv_eq(x, l->v[i], arg[0]))
             return jv_int((int64_t)i);
     jx_fail(x, "the value is not in the %s", jv_type(self));
 }

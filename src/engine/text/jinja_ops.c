@@ -310,11 +310,11 @@ static struct jv property(struct jx *x, struct jv of, const char *name) {
 
 struct jv jo_member(struct jx *x, struct jv of, const char *name, size_t len) {
     static const struct jfn *const methods[JV_JOINER + 1] = {
-        [JV_STR] = jb_str_methods,      [JV_DICT] = jb_dict_methods,
-        [JV_LIST] = jb_list_methods,    [JV_BOOL] = jb_num_methods,
-        [JV_INT] = jb_num_methods,      [JV_FLOAT] = jb_num_methods,
-        [JV_TUPLE] = jb_tuple_methods,  [JV_LOOP] = jb_loop_methods,
-        [JV_CYCLER] = jb_cycler_methods};
+        [JV_STR] = jb_str_methods,     [JV_DICT] = jb_dict_methods,
+        [JV_LIST] = jb_list_methods,   [JV_BOOL] = jb_num_methods,
+        [JV_INT] = jb_num_methods,     [JV_FLOAT] = jb_num_methods,
+        [JV_TUPLE] = jb_tuple_methods, [JV_RANGE] = jb_tuple_methods,
+        [JV_LOOP] = jb_loop_methods,   [JV_CYCLER] = jb_cycler_methods};
     char z[32];
     if (of.kind == JV_NS) {
         struct jstr key = {.p = name, .n = len, .cps = SIZE_MAX};

@@ -6,7 +6,7 @@
  * stands for a user's character is the user's.
  */
 #include "base/utf8.h"
-#include "engine/text/jinja_value.h"
+#include "engine/text/jinja_run.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -161,6 +161,14 @@ static void repr_object(struct jx *x, struct jb *b, struct jv v) {
                  (long long)jv_loop_at(x, v.loop, false),
                  (long long)jv_loop_at(x, v.loop, true));
         jb_adds(x, b, t);
+    } else if (v.kind == JV_MACRO) {
+        const struct jstr *name = v.macro->name;
+        jb_adds(x, b, "<Macro ");
+        if (name)
+            repr_str(x, b, name);
+        else
+            jb_adds(x, b, "anonymous");
+        jb_adds(x, b, ">");
     } else { /* Python prints an address here: no template can rely on it */
         jb_adds(x, b, "<");
         jb_adds(x, b, v.kind == JV_GEN ? v.l->what : jv_type(v));
