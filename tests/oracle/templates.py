@@ -186,6 +186,7 @@ LANGUAGE = {
     "format_sign_of_char_fails": "{{ '{:+c}'.format(65) }}",
     "format_no_such_char_fails": "{{ '{:c}'.format(1114112) }}",
     "split_keeps_outer_blanks": "{{ ' a  b c '.split(none, 1) }} {{ ' a  b c '.rsplit(none, 1) }} {{ ' a b '.split(maxsplit=0) }} {{ ' a b '.rsplit(none, 0) }} {{ ' a b '.split(none, 2) }}",
+    "strip_sets_of_letters": "{{ '✓éaxéa✔'.strip('é✔a✓') }} {{ 'èéxé'.lstrip('è') }} {{ 'xé✓✔'.rstrip('✔✓') }} {{ 'é\u00a0x '.strip() }}| {{ 'x'.strip('') }} {{ ''.strip('x') }}|",
     "digits_of_other_scripts": "{{ '١٢'|int }} {{ '𝟗𝟡𝟎'|int }} {{ ' ３.５ '|float }} {{ '1_٢'|int }} {{ '٣_٤_5'|int }} {{ '²'|int }} {{ '᪐᪁'|int }} {{ '1_e5'|float }} {{ '1_0.5'|float }} {{ '1__0'|int }} {{ '0x_1f'|int(base=16) }} {{ '_1'|int }} {{ '1_'|int }}",
     "round_too_large_fails": "{{ 1e308|round(10, 'ceil') }}",
     "filesizes_beyond_names": "{{ 1e300|filesizeformat }} {{ 1e300|filesizeformat(true) }}",

@@ -58,25 +58,28 @@ bool js_decimal(uint32_t cp) {
 
 /* ---- cutting ---- */
 
-static bool in_set(struct jx *x, const struct jstr *set, uint32_t cp) {
+/* c: a character of n bytes. None begins inside another, so bytes can be compared. */
+static bool in_set(struct jx *x, const struct jstr *set, const char *c, size_t n) {
+    size_t used;
     if (!set)
-        return js_space(cp);
+        return js_space(js_decode(c, n, &used));
     jx_step(x, set->n / 32);
-    for (size_t i = 0, used; i < set->n; i += used)
-        if (js_decode(set->p + i, set->n - i, &used) == cp)
-            return true;
-    return false;
+    return n == 1 ? memchr(set->p, c[0], set->n) : memmem(set->p, set->n, c, n);
 }
 
 struct jv js_strip(struct jx *x, const struct jstr *s, const struct jstr *chars, int sides) {
     size_t lo = 0, hi = s->n, used;
-    while ((sides & 1) && lo < hi && in_set(x, chars, js_decode(s->p + lo, hi - lo, &used)))
+    while ((sides & 1) && lo < hi) {
+        js_decode(s->p + lo, hi - lo, &used);
+        if (!in_set(x, chars, s->p + lo, used))
+            break;
         lo += used;
+    }
     while ((sides & 2) && hi > lo) {
         size_t p = hi - 1;
         while (p > lo && ((unsigned char)s->p[p] & 0xC0) == 0x80)
             p--;
-        if (!in_set(x, chars, js_decode(s->p + p, hi - p, &used)))
+        if (!in_set(x, chars, s->p + p, hi - p))
             break;
         hi = p;
     }
