@@ -1,7 +1,7 @@
 /*
  * fuzz_hf.c - any bytes as config.json and model.safetensors of a Hugging Face folder: opened,
  * every tensor of the architecture asked for, the last row of each read. Up to the first NUL
- * the input is config.json.
+ * the input is config.json, and generation_config.json and the model card, too.
  */
 #include "engine/model/source.h"
 #include "engine/model/view.h"
@@ -11,7 +11,9 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static const char *const names[] = {"config.json", "model.safetensors"};
+static const char *const names[] = {"config.json", "model.safetensors",
+                                    "generation_config.json", "README.md"};
+enum { N_FILES = sizeof names / sizeof *names };
 
 static void touch(const struct source_tensor *t) {
     size_t groups = t->group ? (size_t)t->K / (size_t)t->group + 1 : 1;
@@ -43,9 +45,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct source *s;
     struct err err;
     if (!dir)
-        dir = mem_folder_make(names, 2);
+        dir = mem_folder_make(names, N_FILES);
     size_t n = size ? strnlen((const char *)data, size) : 0, rest = n < size ? n + 1 : n;
     mem_folder_put(0, data, n);
+    mem_folder_put(2, data, n);
+    mem_folder_put(3, data, n);
     mem_folder_put(1, data + rest, size - rest);
     if (source_open(dir, &s, &err) != ST_OK)
         return 0;
