@@ -237,9 +237,9 @@ static enum status check_layers(const struct hparams *hp, const char *file, stru
     if (all & LAYER_EXPERTS && (hp->n_expert < 1 || hp->n_expert_used < 1 ||
                                 hp->n_expert_used > hp->n_expert || hp->n_ff_expert < 1))
         return err_set(err, ST_FORMAT,
-                       "%s: %d experts of size %d, of which a token uses %d: wanted at least "
-                       "one of each, and no more used than there are",
-                       file, hp->n_expert, hp->n_ff_expert, hp->n_expert_used);
+                       "%s: a token uses %d of %d experts of size %d: wanted at least one of "
+                       "each, and no more used than there are",
+                       file, hp->n_expert_used, hp->n_expert, hp->n_ff_expert);
     return ST_OK;
 }
 
