@@ -234,6 +234,17 @@ enum status hf_str(const struct hf_json *j, const char *keys, bool required, con
     return ST_OK;
 }
 
+enum status hf_list(const struct hf_json *j, const char *keys, const json_t **out,
+                    struct err *err) {
+    char key[64];
+    const json_t *v = get(j, keys, key);
+    *out = NULL;
+    if (v && !json_is_array(v))
+        return wrong(j, key, v, "a list", err);
+    *out = v;
+    return ST_OK;
+}
+
 enum status hf_child(const struct hf_json *j, const char *key, struct hf_json *out,
                      struct err *err) {
     char found[64];

@@ -41,6 +41,9 @@ enum status hf_bool(const struct hf_json *j, const char *keys, bool *out, struct
 /* A borrowed string, terminated, without NUL inside. */
 enum status hf_str(const struct hf_json *j, const char *keys, bool required, const char **out,
                    struct err *err);
+/* A borrowed list; NULL when missing. */
+enum status hf_list(const struct hf_json *j, const char *keys, const json_t **out,
+                    struct err *err);
 /* An object inside: *out borrows; root NULL when missing. */
 enum status hf_child(const struct hf_json *j, const char *key, struct hf_json *out,
                      struct err *err);

@@ -50,6 +50,8 @@ static enum status find_large(struct hf_scan *s, bool in_model, struct large *ou
         TRY(hf_scan_skip(s, err));
         if (to) {
             *to = from;
+            to->file = to == &out->vocab ? "tokenizer.json: model.vocab"
+                                         : "tokenizer.json: model.merges";
             to->end = s->p;
         }
     } while (hf_scan_take(s, ','));
@@ -274,8 +276,11 @@ static enum status take_charsmap(struct hf_maker *m, json_t *norm, int depth, st
     json_t *list = json_object_get(norm, "normalizers");
     for (size_t i = 0; i < json_array_size(list) && depth < MAX_DEPTH; i++)
         CHECK(take_charsmap(m, json_array_get(list, i), depth + 1, err));
-    if (!json_is_string(map))
+    if (!map || json_is_null(map))
         return ST_OK;
+    if (!json_is_string(map))
+        return err_set(err, ST_FORMAT, "%s: normalizer: precompiled_charsmap is no text",
+                       m->file);
     struct buf bytes = {0};
     enum status st =
         from_base64(m, json_string_value(map), json_string_length(map), &bytes, err);
@@ -296,6 +301,10 @@ static enum status take_charsmap(struct hf_maker *m, json_t *norm, int depth, st
 struct around {
     json_t *prefix, *suffix;
 };
+
+static enum status no_list(const struct hf_maker *m, const char *key, struct err *err) {
+    return err_set(err, ST_FORMAT, "%s: post_processor: %s is no list", m->file, key);
+}
 
 static enum status template_part(struct hf_maker *m, const json_t *post, const json_t *part,
                                  json_t *to, struct err *err) {
@@ -323,6 +332,8 @@ static enum status read_template(struct hf_maker *m, const json_t *post, struct 
                                  struct err *err) {
     const json_t *single = json_object_get(post, "single");
     bool behind = false;
+    if (!json_is_array(single))
+        return no_list(m, "single", err);
     for (size_t i = 0; i < json_array_size(single); i++) {
         const json_t *part = json_array_get(single, i);
         if (json_object_get(part, "Sequence"))
@@ -364,6 +375,8 @@ static enum status read_post(struct hf_maker *m, const json_t *post, int depth,
         st = read_cls_sep(m, post, &own, err);
     } else if (type && strcmp(type, "Sequence") == 0 && depth < MAX_DEPTH) {
         const json_t *list = json_object_get(post, "processors");
+        if (!json_is_array(list))
+            st = no_list(m, "processors", err);
         for (size_t i = 0; i < json_array_size(list) && st == ST_OK; i++)
             st = read_post(m, json_array_get(list, i), depth + 1, &own, err);
     } else if (!type || strcmp(type, "ByteLevel") != 0) {
@@ -381,10 +394,13 @@ static enum status read_post(struct hf_maker *m, const json_t *post, int depth,
     return st;
 }
 
-static enum status read_around(struct hf_maker *m, const json_t *post, struct err *err) {
+static enum status read_around(struct hf_maker *m, const struct hf_json *root,
+                               struct err *err) {
+    struct hf_json post;
+    CHECK(hf_child(root, "post_processor", &post, err));
     struct around a = {json_array(), json_array()};
-    enum status st = json_is_object(post) ? read_post(m, post, 0, &a, err) : ST_OK;
-    if (json_is_object(post)) {
+    enum status st = post.root ? read_post(m, post.root, 0, &a, err) : ST_OK;
+    if (post.root) {
         m->v->add_bos = json_array_size(a.prefix) > 0;
         m->v->add_eos = json_array_size(a.suffix) > 0;
     }
@@ -397,7 +413,9 @@ static enum status read_around(struct hf_maker *m, const json_t *post, struct er
     return st;
 }
 
-static enum status read_added(struct hf_maker *m, const json_t *list, struct err *err) {
+static enum status read_added(struct hf_maker *m, const struct hf_json *root, struct err *err) {
+    const json_t *list;
+    CHECK(hf_list(root, "added_tokens", &list, err));
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *token = json_array_get(list, i), *id = json_object_get(token, "id");
         if (!json_is_integer(id))
@@ -419,14 +437,14 @@ enum status hf_read_tokenizer_json(struct hf_maker *m, struct err *err) {
     buf_adds(&text, "");
     TRY(load(m, &text, &large, &j, err));
     TRY(read_model(m, &j, &large, err));
-    TRY(read_added(m, json_object_get(j.root, "added_tokens"), err));
+    TRY(read_added(m, &j, err));
     TRY(take_charsmap(m, json_object_get(j.root, "normalizer"), 0, err));
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         json_t *part = json_object_get(j.root, parts[i]);
         if (part && !json_is_null(part))
             json_object_set(m->pipeline, parts[i], part);
     }
-    TRY(read_around(m, json_object_get(j.root, "post_processor"), err));
+    TRY(read_around(m, &j, err));
 out:
     hf_json_release(&j);
     buf_release(&text);
