@@ -111,6 +111,199 @@ static void small_rules_are_the_librarys(void **state) {
     free(path);
 }
 
+/* tokenizer.json of the golden folder, damaged, in a folder of its own. */
+static enum status damaged(const char *dir, const char *text, size_t len, struct err *err) {
+    char *path = path_join(dir, "tokenizer.json");
+    struct text_model *t = NULL;
+    assert_int_equal(file_write_atomic(path, text, len, err), ST_OK);
+    *err = (struct err){0};
+    enum status st = text_open(dir, &t, err);
+    if (st == ST_OK)
+        text_close(t);
+    free(path);
+    return st;
+}
+
+/* One file of a case: text, an object, or bytes in hexadecimal. */
+static void put_file(const char *dir, const char *name, json_t *x) {
+    char *path = path_join(dir, name), *text = NULL;
+    struct buf data = {0};
+    struct err err;
+    if (strcmp(name, "tokenizer.model") == 0) {
+        for (const char *p = json_string_value(x); *p; p += 2)
+            buf_addc(&data, (char)strtol((char[]){p[0], p[1], 0}, NULL, 16));
+    } else {
+        text = json_is_string(x) ? xstrdup(json_string_value(x)) : json_dumps(x, 0);
+        buf_adds(&data, text);
+    }
+    assert_int_equal(file_write_atomic(path, data.p, data.len, &err), ST_OK);
+    buf_release(&data);
+    free(text);
+    free(path);
+}
+
+static void check_ids(const char *what, const char *of, const struct tok_list *got,
+                      const json_t *want) {
+    bool same = got->n == json_array_size(want);
+    for (size_t i = 0; i < got->n && same; i++)
+        same = got->v[i] == (int32_t)json_integer_value(json_array_get(want, i));
+    if (!same)
+        fail_msg("%s: other ids for \"%s\"", what, of);
+}
+
+static int id_or_none(const json_t *id) {
+    return json_is_integer(id) ? (int)json_integer_value(id) : -1;
+}
+
+static void check_folder(const char *dir, const json_t *one, const json_t *messages) {
+    const char *what = json_string_value(json_object_get(one, "what"));
+    struct text_model *t;
+    struct tok_list got = {0};
+    struct err err;
+    json_t *row;
+    size_t i;
+    if (text_open(dir, &t, &err) != ST_OK)
+        fail_msg("%s: %s", what, err.msg);
+    assert_int_equal(text_bos(t), id_or_none(json_object_get(one, "bos")));
+    assert_int_equal(text_eos(t), id_or_none(json_object_get(one, "eos")));
+    json_array_foreach(json_object_get(one, "rows"), i, row) {
+        const char *text = json_string_value(json_object_get(row, "text"));
+        got.n = 0;
+        assert_int_equal(text_encode(t, text, strlen(text),
+                                     &(struct encode_opts){.special = true}, &got, &err),
+                         ST_OK);
+        check_ids(what, text, &got, json_object_get(row, "ids"));
+    }
+    char *list = json_dumps(messages, 0);
+    got.n = 0;
+    assert_int_equal(text_prompt(t, &(struct render_opts){.messages_json = list}, &got, &err),
+                     ST_OK);
+    check_ids(what, "the prompt", &got, json_object_get(one, "prompt"));
+    tok_list_release(&got);
+    text_close(t);
+    free(list);
+}
+
+/* golden/tokenizer/hf/configs.json: folders whose small files change what tokens mean. */
+static void small_files_mean_what_transformers_says(void **state) {
+    (void)state;
+    char *path = golden("configs.json");
+    json_error_t at;
+    json_t *root = json_load_file(path, 0, &at), *one, *x;
+    const char *name;
+    size_t i;
+    assert_true(json_array_size(json_object_get(root, "cases")) >= 12);
+    json_array_foreach(json_object_get(root, "cases"), i, one) {
+        char dir[] = "/tmp/llmchat-tok-XXXXXX";
+        assert_non_null(mkdtemp(dir));
+        json_object_foreach(json_object_get(one, "files"), name, x) put_file(dir, name, x);
+        check_folder(dir, one, json_object_get(root, "messages"));
+        json_object_foreach(json_object_get(one, "files"), name, x) {
+            char *file = path_join(dir, name);
+            unlink(file);
+            free(file);
+        }
+        rmdir(dir);
+    }
+    json_decref(root);
+    free(path);
+}
+
+/* A tokenizer of one letter, with a further member, and beside it another file. */
+static void values_of_a_wrong_type_are_named(void **state) {
+    (void)state;
+    static const struct {
+        const char *more, *file, *text, *wanted;
+    } cases[] = {
+        {"\"added_tokens\":5", NULL, NULL, "tokenizer.json: added_tokens is 5"},
+        {"\"added_tokens\":{\"id\":1}", NULL, NULL, "added_tokens is an object"},
+        {"\"added_tokens\":[5]", NULL, NULL, "added_tokens: entry 0"},
+        {"\"post_processor\":\"x\"", NULL, NULL, "tokenizer.json: post_processor is \"x\""},
+        {"\"post_processor\":{\"type\":\"Sequence\",\"processors\":7}", NULL, NULL,
+         "post_processor: processors"},
+        {"\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":\"$A\"}", NULL, NULL,
+         "post_processor: single"},
+        {"\"normalizer\":7", NULL, NULL, "normalizer"},
+        {"\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":7}", NULL, NULL,
+         "precompiled_charsmap"},
+        {"\"pre_tokenizer\":[]", NULL, NULL, "pre_tokenizer"},
+        {"\"decoder\":\"x\"", NULL, NULL, "decoder"},
+        {"\"model\":{\"type\":\"BPE\",\"vocab\":[],\"merges\":[]}", NULL, NULL,
+         "tokenizer.json: model.vocab"},
+        {"\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":{}}", NULL, NULL,
+         "tokenizer.json: model.merges"},
+        {"\"model\":{\"type\":\"Unigram\",\"vocab\":{\"a\":0}}", NULL, NULL, "model.vocab"},
+        {NULL, "tokenizer_config.json", "{\"added_tokens_decoder\":[]}",
+         "tokenizer_config.json: added_tokens_decoder"},
+        {NULL, "tokenizer_config.json", "{\"bos_token\":5}",
+         "tokenizer_config.json: bos_token"},
+        {NULL, "tokenizer_config.json", "{\"eos_token\":{\"content\":5}}", "eos_token"},
+        {NULL, "tokenizer_config.json", "{\"additional_special_tokens\":5}",
+         "additional_special_tokens"},
+        {NULL, "tokenizer_config.json", "{\"add_bos_token\":\"true\"}", "add_bos_token"},
+        {NULL, "tokenizer_config.json", "{\"tokenizer_class\":7}", "tokenizer_class"},
+        {NULL, "special_tokens_map.json", "{\"pad_token\":[]}",
+         "special_tokens_map.json: pad_token"},
+        {NULL, "special_tokens_map.json", "[]", "special_tokens_map.json"},
+        {NULL, "added_tokens.json", "{\"x\":\"y\"}", "added_tokens.json"},
+        {NULL, "generation_config.json", "{\"eos_token_id\":\"x\"}",
+         "generation_config.json: eos_token_id"},
+    };
+    char dir[] = "/tmp/llmchat-tok-XXXXXX";
+    assert_non_null(mkdtemp(dir));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *path = path_join(dir, cases[i].file ? cases[i].file : "none"), *json;
+        bool model = cases[i].more && strncmp(cases[i].more, "\"model\"", 7) == 0;
+        struct err err;
+        json =
+            xasprintf("{%s%s%s}",
+                      model ? ""
+                            : "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},"
+                              "\"merges\":[]}",
+                      cases[i].more && !model ? "," : "", cases[i].more ? cases[i].more : "");
+        if (cases[i].file)
+            assert_int_equal(
+                file_write_atomic(path, cases[i].text, strlen(cases[i].text), &err), ST_OK);
+        if (damaged(dir, json, strlen(json), &err) != ST_FORMAT ||
+            !strstr(err.msg, cases[i].wanted))
+            fail_msg("%s%s: \"%s\", wanted \"%s\"", json, cases[i].text ? cases[i].text : "",
+                     err.msg, cases[i].wanted);
+        remove(path);
+        free(json);
+        free(path);
+    }
+    char *path = path_join(dir, "tokenizer.json");
+    remove(path);
+    rmdir(dir);
+    free(path);
+}
+
+/* vocab.json and merges.txt do not say how to cut, so the class must be known. */
+static void vocabulary_files_of_an_unknown_class_are_refused(void **state) {
+    (void)state;
+    char dir[] = "/tmp/llmchat-tok-XXXXXX";
+    static const char *const files[][2] = {
+        {"vocab.json", "{\"a\":0}"},
+        {"merges.txt", ""},
+        {"tokenizer_config.json", "{\"tokenizer_class\":\"OddTokenizer\"}"}};
+    struct text_model *t;
+    struct err err;
+    assert_non_null(mkdtemp(dir));
+    for (size_t i = 0; i < 3; i++) {
+        json_t *text = json_string(files[i][1]);
+        put_file(dir, files[i][0], text);
+        json_decref(text);
+    }
+    assert_int_equal(text_open(dir, &t, &err), ST_UNSUPPORTED);
+    assert_non_null(strstr(err.msg, "OddTokenizer"));
+    for (size_t i = 0; i < 3; i++) {
+        char *path = path_join(dir, files[i][0]);
+        remove(path);
+        free(path);
+    }
+    rmdir(dir);
+}
+
 /* CPU seconds to open a tokenizer with n added tokens that are looked for in normalized text.
  */
 static double open_with_added(const char *dir, int n) {
@@ -199,19 +392,6 @@ static void the_vocabulary_fills_the_embedding(void **state) {
     free(folder);
 }
 
-/* tokenizer.json of the golden folder, damaged, in a folder of its own. */
-static enum status damaged(const char *dir, const char *text, size_t len, struct err *err) {
-    char *path = path_join(dir, "tokenizer.json");
-    struct text_model *t = NULL;
-    assert_int_equal(file_write_atomic(path, text, len, err), ST_OK);
-    *err = (struct err){0};
-    enum status st = text_open(dir, &t, err);
-    if (st == ST_OK)
-        text_close(t);
-    free(path);
-    return st;
-}
-
 static void damaged_files_are_refused_with_a_message(void **state) {
     (void)state;
     char dir[] = "/tmp/llmchat-tok-XXXXXX", *folder = golden("llama2");
@@ -255,6 +435,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ids_and_texts_are_the_librarys),
         cmocka_unit_test(small_rules_are_the_librarys),
+        cmocka_unit_test(small_files_mean_what_transformers_says),
+        cmocka_unit_test(values_of_a_wrong_type_are_named),
+        cmocka_unit_test(vocabulary_files_of_an_unknown_class_are_refused),
         cmocka_unit_test(many_added_tokens_are_opened_in_linear_time),
         cmocka_unit_test(quadratic_expressions_end_in_an_error),
         cmocka_unit_test(the_vocabulary_fills_the_embedding),

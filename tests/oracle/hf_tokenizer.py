@@ -450,6 +450,88 @@ def rules():
     ]
 
 
+def config_cases():
+    """(what, files): small folders whose files disagree about tokens, or leave something to the class."""
+    from sentencepiece import sentencepiece_model_pb2 as pb
+    chat = "{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
+    names = ["<s>", "</s>", "<end>", "<New>"]
+
+    def json_file(*special, listed=3):
+        t = Tokenizer(models.BPE({c: i for i, c in enumerate("abdnesw<>/N ")}, []))
+        t.normalizer, t.decoder = normalizers.Lowercase(), decoders.Fuse()
+        for x in names[:listed]:
+            (t.add_special_tokens if x in special else t.add_tokens)([AddedToken(x, normalized=False, special=x in special)])
+        return json.loads(t.to_str())
+
+    def token(content, **more):
+        return dict(content=content, lstrip=False, rstrip=False, normalized=False, single_word=False, **more)
+
+    def level(*lines):
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        t = Tokenizer(models.BPE())
+        t.pre_tokenizer = bl(True)
+        train(t, trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False,
+                                         special_tokens=["<|endoftext|>", "<|im_end|>"]), lines)
+        j = json.loads(t.to_str())["model"]
+        return {"vocab.json": j["vocab"], "merges.txt": "#version: 0.2\n" + "".join((x if isinstance(x, str) else " ".join(x)) + "\n" for x in j["merges"])}
+
+    m = pb.ModelProto()
+    m.trainer_spec.model_type, m.trainer_spec.byte_fallback = m.trainer_spec.BPE, False
+    m.normalizer_spec.name, m.normalizer_spec.remove_extra_whitespaces = "identity", False
+    for i, (x, kind) in enumerate([("<unk>", 2), ("<s>", 3), ("</s>", 3), ("\u2581a", 1), ("ab", 1), ("\u2581", 1), ("a", 1), ("b", 1)]):
+        m.pieces.add(piece=x, score=-i, type=kind)
+    piece = {"tokenizer.model": m.SerializeToString().hex()}
+    fast, ids = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": chat}, {"bos_token_id": 12, "eos_token_id": 13}
+    llama = {"tokenizer_class": "LlamaTokenizer", "chat_template": chat, "bos_token": "<s>", "unk_token": "<unk>"}
+    gpt2, qwen = {"tokenizer_class": "GPT2Tokenizer", "chat_template": chat}, {"tokenizer_class": "Qwen2Tokenizer", "chat_template": chat}
+    decoder = {str(12 + i): token(x, special=True) for i, x in enumerate(names[:3])}
+    j = json_file("<s>", "</s>")
+    return [
+        ("the map goes before the config", {"tokenizer.json": j, "tokenizer_config.json": {**fast, "bos_token": "<s>", "eos_token": "</s>"},
+                                            "special_tokens_map.json": {"eos_token": token("<end>")}}),
+        ("the map names what the config has as null", {"tokenizer.json": j, "tokenizer_config.json": {**fast, "bos_token": None, "eos_token": None},
+                                                       "special_tokens_map.json": {"bos_token": "<s>"}}),
+        ("beside a list of added tokens the map is nothing", {
+            "tokenizer.json": j, "tokenizer_config.json": {**fast, "bos_token": "<s>", "eos_token": "</s>", "added_tokens_decoder": decoder},
+            "special_tokens_map.json": {"bos_token": "</s>", "eos_token": token("<end>")}, "added_tokens.json": {"<New>": 15}}),
+        ("null is no token, whatever the model's configuration has", {
+            "tokenizer.json": j, "tokenizer_config.json": {**fast, "bos_token": None, "eos_token": None}, "config.json": ids}),
+        ("a class without tokens of its own has those that are named", {
+            "tokenizer.json": j, "tokenizer_config.json": {**fast, "eos_token": "<end>"}, "config.json": ids}),
+        ("an added token that is named is not normalized", {
+            "tokenizer.json": j, "added_tokens.json": {"<New>": 15}, "tokenizer_config.json": {**fast, "bos_token": "<s>", "eos_token": "<New>"}}),
+        ("further special tokens in an object", {
+            "tokenizer.json": j, "tokenizer_config.json": {**fast, "bos_token": "<s>", "eos_token": "</s>", "extra_special_tokens": {"x_token": "<end>"}}}),
+        ("GPT-2's tokens are known to its class", {**level("ab ab abc"), "tokenizer_config.json": gpt2}),
+        ("but may be others", {**level("ab ab abc"), "tokenizer_config.json": {**gpt2, "eos_token": "<|im_end|>", "add_prefix_space": True}}),
+        ("Qwen2 cuts in its own way", {**level("ab1234 ab1234 12 12 12\n\n", "cafe\u0301 caf\u00e9"), "tokenizer_config.json": {**qwen, "eos_token": "<|im_end|>"}}),
+        ("a config names other tokens than the pieces", {
+            **piece, "added_tokens.json": {"<end>": 8}, "tokenizer_config.json": {**llama, "eos_token": "<end>", "legacy": False}}),
+        ("no blank in front", {**piece, "tokenizer_config.json": {**llama, "eos_token": "</s>", "add_prefix_space": False, "legacy": False}}),
+    ]
+
+
+def configs():
+    """golden/tokenizer/hf/configs.json: what transformers makes of config_cases()."""
+    import tempfile
+    import transformers
+    cases, messages = [], [{"role": "user", "content": "ab"}, {"role": "assistant", "content": "ba"}, {"role": "user", "content": "a"}]
+    texts = ["ab<s>a</s>b", "a<end>b <NEW>", "a<end>b", "a<New>b", "ab<|endoftext|>a<|im_end|>", "ab1234  cafe\u0301\n\nab", "a ab"]
+    for what, files in config_cases():
+        with tempfile.TemporaryDirectory() as d:
+            for name, x in files.items():
+                data = bytes.fromhex(x) if name.endswith(".model") else (x if isinstance(x, str) else json.dumps(x)).encode()
+                open(os.path.join(d, name), "wb").write(data)
+            t = transformers.AutoTokenizer.from_pretrained(d)
+        known = [x for x in texts if "tokenizer.model" not in files or set(x) <= set("ab </s>")]
+        rows = [{"text": x, "ids": t.encode(x, add_special_tokens=False)} for x in known]
+        prompt = t.apply_chat_template(messages, tokenize=True, return_dict=False)
+        cases.append({"what": what, "files": files, "bos": t.bos_token_id, "eos": t.eos_token_id, "rows": rows, "prompt": prompt})
+        print(what, t.bos_token_id, t.eos_token_id, prompt)
+    with open(os.path.join(HERE, "..", "golden", "tokenizer", "hf", "configs.json"), "w") as w:
+        json.dump({"transformers": transformers.__version__, "messages": messages, "cases": cases}, w, separators=(",", ":"))
+
+
 GOLDEN = ["behaviors", "deepseek3", "llama2", "norms", "unigram-plain"]
 
 
@@ -481,6 +563,7 @@ def golden(out):
                     rows.append({"text": x, "special": special, "ids": ids, "decoded": t.decode(ids, skip_special_tokens=False)})
             cases.append({"what": what, "tokenizer": json.loads(t.to_str()), "rows": rows})
         json.dump({"tokenizers": tokenizers.__version__, "cases": cases}, w, separators=(",", ":"))
+    configs()
     sums(os.path.join(HERE, "..", "golden", "tokenizer", "hf", "sp-sums"))
 
 

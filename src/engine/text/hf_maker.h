@@ -63,7 +63,5 @@ enum status hf_read_tokenizer_json(struct hf_maker *m, struct err *err);
 enum status hf_read_sentencepiece(struct hf_maker *m, struct err *err);
 enum status hf_read_vocab_merges(struct hf_maker *m, struct err *err);
 enum status hf_read_config(struct hf_maker *m, struct err *err);
-/* Tokens that end a generation, into v. */
-void hf_read_eog(struct hf_maker *m, const json_t *ids, int32_t *first);
 
 #endif

@@ -206,11 +206,16 @@ static enum status read_model(struct proto *o, const struct buf *text, struct er
     return ST_OK;
 }
 
-/* "legacy" false: no blank is put in front of what follows a control token. */
-static enum status read_legacy(const struct hf_maker *m, bool *legacy, struct err *err) {
+/* "legacy" false: no blank is put in front of what follows a control token;
+ * "add_prefix_space" false: of no text at all. */
+static enum status read_blanks(struct proto *o, bool *legacy, struct err *err) {
     struct hf_json j;
-    CHECK(hf_json_load(m->dir, "tokenizer_config.json", false, HF_MAX_CONFIG, &j, err));
-    enum status st = j.root ? hf_bool(&j, "legacy", legacy, err) : ST_OK;
+    bool prefix = true;
+    CHECK(hf_json_load(o->m->dir, "tokenizer_config.json", false, HF_MAX_CONFIG, &j, err));
+    enum status st = hf_bool(&j, "legacy", legacy, err);
+    if (st == ST_OK)
+        st = hf_bool(&j, "add_prefix_space", &prefix, err);
+    o->prefix = o->prefix && prefix;
     hf_json_release(&j);
     return st;
 }
@@ -283,7 +288,7 @@ enum status hf_read_sentencepiece(struct hf_maker *m, struct err *err) {
                       .escape = true,
                       .unk = -1};
     TRY(read_model(&o, &text, err));
-    TRY(read_legacy(m, &legacy, err));
+    TRY(read_blanks(&o, &legacy, err));
     fill(&o, legacy);
 out:
     buf_release(&text);
