@@ -341,38 +341,93 @@ static void many_added_tokens_are_opened_in_linear_time(void **state) {
 
 /* An expression that looks to the end of a run for each match: published, and quadratic. JIT
  * took hours for a megabyte of digits, opening took seconds. */
-static void quadratic_expressions_end_in_an_error(void **state) {
+/* A tokenizer of ones that cuts where a match of this expression, as JSON has it, is. */
+static struct text_model *open_cutting(const char *dir, const char *regex) {
+    char *path = path_join(dir, "tokenizer.json");
+    char *json =
+        xasprintf("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"1\":0,\"a\":1,\"11\":2,\"111\":3},"
+                  "\"merges\":[\"1 1\",\"11 1\"]},\"pre_tokenizer\":{\"type\":\"Sequence\","
+                  "\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"%s\"},"
+                  "\"behavior\":\"Isolated\",\"invert\":false},{\"type\":\"ByteLevel\","
+                  "\"add_prefix_space\":false,\"use_regex\":false}]}}",
+                  regex);
+    struct text_model *t;
+    struct err err;
+    assert_int_equal(file_write_atomic(path, json, strlen(json), &err), ST_OK);
+    if (text_open(dir, &t, &err) != ST_OK)
+        fail_msg("%s: %s", regex, err.msg);
+    unlink(path);
+    free(json);
+    free(path);
+    return t;
+}
+
+/* Groups of three from the right, for runs of any length: the first may be shorter. */
+static void check_groups(const struct text_model *t, const char *text, size_t n) {
+    static const int32_t of_len[] = {3, 0, 2};
+    struct tok_list out = {0};
+    struct err err;
+    assert_int_equal(text_encode(t, text, n, &(struct encode_opts){0}, &out, &err), ST_OK);
+    assert_int_equal(out.n, (n + 2) / 3);
+    for (size_t i = 0; i < out.n; i++)
+        assert_int_equal(out.v[i], i == 0 ? of_len[n % 3] : 3);
+    tok_list_release(&out);
+}
+
+/* A long number that somebody pastes is cut; looking to its end for each group took quadratic
+ * time, and was refused from 5000 digits on. */
+static void digits_are_counted_from_the_right_in_linear_time(void **state) {
     (void)state;
-    static const char json[] =
-        "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"1\":0,\"a\":1},\"merges\":[]},"
-        "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\","
-        "\"pattern\":{\"Regex\":\"\\\\d{1,3}(?=(?:\\\\d{3})*\\\\b)\"},\"behavior\":"
-        "\"Isolated\","
-        "\"invert\":false},{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
-        "\"use_regex\":false}]}}";
+    static const char *const expressions[] = {"\\\\d{1,3}(?=(?:\\\\d{3})*\\\\b)",
+                                              "[0-9]{1,3}(?=(?:[0-9]{3})*\\\\b)",
+                                              "(?=(\\\\d{3})+(?!\\\\d))"};
     enum { LEN = 1 << 20 };
     char dir[] = "/tmp/llmchat-tok-XXXXXX", *text = xmalloc(LEN);
-    struct text_model *t;
+    assert_non_null(mkdtemp(dir));
+    memset(text, '1', LEN);
+    for (size_t i = 0; i < sizeof expressions / sizeof *expressions; i++) {
+        struct text_model *t = open_cutting(dir, expressions[i]);
+        struct tok_list out = {0};
+        struct err err;
+        for (size_t n = 1; n < 40; n++)
+            check_groups(t, text, n);
+        clock_t start = clock();
+        for (size_t n = LEN - 3; n < LEN; n++)
+            check_groups(t, text, n);
+        assert_true(clock() - start < 10 * CLOCKS_PER_SEC);
+        /* a letter behind it is no border of a word */
+        assert_int_equal(text_encode(t, "1111a1111", 9, &(struct encode_opts){0}, &out, &err),
+                         ST_OK);
+        int32_t whole[] = {2, 2, 1, 0, 3}, cut[] = {0, 3, 1, 0, 3};
+        assert_int_equal(out.n, 5);
+        assert_memory_equal(out.v, i < 2 ? whole : cut, sizeof cut);
+        tok_list_release(&out);
+        text_close(t);
+    }
+    rmdir(dir);
+    free(text);
+}
+
+static void quadratic_expressions_end_in_an_error(void **state) {
+    (void)state;
+    enum { LEN = 1 << 20 };
+    char dir[] = "/tmp/llmchat-tok-XXXXXX", *text = xmalloc(LEN);
     struct tok_list out = {0};
     struct err err;
     assert_non_null(mkdtemp(dir));
-    char *path = path_join(dir, "tokenizer.json");
-    assert_int_equal(file_write_atomic(path, json, sizeof json - 1, &err), ST_OK);
     clock_t start = clock();
-    assert_int_equal(text_open(dir, &t, &err), ST_OK);
+    struct text_model *t = open_cutting(dir, "\\\\d{1,3}(?=(?:\\\\d{3})*\\\\D)");
     assert_true(clock() - start < 3 * CLOCKS_PER_SEC);
     memset(text, 'a', LEN);
     memset(text + LEN / 2, '1', 2000);
     assert_int_equal(text_encode(t, text, LEN, &(struct encode_opts){0}, &out, &err), ST_OK);
-    assert_int_equal(out.n, LEN);
+    assert_int_equal(out.n, LEN - 2000 + 667); /* the ones in groups of three */
     memset(text, '1', LEN);
     assert_int_equal(text_encode(t, text, LEN, &(struct encode_opts){0}, &out, &err), ST_LIMIT);
     assert_true(clock() - start < 60 * CLOCKS_PER_SEC);
     text_close(t);
-    unlink(path);
     rmdir(dir);
     tok_list_release(&out);
-    free(path);
     free(text);
 }
 
@@ -439,6 +494,7 @@ int main(void) {
         cmocka_unit_test(values_of_a_wrong_type_are_named),
         cmocka_unit_test(vocabulary_files_of_an_unknown_class_are_refused),
         cmocka_unit_test(many_added_tokens_are_opened_in_linear_time),
+        cmocka_unit_test(digits_are_counted_from_the_right_in_linear_time),
         cmocka_unit_test(quadratic_expressions_end_in_an_error),
         cmocka_unit_test(the_vocabulary_fills_the_embedding),
         cmocka_unit_test(damaged_files_are_refused_with_a_message),

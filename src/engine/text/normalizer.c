@@ -149,6 +149,13 @@ static void step_byte_level(const struct norm_step *s, const struct norm_text *i
     buf_release(&one);
 }
 
+/* Where the search goes on behind an empty match; beyond len: nowhere. */
+static size_t next_char(const char *s, size_t len, size_t i) {
+    for (i++; i < len && ((unsigned char)s[i] & 0xc0) == 0x80;)
+        i++;
+    return i;
+}
+
 static enum status run_replace(const struct norm_step *s, struct regex_run *run,
                                const struct norm_text *in, struct norm_text *out,
                                struct err *err) {
@@ -161,17 +168,13 @@ static enum status run_replace(const struct norm_step *s, struct regex_run *run,
         CHECK(regex_find(s->regex, run, t, len, from, &at, &end, &found, err));
         if (!found)
             break;
-        if (at == end && matched && end == done) { /* empty, right behind a match */
-            if (from == len)
-                break;
-            for (from++; from < len && ((unsigned char)t[from] & 0xc0) == 0x80;)
-                from++;
-            continue;
+        if (at > done || end > done || !matched) { /* not empty right behind a match */
+            norm_copy(out, in, done, at);
+            norm_emit(out, in, s->text, s->len, at, end);
+            done = end;
+            matched = true;
         }
-        norm_copy(out, in, done, at);
-        norm_emit(out, in, s->text, s->len, at, end);
-        done = from = end;
-        matched = true;
+        from = at == end ? next_char(t, len, end) : end;
     }
     norm_copy(out, in, done, len);
     return ST_OK;

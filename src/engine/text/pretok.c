@@ -153,7 +153,7 @@ static enum status cut_unit(struct cut *c, enum pretok_behavior b, size_t at, si
     return ST_OK;
 }
 
-/* Where the search goes on behind an empty match that follows a match directly. */
+/* Where the search goes on behind an empty match. */
 static size_t next_char(const char *s, size_t len, size_t i) {
     for (i++; i < len && ((unsigned char)s[i] & 0xc0) == 0x80;)
         i++;
@@ -179,7 +179,8 @@ static enum status cut_piece(struct pretok_run *r, size_t step, const char *s, s
         if (at > done)
             CHECK(cut_unit(&c, p->behavior, done, at, p->invert, err));
         CHECK(cut_unit(&c, p->behavior, at, end, !p->invert, err));
-        done = from = end;
+        done = end;
+        from = at == end ? next_char(s, len, end) : end; /* it would be found again */
         matched = true;
     }
     if (done < len)

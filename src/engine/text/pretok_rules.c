@@ -3,9 +3,9 @@
  *
  * Names are the values of GGUF's tokenizer.ggml.pre; the expressions are those of the models'
  * own tokenizer files (Hugging Face pre_tokenizer, tiktoken pat_str). A model that cuts with
- * several pre-tokenizers has a stage for each, in their order. Left out on purpose: counting
- * digits from the right ("superbpe", "afmoe", "tiny_aya"), which takes quadratic time for a
- * long run of digits, and vocabularies that are not byte-level ("gemma4"). Where an expression
+ * several pre-tokenizers has a stage for each, in their order. Left out: counting digits from
+ * the right ("superbpe", "afmoe", "tiny_aya"; as a file's own expression regex.c knows it),
+ * and vocabularies that are not byte-level ("gemma4"). Where an expression
  * would try each start of a long run of blanks in turn, it says that only the first start can
  * match.
  */
