@@ -69,6 +69,10 @@ void charsmap_close(struct charsmap *c) {
     free(c);
 }
 
+bool charsmap_empty(const struct charsmap *c) {
+    return c->n_unit == 0;
+}
+
 static size_t unit_offset(uint32_t unit) {
     return (size_t)(unit >> 10) << ((unit & (1u << 9)) >> 6);
 }

@@ -8,6 +8,7 @@
 #define LLMCHAT_ENGINE_TEXT_CHARSMAP_H
 
 #include "base/err.h"
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,6 +18,7 @@ struct charsmap; /* immutable, for any thread */
  * that is not UTF-8. */
 enum status charsmap_open(const uint8_t *p, size_t n, struct charsmap **out, struct err *err);
 void charsmap_close(struct charsmap *c); /* NULL is allowed */
+bool charsmap_empty(const struct charsmap *c); /* it maps nothing */
 
 /* The longest (or the shortest) entry that s [len] begins with: its bytes, 0 when there is
  * none, and in *to, terminated, what it becomes. */

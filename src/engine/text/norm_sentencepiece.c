@@ -69,6 +69,14 @@ static size_t next_piece(const struct norm_step *s, const struct norm_text *in, 
     return *n = utf8_decode(in->text.p + at, left, &cp);
 }
 
+/* Bytes in front of the next blank, where none of them would be changed. */
+static size_t plain_run(const struct norm_step *s, const struct norm_text *in, size_t at) {
+    if (!charsmap_empty(s->chars) || (s->keep && s->keep->n > 0))
+        return 0;
+    const char *p = in->text.p + at, *blank = memchr(p, ' ', in->text.len - at);
+    return blank ? (size_t)(blank - p) : in->text.len - at;
+}
+
 void norm_sentencepiece(const struct norm_step *s, const struct norm_text *in,
                         struct norm_text *out) {
     const char *blank = s->escape ? MARK : " ", *p = "";
@@ -86,14 +94,28 @@ void norm_sentencepiece(const struct norm_step *s, const struct norm_text *in,
         norm_emit(out, in, blank, n_blank, at, at);
     bool after_blank = s->squeeze;
     while (at < len) {
+        size_t run = plain_run(s, in, at);
+        if (run > 0) {
+            norm_copy(out, in, at, at + run);
+            after_blank = false;
+            at += run;
+            continue;
+        }
         size_t used = next_piece(s, in, at, &p, &n);
         for (; after_blank && n > 0 && *p == ' '; n--)
             p++;
         if (n > 0)
             after_blank = s->squeeze && p[n - 1] == ' ';
-        for (; n > 0; n--, p++) {
-            bool is_blank = *p == ' ';
-            norm_emit(out, in, is_blank ? blank : p, is_blank ? n_blank : 1, at, at + used);
+        while (n > 0) {
+            const char *gap = memchr(p, ' ', n);
+            size_t m = gap ? (size_t)(gap - p) : n;
+            if (m > 0)
+                norm_emit(out, in, p, m, at, at + used);
+            if (gap)
+                norm_emit(out, in, blank, n_blank, at, at + used);
+            m += gap != NULL;
+            p += m;
+            n -= m;
         }
         at += used;
     }

@@ -12,7 +12,10 @@
  * zero again, at a place whose best sum is beyond RESET; that decides between near equals, so
  * it is done here too, as its version 0.2.3 has it.
  *
- * Time is bounded by the length of a word times that of the longest token.
+ * Time is bounded by the length of a word times that of the longest token. A "word" may be a
+ * whole text. Where no token lies across a place, whatever comes behind it can't change the
+ * best way to it: the tokens up to there are given out, and the work begins again behind it,
+ * with the sum as it is. So what is worked on stays in the cache.
  */
 #include "engine/text/unigram.h"
 #include "base/utf8.h"
@@ -46,9 +49,9 @@ struct unigram_best {
 };
 
 struct unigram_work {
-    struct unigram_best *best; /* [cap] */
-    size_t cap;
-    uint32_t *cut; /* [cap] tokens from the end, then ids in place */
+    struct unigram_best *best; /* [cap] from the last place that was settled on */
+    size_t cap, reach;         /* best[0 .. reach] have a value */
+    uint32_t *cut;             /* [cap] ends of tokens, the last first */
 };
 
 struct trie_maker {
@@ -180,13 +183,16 @@ void unigram_work_free(struct unigram_work *w) {
     free(w);
 }
 
-static void offer(const struct unigram *u, struct unigram_best *to, double score, int32_t id,
-                  uint32_t from) {
+static void offer(const struct unigram *u, struct unigram_work *w, size_t to, double score,
+                  int32_t id, size_t from) {
+    struct unigram_best *best = w->best;
     if (u->f32)
         score = (double)(float)score;
-    if (to->from != UINT32_MAX && !(score > to->score))
+    while (w->reach < to)
+        best[++w->reach].from = UINT32_MAX;
+    if (best[to].from != UINT32_MAX && !(score > best[to].score))
         return;
-    *to = (struct unigram_best){score, id, from};
+    best[to] = (struct unigram_best){score, id, (uint32_t)from};
 }
 
 static uint32_t child_of(const struct unigram *u, uint32_t node, unsigned char byte) {
@@ -206,35 +212,34 @@ static uint32_t child_of(const struct unigram *u, uint32_t node, unsigned char b
     return 0;
 }
 
-/* Every token that begins at `at`. */
-static void offer_tokens(const struct unigram *u, struct unigram_best *best, const char *s,
+/* Every token that begins with s [len], which is at `at` from the settled place. */
+static void offer_tokens(const struct unigram *u, struct unigram_work *w, const char *s,
                          size_t len, size_t at, size_t n_char) {
-    double base = best[at].score;
+    double base = w->best[at].score;
     bool single = false;
-    uint32_t node = u->root[(unsigned char)s[at]];
-    for (size_t i = at + 1; node != 0; i++) {
+    uint32_t node = u->root[(unsigned char)s[0]];
+    for (size_t i = 1; node != 0; i++) {
         int32_t id = u->node[node].id;
         if (id >= 0) {
-            offer(u, &best[i], u->score[id] + base, id, (uint32_t)at);
-            single = single || i == at + n_char;
+            offer(u, w, at + i, u->score[id] + base, id, at);
+            single = single || i == n_char;
         }
         if (i == len)
             break;
         node = child_of(u, node, (unsigned char)s[i]);
     }
     if (!single)
-        offer(u, &best[at + n_char], u->unknown + base, -1, (uint32_t)at);
+        offer(u, w, at + n_char, u->unknown + base, -1, at);
 }
 
 /* What was reached from before `at` counts from the best sum there, see above. */
-static void reset_sums(const struct unigram *u, struct unigram_best *best, size_t len,
-                       size_t at) {
-    double offset = best[at].score;
+static void reset_sums(const struct unigram *u, struct unigram_work *w, size_t at) {
+    double offset = w->best[at].score;
     if (!u->f32 || fabs(offset) <= RESET)
         return;
-    for (size_t i = at; i <= len && i <= at + u->longest; i++)
-        if (i == at || best[i].from != UINT32_MAX)
-            best[i].score = (double)(float)(best[i].score - offset);
+    for (size_t i = at; i <= w->reach; i++)
+        if (i == at || w->best[i].from != UINT32_MAX)
+            w->best[i].score = (double)(float)(w->best[i].score - offset);
 }
 
 /* A stretch that is no token: its bytes, or the unknown token. */
@@ -249,39 +254,56 @@ static void add_unknown(const struct text_model *t, const char *s, size_t len,
         tok_list_add(out, t->unk);
 }
 
-void unigram_word(const struct text_model *t, struct unigram_work *w, const char *word,
-                  size_t len, struct tok_list *out) {
-    const struct unigram *u = t->unigram;
-    if (len + 1 > w->cap) {
-        w->cap = 2 * (len + 1);
-        free(w->best);
-        free(w->cut);
-        w->best = xreallocarray(NULL, w->cap, sizeof *w->best);
-        w->cut = xreallocarray(NULL, w->cap, sizeof *w->cut);
-    }
-    struct unigram_best *best = w->best;
-    for (size_t i = 0; i <= len; i++)
-        best[i].from = UINT32_MAX;
-    best[0].score = 0;
-    for (size_t i = 0; i < len;) {
-        uint32_t cp;
-        size_t n = utf8_decode(word + i, len - i, &cp);
-        reset_sums(u, best, len, i);
-        offer_tokens(u, best, word, len, i, n);
-        i += n;
-    }
+/* The best way to best[end], of the text s that begins at best[0]. */
+static void add_best(const struct text_model *t, const struct unigram_work *w, const char *s,
+                     size_t end, struct tok_list *out) {
+    const struct unigram_best *best = w->best;
     size_t n = 0;
-    for (size_t i = len; i > 0; i = best[i].from)
+    for (size_t i = end; i > 0; i = best[i].from)
         w->cut[n++] = (uint32_t)i;
     while (n > 0) {
-        size_t end = w->cut[--n], from = best[end].from;
-        if (best[end].id >= 0) {
-            tok_list_add(out, best[end].id);
+        size_t to = w->cut[--n], from = best[to].from;
+        if (best[to].id >= 0) {
+            tok_list_add(out, best[to].id);
             continue;
         }
         /* unknown characters beside one another are one, but each has its bytes: the same */
         while (t->fuse_unk && n > 0 && best[w->cut[n - 1]].id < 0)
-            end = w->cut[--n];
-        add_unknown(t, word + from, end - from, out);
+            to = w->cut[--n];
+        add_unknown(t, s + from, to - from, out);
     }
+}
+
+static void reserve(struct unigram_work *w, size_t n) {
+    if (n <= w->cap)
+        return;
+    w->cap = 2 * n;
+    w->best = xreallocarray(w->best, w->cap, sizeof *w->best);
+    w->cut = xreallocarray(w->cut, w->cap, sizeof *w->cut);
+}
+
+void unigram_word(const struct text_model *t, struct unigram_work *w, const char *word,
+                  size_t len, struct tok_list *out) {
+    const struct unigram *u = t->unigram;
+    size_t settled = 0;
+    reserve(w, u->longest + 1);
+    w->reach = 0;
+    w->best[0].score = 0;
+    for (size_t i = 0; i < len;) {
+        uint32_t cp;
+        size_t n = utf8_decode(word + i, len - i, &cp), at = i - settled;
+        /* not between unknown characters, which may have to be one */
+        if (at > 0 && w->reach == at && w->best[at].id >= 0) {
+            add_best(t, w, word + settled, at, out);
+            w->best[0].score = w->best[at].score;
+            w->reach = 0;
+            settled = i;
+            at = 0;
+        }
+        reserve(w, at + u->longest + 1);
+        reset_sums(u, w, at);
+        offer_tokens(u, w, word + i, len - i, at, n);
+        i += n;
+    }
+    add_best(t, w, word + settled, len - settled, out);
 }
