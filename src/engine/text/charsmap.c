@@ -20,6 +20,7 @@ struct charsmap {
     size_t n_unit;
     char *text; /* [n_text + 1] replacements */
     size_t n_text;
+    bool quiet[256]; /* no entry is this byte, or goes on with ASCII behind it */
 };
 
 static uint32_t le32(const uint8_t *p) {
@@ -35,6 +36,30 @@ static bool texts_valid(const char *p, size_t n) {
         i += len + 1;
     }
     return true;
+}
+
+static size_t unit_offset(uint32_t unit) {
+    return (size_t)(unit >> 10) << ((unit & (1u << 9)) >> 6);
+}
+
+/* Is there a unit of this byte among the children that begin at `at`? */
+static bool has_unit(const struct charsmap *c, size_t at, unsigned b) {
+    at ^= b;
+    return at < c->n_unit && (c->unit[at] & (1u << 31 | 0xff)) == b;
+}
+
+static void find_quiet(struct charsmap *c) {
+    memset(c->quiet, c->n_unit == 0, sizeof c->quiet);
+    for (unsigned b = 1; b < 128 && c->n_unit > 0; b++) {
+        size_t at = unit_offset(c->unit[0]);
+        c->quiet[b] = true;
+        if (!has_unit(c, at, b))
+            continue;
+        uint32_t unit = c->unit[at ^ b];
+        c->quiet[b] = !(unit >> 8 & 1);
+        for (unsigned next = 1; next < 128 && c->quiet[b]; next++)
+            c->quiet[b] = !has_unit(c, at ^ b ^ unit_offset(unit), next);
+    }
 }
 
 enum status charsmap_open(const uint8_t *p, size_t n, struct charsmap **out, struct err *err) {
@@ -57,6 +82,7 @@ enum status charsmap_open(const uint8_t *p, size_t n, struct charsmap **out, str
     c->text = xcalloc(c->n_text + 1, 1);
     if (c->n_text > 0)
         memcpy(c->text, p + 4 + trie, c->n_text);
+    find_quiet(c);
     *out = c;
     return ST_OK;
 }
@@ -67,14 +93,6 @@ void charsmap_close(struct charsmap *c) {
     free(c->unit);
     free(c->text);
     free(c);
-}
-
-bool charsmap_empty(const struct charsmap *c) {
-    return c->n_unit == 0;
-}
-
-static size_t unit_offset(uint32_t unit) {
-    return (size_t)(unit >> 10) << ((unit & (1u << 9)) >> 6);
 }
 
 static size_t find(const struct charsmap *c, const char *s, size_t len, bool shortest,
@@ -109,4 +127,8 @@ size_t charsmap_longest(const struct charsmap *c, const char *s, size_t len, con
 
 size_t charsmap_shortest(const struct charsmap *c, const char *s, size_t len, const char **to) {
     return find(c, s, len, true, to);
+}
+
+const bool *charsmap_quiet(const struct charsmap *c) {
+    return c->quiet;
 }

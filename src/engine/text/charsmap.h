@@ -18,7 +18,9 @@ struct charsmap; /* immutable, for any thread */
  * that is not UTF-8. */
 enum status charsmap_open(const uint8_t *p, size_t n, struct charsmap **out, struct err *err);
 void charsmap_close(struct charsmap *c); /* NULL is allowed */
-bool charsmap_empty(const struct charsmap *c); /* it maps nothing */
+/* [256] A byte that is quiet is found in no entry's beginning, unless one that is not, of a
+ * longer character, stands behind it. */
+const bool *charsmap_quiet(const struct charsmap *c);
 
 /* The longest (or the shortest) entry that s [len] begins with: its bytes, 0 when there is
  * none, and in *to, terminated, what it becomes. */

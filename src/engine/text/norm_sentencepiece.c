@@ -69,12 +69,15 @@ static size_t next_piece(const struct norm_step *s, const struct norm_text *in, 
     return *n = utf8_decode(in->text.p + at, left, &cp);
 }
 
-/* Bytes in front of the next blank, where none of them would be changed. */
+/* Bytes in front of the next blank that stay as they are; 0: it takes a closer look. */
 static size_t plain_run(const struct norm_step *s, const struct norm_text *in, size_t at) {
-    if (!charsmap_empty(s->chars) || (s->keep && s->keep->n > 0))
-        return 0;
-    const char *p = in->text.p + at, *blank = memchr(p, ' ', in->text.len - at);
-    return blank ? (size_t)(blank - p) : in->text.len - at;
+    const bool *quiet = charsmap_quiet(s->chars);
+    const uint32_t *kept = s->keep && s->keep->n > 0 ? s->keep->first : NULL;
+    const unsigned char *p = (const unsigned char *)in->text.p + at;
+    size_t i = 0, len = in->text.len - at;
+    while (i < len && p[i] != ' ' && quiet[p[i]] && !(kept && kept[p[i]] < kept[p[i] + 1]))
+        i++;
+    return i > 0 && i < len && p[i] >= 0x80 && !quiet[p[i]] ? i - 1 : i;
 }
 
 void norm_sentencepiece(const struct norm_step *s, const struct norm_text *in,

@@ -5,9 +5,8 @@
  * own tokenizer files (Hugging Face pre_tokenizer, tiktoken pat_str). A model that cuts with
  * several pre-tokenizers has a stage for each, in their order. Left out: counting digits from
  * the right ("superbpe", "afmoe", "tiny_aya"; as a file's own expression regex.c knows it),
- * and vocabularies that are not byte-level ("gemma4"). Where an expression
- * would try each start of a long run of blanks in turn, it says that only the first start can
- * match.
+ * and vocabularies that are not byte-level ("gemma4"). Where an expression would try each start
+ * of a long run of blanks in turn, it says that only the first start can match.
  */
 #include "base/mem.h"
 #include "engine/text/pretok.h"

@@ -4,7 +4,8 @@
  * Viterbi over the characters of a word: best[i] is the best sum of a way to write the first i
  * bytes, and where its last token begins. The tokens that begin at a place are found by walking
  * a trie: nodes lie in one array, the children of a node beside one another in the order of
- * their bytes, and the root's are looked up directly. Of equal sums the one that was found
+ * their bytes. Most nodes have one child; where there are more, a set of bytes counts which
+ * child it is, and the root's are looked up directly. Of equal sums the one that was found
  * first stays, which is what both libraries do. A character that is no token counts as the
  * unknown one, ten below the worst score.
  *
@@ -25,16 +26,25 @@
 
 enum { RESET = 100000 };
 
+/* Below 256: the byte of the only child; NO_CHILD; else SETS and behind: which of the sets. */
+enum { NO_CHILD = 256, SETS };
+
 struct node {
-    uint32_t child; /* the first; of a node without any: 0 */
-    int32_t id;     /* the token that ends here, or -1 */
-    uint16_t n_child;
-    uint8_t byte;
+    uint32_t child;  /* the first */
+    int32_t id;      /* the token that ends here, or -1 */
+    uint32_t branch; /* by which bytes one gets to a child, see above */
+};
+
+struct byte_set {
+    uint64_t bits[4];
+    uint8_t below[4]; /* members before each of the four words */
 };
 
 struct unigram {
     struct node *node; /* [n_node] the root is 0 */
     size_t n_node, cap;
+    struct byte_set *set; /* [n_set] */
+    size_t n_set, cap_set;
     uint32_t root[256]; /* child of the root, 0: none */
     double *score;      /* [n_tok] */
     double unknown;
@@ -80,10 +90,37 @@ struct range { /* tokens id[lo .. hi) share the first depth bytes, which are tho
     uint32_t node, lo, hi, depth;
 };
 
+static unsigned n_bits(uint64_t x) { /* baseline processors have no instruction for it */
+    x -= x >> 1 & 0x5555555555555555u;
+    x = (x & 0x3333333333333333u) + (x >> 2 & 0x3333333333333333u);
+    return (unsigned)(((x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fu) * 0x0101010101010101u >> 56);
+}
+
+/* By which bytes, bits, the children of a node are reached. */
+static uint32_t add_branch(struct unigram *u, const uint64_t bits[4], size_t n,
+                           unsigned char last) {
+    if (n <= 1)
+        return n == 0 ? NO_CHILD : last;
+    if (u->n_set == u->cap_set) {
+        u->cap_set = u->cap_set ? 2 * u->cap_set : 256;
+        u->set = xreallocarray(u->set, u->cap_set, sizeof *u->set);
+    }
+    struct byte_set *s = &u->set[u->n_set];
+    unsigned below = 0;
+    for (int i = 0; i < 4; i++) {
+        s->bits[i] = bits[i];
+        s->below[i] = (uint8_t)below;
+        below += n_bits(bits[i]);
+    }
+    return (uint32_t)(SETS + u->n_set++);
+}
+
 /* The children of one node; they become ranges of their own at the end of the queue. */
 static void add_children(struct trie_maker *m, struct range r, struct range *queue,
                          size_t *n_queue) {
     struct unigram *u = m->u;
+    uint64_t bits[4] = {0};
+    unsigned char b = 0;
     while (r.lo < r.hi &&
            key_len(m->t, m->id[r.lo]) == r.depth) { /* of equal texts the first */
         if (u->node[r.node].id < 0)
@@ -92,7 +129,7 @@ static void add_children(struct trie_maker *m, struct range r, struct range *que
     }
     u->node[r.node].child = (uint32_t)u->n_node;
     while (r.lo < r.hi) {
-        unsigned char b = key_byte(m->t, m->id[r.lo], r.depth);
+        b = key_byte(m->t, m->id[r.lo], r.depth);
         uint32_t end = r.lo;
         while (end < r.hi && key_byte(m->t, m->id[end], r.depth) == b)
             end++;
@@ -100,12 +137,25 @@ static void add_children(struct trie_maker *m, struct range r, struct range *que
             u->cap *= 2;
             u->node = xreallocarray(u->node, u->cap, sizeof *u->node);
         }
-        u->node[u->n_node] = (struct node){.id = -1, .byte = b};
+        u->node[u->n_node] = (struct node){.id = -1};
         queue[(*n_queue)++] = (struct range){(uint32_t)u->n_node, r.lo, end, r.depth + 1};
-        u->node[r.node].n_child++;
+        bits[b >> 6] |= 1ull << (b & 63);
         u->n_node++;
         r.lo = end;
     }
+    u->node[r.node].branch = add_branch(u, bits, u->n_node - u->node[r.node].child, b);
+}
+
+/* 0: none */
+static uint32_t child_of(const struct unigram *u, uint32_t node, unsigned char byte) {
+    uint32_t branch = u->node[node].branch, child = u->node[node].child;
+    if (branch < NO_CHILD)
+        return branch == byte ? child : 0;
+    if (branch == NO_CHILD)
+        return 0;
+    const struct byte_set *s = &u->set[branch - SETS];
+    uint64_t bits = s->bits[byte >> 6], bit = 1ull << (byte & 63);
+    return bits & bit ? child + s->below[byte >> 6] + n_bits(bits & (bit - 1)) : 0;
 }
 
 /* ids [n] of tokens that text may become. Breadth first, so that children lie together. */
@@ -122,8 +172,8 @@ static void build_trie(struct unigram *u, const struct text_model *t, int32_t *i
     queue[n_queue++] = (struct range){0, 0, (uint32_t)n, 0};
     for (size_t i = 0; i < n_queue; i++)
         add_children(&m, queue[i], queue, &n_queue);
-    for (uint32_t i = 0; i < u->node[0].n_child; i++)
-        u->root[u->node[u->node[0].child + i].byte] = u->node[0].child + i;
+    for (unsigned b = 0; b < 256; b++)
+        u->root[b] = child_of(u, 0, (unsigned char)b);
     free(queue);
 }
 
@@ -167,6 +217,7 @@ void unigram_free(struct unigram *u) {
     if (!u)
         return;
     free(u->node);
+    free(u->set);
     free(u->score);
     free(u);
 }
@@ -193,23 +244,6 @@ static void offer(const struct unigram *u, struct unigram_work *w, size_t to, do
     if (best[to].from != UINT32_MAX && !(score > best[to].score))
         return;
     best[to] = (struct unigram_best){score, id, (uint32_t)from};
-}
-
-static uint32_t child_of(const struct unigram *u, uint32_t node, unsigned char byte) {
-    uint32_t lo = u->node[node].child, n = u->node[node].n_child;
-    while (n > 8) {
-        uint32_t half = n / 2;
-        if (u->node[lo + half].byte <= byte) {
-            lo += half;
-            n -= half;
-        } else {
-            n = half;
-        }
-    }
-    for (uint32_t i = lo; i < lo + n; i++)
-        if (u->node[i].byte == byte)
-            return i;
-    return 0;
 }
 
 /* Every token that begins with s [len], which is at `at` from the settled place. */
