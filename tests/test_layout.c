@@ -96,11 +96,13 @@ static void wide_text_breaks_between_characters_but_not_before_marks(void **stat
 static void clusters_are_never_cut(void **state) {
     (void)state;
     /* a family of four joined by U+200D, and e with a combining accent */
-    expect("👨‍👩‍👧‍👦👨‍👩‍👧‍👦👨‍👩‍👧‍👦👨‍👩‍👧‍👦👨‍👩‍👧"
+    expect("👨‍👩‍👧‍👦👨‍👩‍👧‍👦👨‍👩‍👧‍👦👨‍👩‍👧‍👦👨‍👩‍"
+           "👧"
            "‍"
            "👦",
            8, true,
-           " 👨‍👩‍👧‍👦👨‍👩‍👧‍👦👨‍👩‍👧‍👦👨‍👩‍👧‍"
+           " 👨‍👩‍👧‍👦👨‍👩‍👧‍👦👨‍👩‍👧‍👦👨‍👩‍👧"
+           "‍"
            "👦"
            "\n"
            "+👨‍👩‍👧‍👦\n");
@@ -393,6 +395,7 @@ static void random_markdown_streams_equal(void **state) {
         "\r\n",        "\t",     "日本",
         "&lt;",        "<b>",    "\n\npara\n\n",
         "- [ ] ",      "\\",     "\n- item\n",
+        "[](u)",       "|\n",    "[`a`]( <v>)",
     };
     rng_state = 7;
     for (int round = 0; round < 1500; round++) {
@@ -402,6 +405,57 @@ static void random_markdown_streams_equal(void **state) {
         assert_streams_equal(b.p, b.len, 10 + (int)(rng() % 40), true);
         buf_release(&b);
     }
+}
+
+/* Each was once laid out otherwise when it came byte by byte. */
+static void hard_texts_stream_equal(void **state) {
+    (void)state;
+    static const char *const texts[] = {
+        /* whether an address counts as source must not depend on what stood before the border
+         */
+        "\n[](u)|\n",
+        "a\n\n[](u) b\n\n[](<v>)\n\nc\n",
+        "a\n\n[]( u)\n[](w)\nb\n\nc\n",
+        "x\n\n[a](\nu)\n\n[![](p)](q)\n",
+        /* a link that the parser leaves without saying so */
+        "www..b|\n---\n\n|\n",
+        /* a fence that closes n lines of code and n blank lines later is not one that opens */
+        "```\n\n\n```\n\n\n>",
+        "```c\n````-\n\n```",
+        "```\n\n\n```\n\n\t",
+        /* lines that are fences or none, by what is before them */
+        "|\n    ```\n\n-",
+        "- ```\n\n```=\n",
+        "1. ```\n\n```c\n",
+        /* the parser's bug with an offset of 4, modulo 256 */
+        "\n)\n- m\n\n\n  )",
+        ")\n\n)\n- m\n\n\n  )\n\n",
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        size_t len = strlen(texts[i]);
+        struct layout *l = lay_out(texts[i], len, 16, true);
+        char *whole = dump(l), *grown = streamed(texts[i], len, 16, true, true, 1);
+        assert_string_equal(grown, whole);
+        free(grown);
+        free(whole);
+        layout_free(l);
+    }
+}
+
+/* A table that becomes a list, and an item's number, leave room for the text. */
+static void lines_of_marks_and_heads_fit_the_least_width(void **state) {
+    (void)state;
+    static const char *const texts[] = {
+        "| a long head | b |\n|---|---|\n| 月 | x y |\n",
+        "- - | a long head | b |\n    |---|---|\n    | 月 | x |\n", "123456789. [ ] 月 x\n",
+        "> 12345. 月 x\n"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        for (int width = LAYOUT_MIN_WIDTH; width < 24; width++) {
+            struct layout *l = lay_out(texts[i], strlen(texts[i]), width, true);
+            for (size_t k = 0; k < layout_n_lines(l); k++)
+                assert_true(layout_line(l, k)->cells <= width);
+            layout_free(l);
+        }
 }
 
 static void a_token_costs_the_unfinished_tail_only(void **state) {
@@ -581,6 +635,8 @@ int main(void) {
         cmocka_unit_test(positions_lead_to_the_source),
         cmocka_unit_test(a_streamed_text_gives_the_same_lines),
         cmocka_unit_test(random_markdown_streams_equal),
+        cmocka_unit_test(hard_texts_stream_equal),
+        cmocka_unit_test(lines_of_marks_and_heads_fit_the_least_width),
         cmocka_unit_test(a_token_costs_the_unfinished_tail_only),
         cmocka_unit_test(open_code_blocks_are_frozen_line_by_line),
         cmocka_unit_test(one_endless_block_costs_a_bounded_multiple),

@@ -17,8 +17,10 @@
  * again when such may exist.
  *
  * The cut. A long code block would otherwise be one unfinished block: while its fence is open
- * all lines but the last are final. That the fence is open is concluded from the number of its
- * lines: n lines from the end there must be a fence.
+ * all lines but the last are final. The fence is open when every line behind it is one of the
+ * block's. Where it stands is counted back from the block's first text, the only place that is
+ * known: counted from the end, the fence that closes a block of n lines looks like the one that
+ * opens n blank lines.
  *
  * Rejected: an own scanner for safe borders (it has to know the list rules twice); a second
  * parser for code.
@@ -73,6 +75,13 @@ static bool blank_line_before(const char *in, size_t line) {
     return i == 0 || in[i - 1] == '\n' || in[i - 1] == '\r';
 }
 
+/* Three fence characters. Behind an open fence in an item md4c takes "```c" for text. */
+static bool looks_like_fence(const struct parse *p, size_t at) {
+    char c = p->in[at];
+    return (c == '`' || c == '~') && at + 2 < p->in_len && p->in[at + 1] == c &&
+           p->in[at + 2] == c;
+}
+
 /* The first text of a top-level block that came from the source at s: perhaps a border. */
 static void top_text(struct parse *p, const char *s, size_t len) {
     uint32_t src;
@@ -87,8 +96,8 @@ static void top_text(struct parse *p, const char *s, size_t len) {
     size_t left = p->in_len - (size_t)(s - p->in), indent = line;
     while (p->in[indent] == ' ')
         indent++;
-    if (indent - line > 3 || p->in[indent] == '\t')
-        return; /* alone it would be code */
+    if (indent - line > 3 || p->in[indent] == '\t' || looks_like_fence(p, indent))
+        return; /* alone it would be code, or may be */
     if (line <= p->skip || !blank_line_before(p->in, line) || !memchr(s, '\n', left))
         return; /* the last line may still become anything: "1." an item, "``" a fence */
     p->d->has_border = true;
@@ -98,6 +107,14 @@ static void top_text(struct parse *p, const char *s, size_t len) {
 
 static struct list *innermost(struct parse *p) {
     return &p->list[(p->n_list < MAX_LISTS ? p->n_list : MAX_LISTS) - 1];
+}
+
+/* No span reaches from one text into the next, though md4c leaves some links ("www..b" in a
+ * table's head) without saying so. */
+static void begin_text(struct parse *p) {
+    p->em = p->strong = p->del = p->code = p->link = 0;
+    p->tab_at = p->d->text.len;
+    p->tab_col = 0;
 }
 
 static struct mdoc_block *begin_block(struct parse *p, enum mdoc_kind kind) {
@@ -112,8 +129,7 @@ static struct mdoc_block *begin_block(struct parse *p, enum mdoc_kind kind) {
     b->span.seg = (uint32_t)d->n_seg;
     b->span.text_end = b->span.text;
     b->span.seg_end = b->span.seg;
-    p->tab_at = d->text.len;
-    p->tab_col = 0;
+    begin_text(p);
     return b;
 }
 
@@ -192,11 +208,10 @@ static void leave_item(struct parse *p) {
 }
 
 static void enter_code(struct parse *p, const MD_BLOCK_CODE_DETAIL *code) {
-    bool resumed = p->skip > 0 && p->d->n_block == 0;
+    bool resumed = p->resumes && p->d->n_block == 0;
     struct mdoc_block *b = begin_block(p, MDOC_CODE);
     b->resumed = resumed;
     b->fenced = code->fence_char != 0;
-    p->fence_char = code->fence_char;
     struct buf safe = {0};
     utf8_terminal_safe(&safe, code->lang.text, code->lang.size, false);
     size_t n = utf8_fit(buf_str(&safe), safe.len, 20, NULL);
@@ -206,6 +221,7 @@ static void enter_code(struct parse *p, const MD_BLOCK_CODE_DETAIL *code) {
     p->leaf = true;
     p->block_style = STYLE_CODE_BLOCK;
     p->code_lines = 0;
+    p->code_seen = false;
 }
 
 static int enter_table(struct parse *p, const MD_BLOCK_TABLE_DETAIL *t) {
@@ -227,8 +243,7 @@ static int enter_cell(struct parse *p, const MD_BLOCK_TD_DETAIL *td, bool head) 
     c->span.text = (uint32_t)d->text.len;
     c->span.seg = (uint32_t)d->n_seg;
     p->block_style = head ? STYLE_TABLE_HEAD : STYLE_TEXT;
-    p->tab_at = d->text.len;
-    p->tab_col = 0;
+    begin_text(p);
     return 0;
 }
 
@@ -322,6 +337,18 @@ static int on_leave_block(MD_BLOCKTYPE type, void *detail, void *user) {
     return 0;
 }
 
+/* Does the address stand right behind its link's text, "](" before it? Only then it is shown as
+ * part of the source; one in a definition stands somewhere else. Looks at nothing but the bytes
+ * before it: what came earlier is not there when a parse begins at a border. */
+static bool behind_link_text(const struct parse *p, const char *url) {
+    const char *first = p->in + p->skip, *s = url;
+    if (s > first && s[-1] == '<')
+        s--;
+    while (s > first && url - s < MAX_LEAD && (s[-1] == ' ' || s[-1] == '\t'))
+        s--;
+    return s - first >= 2 && s[-1] == '(' && s[-2] == ']';
+}
+
 /* An address of a link whose text doesn't show it already. */
 static void add_url(struct parse *p, const MD_ATTRIBUTE *url, size_t text_from) {
     const struct buf *t = &p->d->text;
@@ -331,14 +358,9 @@ static void add_url(struct parse *p, const MD_ATTRIBUTE *url, size_t text_from) 
         (same && lead == 7 &&
          (memcmp(url->text, "mailto:", 7) == 0 || memcmp(url->text, "http://", 7) == 0)))
         return;
-    /* Only an address that stands right behind its text is shown as part of the source. */
     uint32_t src = 0;
-    bool known = mdoc_source_of(p, url->text, url->size, &src) && src > p->last_src;
-    if (known) {
-        const char *from = url->text - (src - p->last_src);
-        size_t gap = src - p->last_src;
-        known = gap < 64 && !memchr(from, '\n', gap) && memmem(from, gap, "](", 2);
-    }
+    bool known = mdoc_source_of(p, url->text, url->size, &src) && src > p->last_src &&
+                 behind_link_text(p, url->text);
     mdoc_add_seg(p->d, n > 0 ? " <" : "<", n > 0 ? 2 : 1, 0, 0, STYLE_URL);
     mdoc_add_text_at(p, url->text, url->size, known, src, STYLE_URL);
     mdoc_add_seg(p->d, ">", 1, 0, 0, STYLE_URL);
@@ -365,11 +387,11 @@ static int on_enter_span(MD_SPANTYPE type, void *detail, void *user) {
 
 static int on_leave_span(MD_SPANTYPE type, void *detail, void *user) {
     struct parse *p = user;
-    p->em -= type == MD_SPAN_EM;
-    p->strong -= type == MD_SPAN_STRONG;
-    p->del -= type == MD_SPAN_DEL;
-    p->code -= type == MD_SPAN_CODE;
-    if (type == MD_SPAN_A || type == MD_SPAN_IMG) {
+    p->em -= type == MD_SPAN_EM && p->em > 0;
+    p->strong -= type == MD_SPAN_STRONG && p->strong > 0;
+    p->del -= type == MD_SPAN_DEL && p->del > 0;
+    p->code -= type == MD_SPAN_CODE && p->code > 0;
+    if ((type == MD_SPAN_A || type == MD_SPAN_IMG) && p->link > 0) {
         const MD_ATTRIBUTE *url = type == MD_SPAN_A ? &((MD_SPAN_A_DETAIL *)detail)->href
                                                     : &((MD_SPAN_IMG_DETAIL *)detail)->src;
         p->link--;
@@ -377,6 +399,16 @@ static int on_leave_span(MD_SPANTYPE type, void *detail, void *user) {
             add_url(p, url, p->link_text[p->link]);
     }
     return p->d->text.len > p->budget;
+}
+
+/* Remembers where the first text of a code block stands; see find_cut(). */
+static void code_text(struct parse *p, const char *s, size_t len) {
+    uint32_t src;
+    if (p->code_seen || !mdoc_source_of(p, s, len, &src))
+        return;
+    p->code_seen = true;
+    p->code_text = (size_t)(s - p->in);
+    p->code_before = p->code_lines;
 }
 
 static int on_text(MD_TEXTTYPE type, const MD_CHAR *s, MD_SIZE len, void *user) {
@@ -398,6 +430,8 @@ static int on_text(MD_TEXTTYPE type, const MD_CHAR *s, MD_SIZE len, void *user) 
         mdoc_add_newline(p);
         p->code_lines++;
     } else {
+        if (type == MD_TEXT_CODE)
+            code_text(p, s, len);
         mdoc_add_text(p, s, len, style);
     }
     return p->d->text.len > p->budget;
@@ -419,47 +453,51 @@ static size_t line_before(const char *in, size_t line) {
     return i;
 }
 
-/* How many fence characters the line starts with (0: it is no fence of c); *bare: nothing
- * follows them. */
-static size_t fence_len(const char *in, size_t len, size_t line, char c, bool *bare) {
-    size_t i = line, n = 0;
-    while (i < len && i < line + 3 && in[i] == ' ')
-        i++;
-    for (; i < len && in[i] == c; i++)
-        n++;
-    while (i < len && (in[i] == ' ' || in[i] == '\t'))
-        i++;
-    *bare = i >= len || is_nl(in[i]);
-    return n >= 3 ? n : 0;
+static size_t line_start(const char *in, size_t at) {
+    while (at > 0 && !is_nl(in[at - 1]))
+        at--;
+    return at;
 }
 
-/* The block ends the text and n = code_lines lines from the end a fence opens that none of them
- * closes: it is open. */
+/* Where the fence of the code block stands: as many lines before its first text as it had by
+ * then, and one more. */
+static size_t opening_fence(const struct parse *p) {
+    size_t line = line_start(p->in, p->code_text);
+    for (size_t n = p->code_before + 1; n > 0 && line > 0; n--)
+        line = line_before(p->in, line);
+    return line;
+}
+
+/* Indented further it is none when the text goes on behind it, whatever md4c says of it here.
+ */
+static bool is_fence(const struct parse *p, size_t line) {
+    size_t i = line;
+    while (i < p->in_len && i < line + 3 && p->in[i] == ' ')
+        i++;
+    return i < p->in_len && (p->in[i] == '`' || p->in[i] == '~');
+}
+
+/* Lines that begin behind the one at `line`. */
+static size_t lines_after(const struct parse *p, size_t line) {
+    size_t n = 0;
+    for (size_t i = line; i < p->in_len; i++)
+        if (is_nl(p->in[i])) {
+            if (p->in[i] == '\r' && i + 1 < p->in_len && p->in[i + 1] == '\n')
+                i++;
+            n++;
+        }
+    return n;
+}
+
 static void find_cut(struct parse *p) {
     struct mdoc *d = p->d;
     const struct mdoc_block *b = d->n_block ? &d->block[d->n_block - 1] : NULL;
     if (!b || b->kind != MDOC_CODE || !b->fenced || b->cont >= 0 || p->code_lines < 2 ||
-        is_nl(p->in[p->in_len - 1]))
+        !p->code_seen || is_nl(p->in[p->in_len - 1]))
         return;
-    size_t longest = 0, line = p->in_len;
-    while (line > 0 && !is_nl(p->in[line - 1]))
-        line--;
-    size_t last = line;
-    for (size_t i = 0;; i++) {
-        bool bare;
-        size_t n = fence_len(p->in, p->in_len, line, p->fence_char, &bare);
-        if (i == p->code_lines) {
-            bool opens = n > longest && bare == (b->lang[0] == 0);
-            if (!opens || last <= p->skip)
-                return;
-            break;
-        }
-        if (bare && n > longest)
-            longest = n; /* would have closed a fence of up to n */
-        if (line == 0)
-            return;
-        line = line_before(p->in, line);
-    }
+    size_t line = opening_fence(p), last = line_start(p->in, p->in_len);
+    if (!is_fence(p, line) || lines_after(p, line) != p->code_lines || last <= p->skip)
+        return;
     d->has_cut = true;
     d->cut = p->base + (uint32_t)(last - p->skip);
     d->cut_lines = p->code_lines - 1;
@@ -468,6 +506,17 @@ static void find_cut(struct parse *p) {
 }
 
 /* -- entry points -- */
+
+/* What stands before a text that is parsed from `base` on: the fence line that it is behind,
+ * and before that newlines, so that the text's offsets are what they would be in the whole,
+ * modulo 256. md4c 0.4.8 reads a line's offset as the type of a block where two blank lines
+ * follow a list item's text: it ends the item when the low byte is that of MD_BLOCK_LI. */
+static void add_before(struct buf *out, uint32_t base, const char *fence) {
+    size_t n = fence ? strlen(fence) : 0;
+    for (size_t pad = (base - n) % 256; pad > 0; pad--)
+        buf_addc(out, '\n');
+    buf_add(out, fence, n);
+}
 
 void mdoc_parse(struct mdoc *d, const char *src, size_t len, uint32_t base, const char *fence,
                 int fence_state) {
@@ -484,11 +533,12 @@ void mdoc_parse(struct mdoc *d, const char *src, size_t len, uint32_t base, cons
         return;
     struct buf joined = {0};
     struct parse p = {.d = d, .in = src, .in_len = len, .base = base, .cont = -1};
+    p.resumes = fence != NULL;
     p.fence_state = fence_state;
     p.last_src = base;
-    if (fence) {
-        p.skip = strlen(fence);
-        buf_add(&joined, fence, p.skip);
+    add_before(&joined, base, fence);
+    p.skip = joined.len;
+    if (p.skip > 0) {
         buf_add(&joined, src, len);
         p.in = joined.p;
         p.in_len = joined.len;

@@ -12,6 +12,7 @@
 #define MAX_LISTS 32
 #define MAX_LINKS 4
 #define MAX_CELLS 100000
+#define MAX_LEAD  64 /* bytes between a link's "](" and its address */
 
 struct list {
     bool tight, ordered, used;
@@ -22,7 +23,7 @@ struct list {
 struct parse {
     struct mdoc *d;
     const char *in;
-    size_t in_len, skip; /* in[0..skip) is the fence line that was put before */
+    size_t in_len, skip; /* in[0..skip) was put before the text, see add_before() */
     uint32_t base;
     size_t budget;     /* bytes of text that may come out */
     uint32_t last_src; /* end of the last source range */
@@ -34,8 +35,10 @@ struct parse {
     bool fresh, fresh_gap; /* the next block is the first of an item; a blank line before it */
     bool leaf, implicit, in_cell;
     uint16_t block_style;
-    size_t code_lines;
-    char fence_char;
+    size_t code_lines, code_before; /* of the open code block; how many before its first text */
+    size_t code_text;               /* where in `in` that is */
+    bool code_seen;
+    bool resumes; /* the text begins inside a code block */
     int fence_state;
     /* the top-level block that is open */
     MD_BLOCKTYPE top;
