@@ -17,6 +17,7 @@
 #define ROW_MAX_BYTES 4096 /* a row of nothing but combining marks ends here */
 #define CLUSTER_BYTES                                                                          \
     64 /* more marks than this on one character are a character of their own */
+#define MIN_AVAIL       4 /* cells that containers leave to the text at least */
 #define CONT_MARK       "↪ "
 #define CONT_MARK_CELLS 2
 
@@ -214,13 +215,13 @@ static void bare_line(struct layout *l, bool cont) {
 }
 
 /* The containers of a block from outside in, without those for which there is no room; their
- * number. *cells: what they take. */
+ * number. *cells: what they take, at most width - MIN_AVAIL. */
 static int chain(const struct layout *l, const struct mdoc_block *b, int out[MDOC_MAX_DEPTH],
                  int *cells) {
     int all[MDOC_MAX_DEPTH], n = 0, used = 0;
     for (int c = b->cont; c >= 0 && n < MDOC_MAX_DEPTH; c = l->doc.cont[c].parent) {
         int w = l->doc.cont[c].quote ? 2 : l->doc.cont[c].cells;
-        if (n > 0 && used + w > l->width / 2)
+        if (used + w > (n > 0 ? l->width / 2 : l->width - MIN_AVAIL))
             break;
         used += w;
         all[n++] = c;
@@ -234,7 +235,7 @@ static int chain(const struct layout *l, const struct mdoc_block *b, int out[MDO
 int layout_avail(const struct layout *l, const struct mdoc_block *b) {
     int list[MDOC_MAX_DEPTH], cells;
     chain(l, b, list, &cells);
-    return l->width - cells > 2 ? l->width - cells : 2;
+    return l->width - cells;
 }
 
 void layout_new_line(struct layout *l, const struct mdoc_block *b, bool cont) {

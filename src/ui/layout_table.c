@@ -121,7 +121,8 @@ static void list_cell(struct layout *l, const struct mdoc_block *b, size_t row, 
     if (row > 0) {
         size_t cells, len = head->span.text_end - head->span.text;
         const char *p = buf_str(&l->doc.text) + head->span.text;
-        buf_add(&text, p, utf8_fit(p, len, (size_t)avail * 2 / 3, &cells));
+        int room = avail * 2 / 3 < avail - 4 ? avail * 2 / 3 : avail - 4; /* ": " and a cell */
+        buf_add(&text, p, utf8_fit(p, len, (size_t)room, &cells));
         buf_adds(&text, ": ");
         label = (int)cells + 2;
     }
