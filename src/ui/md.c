@@ -77,9 +77,8 @@ static bool blank_line_before(const char *in, size_t line) {
 
 /* Three fence characters. Behind an open fence in an item md4c takes "```c" for text. */
 static bool looks_like_fence(const struct parse *p, size_t at) {
-    char c = p->in[at];
-    return (c == '`' || c == '~') && at + 2 < p->in_len && p->in[at + 1] == c &&
-           p->in[at + 2] == c;
+    char c = at + 2 < p->in_len ? p->in[at] : 0;
+    return (c == '`' || c == '~') && p->in[at + 1] == c && p->in[at + 2] == c;
 }
 
 /* The first text of a top-level block that came from the source at s: perhaps a border. */
@@ -468,13 +467,20 @@ static size_t opening_fence(const struct parse *p) {
     return line;
 }
 
-/* Indented further it is none when the text goes on behind it, whatever md4c says of it here.
- */
+/* Would the line open a fence where nothing stands before it? md4c takes some others for
+ * fences, by what was open before them. */
 static bool is_fence(const struct parse *p, size_t line) {
-    size_t i = line;
-    while (i < p->in_len && i < line + 3 && p->in[i] == ' ')
-        i++;
-    return i < p->in_len && (p->in[i] == '`' || p->in[i] == '~');
+    size_t at = line, len = p->in_len;
+    while (at < line + 3 && at < len && p->in[at] == ' ')
+        at++;
+    if (!looks_like_fence(p, at))
+        return false;
+    char c = p->in[at];
+    while (at < len && p->in[at] == c)
+        at++;
+    while (at < len && !is_nl(p->in[at]) && (c == '~' || p->in[at] != c))
+        at++;
+    return at < len && is_nl(p->in[at]);
 }
 
 /* Lines that begin behind the one at `line`. */
