@@ -6,8 +6,10 @@
  * model when LLMCHAT_TEST_GGUF names it; and llama.cpp's own vocabulary files with texts and
  * ids, when the folder ../shared/data/vocab lies beside the project.
  */
+#include "base/file_map.h"
 #include "base/path.h"
 #include "base/utf8.h"
+#include "engine/model/vocab_store.h"
 #include "engine/text.h"
 #include "engine/text/pretok.h"
 #include "engine/text/text_internal.h"
@@ -17,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -217,7 +220,8 @@ static void every_rule_cuts_without_losing_text(void **state) {
         if (pretok_open(rules[i].stages, &p, &err) != ST_OK)
             fail_msg("%s: %s", rules[i].names[0], err.msg);
         struct pretok_run *r = pretok_run_new(p);
-        assert_int_equal(pretok_split(r, text, sizeof text - 1, true, collect, &out, &err), ST_OK);
+        assert_int_equal(pretok_split(r, text, sizeof text - 1, true, collect, &out, &err),
+                         ST_OK);
         size_t k = 0, words = 0;
         for (size_t j = 0; j < out.len; j++) { /* '|' is not in the text */
             if (out.p[j] == '|')
@@ -551,6 +555,72 @@ static void sentencepiece_text_comes_back(void **state) {
     text_close(t);
 }
 
+/* ---- files that change ---- */
+
+static void write_vocab(const struct vocab_data *v, const char *path) {
+    struct err err = {0};
+    struct container_writer *w = container_writer_new();
+    vocab_declare(w, v);
+    assert_int_equal(container_writer_begin(w, path, &err), ST_OK);
+    assert_int_equal(vocab_write(w, v, &err), ST_OK);
+    assert_int_equal(container_writer_commit(w, &err), ST_OK);
+    container_writer_free(w);
+}
+
+/* A file of ours that is cut to `size` bytes after its vocabulary was checked, before a text
+ * model is made of it. */
+static void open_cut(const char *path, off_t size) {
+    struct err err = {0};
+    struct container *c;
+    struct vocab_data v;
+    struct text_model *t;
+    assert_int_equal(container_open(path, &c, &err), ST_OK);
+    assert_int_equal(vocab_from_container(&v, c, &err), ST_OK);
+    assert_int_equal(truncate(path, size), 0);
+    if (text_from_vocab(&v, &t, &err) == ST_OK) {
+        struct tok_list ids = encode(t, "abc <0x41>", 10, (struct encode_opts){0});
+        tok_list_release(&ids);
+        text_close(t);
+    }
+    vocab_release(&v);
+    container_close(c);
+}
+
+static void a_vocabulary_that_is_cut_has_no_wild_strings(void **state) {
+    (void)state;
+    file_map_guard();
+    char dir[] = "/tmp/llmchat-test-XXXXXX";
+    assert_non_null(mkdtemp(dir));
+    char *path = xasprintf("%s/cut.safetensors", dir);
+    for (int llama = 0; llama < 2; llama++) {
+        struct maker *m = maker_bytes("gpt-2");
+        m->v.model = llama ? "llama" : "gpt2";
+        m->v.arch = m->v.name = m->v.pipeline = "";
+        for (int i = 0; m->n_token < 1023; i++) {
+            char text[64];
+            snprintf(text, sizeof text, "%c%032d", 'a' + i % 26, i);
+            put(m, text, i % 50 ? VOCAB_NORMAL : VOCAB_USER_DEFINED, (float)-i);
+        }
+        put_merge(m, "a b");
+        m->v.tokens = (struct vocab_strings){m->n_token, buf_str(&m->tokens), m->token_off};
+        m->v.merges = (struct vocab_strings){m->n_merge, buf_str(&m->merges), m->merge_off};
+        m->v.types = m->types;
+        m->v.scores = m->scores;
+        struct stat sb = {.st_size = 1};
+        for (off_t size = 4096; size < sb.st_size || size == 4096; size += 4096) {
+            write_vocab(&m->v, path);
+            assert_int_equal(stat(path, &sb), 0);
+            open_cut(path, size);
+        }
+        buf_release(&m->tokens);
+        buf_release(&m->merges);
+        free(m);
+    }
+    unlink(path);
+    rmdir(dir);
+    free(path);
+}
+
 /* ---- real vocabularies ---- */
 
 static struct text_model *open_model(const char *path) {
@@ -789,6 +859,7 @@ int main(void) {
         cmocka_unit_test(vocabulary_of_llama_spm),
         cmocka_unit_test(vocabulary_of_gpt_neox),
         cmocka_unit_test(what_cannot_be_opened_says_why),
+        cmocka_unit_test(a_vocabulary_that_is_cut_has_no_wild_strings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

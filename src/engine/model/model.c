@@ -16,11 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct mapped {
-    struct container *file;
-    struct vocab_data vocab;
-};
-
 struct binding {
     struct model *m;
     const struct container *c;
@@ -114,25 +109,32 @@ static enum status bind_all(struct model *m, const struct container *c, const st
     return ST_OK;
 }
 
-static enum status open_text(struct model *m, struct mapped *p, struct err *err) {
-    CHECK(vocab_from_container(&p->vocab, p->file, err));
-    if (p->vocab.tokens.n != (uint32_t)m->hp.n_vocab)
-        return err_set(err, ST_FORMAT, "%s: %u tokens, the embedding has %d rows",
-                       container_name(p->file), p->vocab.tokens.n, m->hp.n_vocab);
-    if (text_from_vocab(&p->vocab, &m->text, err) != ST_OK)
-        return err_prefix(err, "%s", container_name(p->file));
-    return ST_OK;
+static enum status open_text(struct model *m, const struct container *c, struct err *err) {
+    struct vocab_data v;
+    enum status st;
+    CHECK(vocab_from_container(&v, c, err));
+    if (v.tokens.n != (uint32_t)m->hp.n_vocab)
+        TRY(err_set(err, ST_FORMAT, "%s: %u tokens, the embedding has %d rows",
+                    container_name(c), v.tokens.n, m->hp.n_vocab));
+    st = text_from_vocab(&v, &m->text, err);
+    if (st != ST_OK)
+        err_prefix(err, "%s", container_name(c));
+out:
+    vocab_release(&v);
+    return st;
 }
 
 enum status model_open(const char *path, struct model **out, struct err *err) {
     struct model *m = xcalloc(1, sizeof *m);
-    struct mapped *p = m->priv = xcalloc(1, sizeof *p);
+    struct container *c = NULL;
     enum status st;
-    TRY(container_open(path, &p->file, err));
-    TRY(model_meta_read(p->file, path, &m->hp, &m->info, err));
-    TRY(arch_find(m->info.architecture, container_name(p->file), &m->arch, err));
-    TRY(bind_all(m, p->file, m->arch, err));
-    TRY(open_text(m, p, err));
+    TRY(container_open(path, &c, err));
+    m->priv = c;
+    TRY(model_meta_read(c, path, &m->hp, &m->info, err));
+    TRY(arch_find(m->info.architecture, container_name(c), &m->arch, err));
+    TRY(bind_all(m, c, m->arch, err));
+    TRY(open_text(m, c, err));
+    TRY(container_intact(c, err));
     *out = m;
     return ST_OK;
 out:
@@ -141,19 +143,16 @@ out:
 }
 
 enum status model_intact(const struct model *m, struct err *err) {
-    const struct mapped *p = m->priv;
-    return p ? container_intact(p->file, err) : ST_OK;
+    const struct container *c = m->priv;
+    return c ? container_intact(c, err) : ST_OK;
 }
 
 void model_close(struct model *m) {
     if (!m)
         return;
-    struct mapped *p = m->priv;
     if (m->text)
         text_close(m->text);
-    vocab_release(&p->vocab);
-    container_close(p->file);
-    free(p);
+    container_close(m->priv);
     model_free_layers(m);
     model_info_release(&m->info);
     free(m);

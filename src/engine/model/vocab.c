@@ -299,9 +299,11 @@ out:
     return st;
 }
 
-/* NAME and NAME.offsets; out stays empty when there is none. */
-static enum status mapped_strings(const struct container *c, const char *name, uint64_t max,
-                                  struct vocab_strings *out, struct err *err) {
+/* NAME and NAME.offsets; out stays empty when there is none. The offsets are copied: of a file
+ * that is cut after they were checked others would be read. */
+static enum status mapped_strings(struct vocab_data *v, const struct container *c,
+                                  const char *name, uint64_t max, struct vocab_strings *out,
+                                  struct err *err) {
     char off_name[64];
     snprintf(off_name, sizeof off_name, "%s.offsets", name);
     const struct ctensor *off = container_find(c, off_name), *bytes = container_find(c, name);
@@ -313,7 +315,8 @@ static enum status mapped_strings(const struct container *c, const char *name, u
     if (n_off < 1 || n_off > max + 1)
         return err_set(err, ST_FORMAT, "%s: tensor %s: %" PRIu64 " entries, wanted 1..%" PRIu64,
                        container_name(c), off_name, n_off, max + 1);
-    const uint32_t *o = (const uint32_t *)(const void *)off->data;
+    uint32_t *o = vocab_own(v, xreallocarray(NULL, (size_t)n_off, sizeof *o));
+    memcpy(o, off->data, (size_t)n_off * sizeof *o);
     for (uint64_t i = 1; i < n_off; i++)
         if (o[i] < o[i - 1])
             return err_set(err, ST_FORMAT,
@@ -328,7 +331,8 @@ static enum status mapped_strings(const struct container *c, const char *name, u
     return ST_OK;
 }
 
-/* Merges and ends of generation: lists of ids, below the number of tokens. */
+/* Merges and ends of generation: lists of ids, below the number of tokens. Zeros, which are
+ * read where a file was cut, are such ids too. */
 static enum status mapped_ids(struct vocab_data *v, const struct container *c,
                               struct err *err) {
     const struct ctensor *m = container_find(c, "tokenizer.merge_ids"),
@@ -365,8 +369,8 @@ static enum status mapped_arrays(struct vocab_data *v, const struct container *c
                                  struct err *err) {
     const struct ctensor *t;
     uint64_t n;
-    CHECK(mapped_strings(c, "tokenizer.tokens", max_tokens, &v->tokens, err));
-    CHECK(mapped_strings(c, "tokenizer.merges", 4 * max_tokens, &v->merges, err));
+    CHECK(mapped_strings(v, c, "tokenizer.tokens", max_tokens, &v->tokens, err));
+    CHECK(mapped_strings(v, c, "tokenizer.merges", 4 * max_tokens, &v->merges, err));
     n = v->tokens.n;
     if (n == 0)
         return err_set(err, ST_FORMAT, "%s: tensor tokenizer.tokens is missing or empty",
@@ -433,8 +437,8 @@ static enum status mapped_templates(struct vocab_data *v, const struct container
     struct vocab_strings n = {0}, t = {0};
     struct strlist names = {0}, texts = {0};
     enum status st;
-    TRY(mapped_strings(c, "chat_templates.names", VOCAB_TEMPLATES, &n, err));
-    TRY(mapped_strings(c, "chat_templates", VOCAB_TEMPLATES, &t, err));
+    TRY(mapped_strings(v, c, "chat_templates.names", VOCAB_TEMPLATES, &n, err));
+    TRY(mapped_strings(v, c, "chat_templates", VOCAB_TEMPLATES, &t, err));
     if (n.n != t.n)
         TRY(wrong_count(container_name(c), "chat_templates.names", n.n, t.n, err));
     for (uint32_t i = 0; i < n.n; i++) {

@@ -71,8 +71,6 @@ enum status charsmap_open(const uint8_t *p, size_t n, struct charsmap **out, str
     if (n > 0 && (n < 8 || trie % 4 != 0 || trie == 0 || trie > n - 4))
         return err_set(err, ST_FORMAT,
                        "precompiled charsmap: a trie of %zu bytes does not fit %zu", trie, n);
-    if (n > 0 && !texts_valid((const char *)p + 4 + trie, n - 4 - trie))
-        return err_set(err, ST_FORMAT, "precompiled charsmap: replacements are not UTF-8");
     struct charsmap *c = xcalloc(1, sizeof *c);
     c->n_unit = trie / 4;
     c->unit = xcalloc(c->n_unit + 1, sizeof *c->unit);
@@ -82,6 +80,10 @@ enum status charsmap_open(const uint8_t *p, size_t n, struct charsmap **out, str
     c->text = xcalloc(c->n_text + 1, 1);
     if (c->n_text > 0)
         memcpy(c->text, p + 4 + trie, c->n_text);
+    if (!texts_valid(c->text, c->n_text)) { /* of the copy: p may be a file that is cut */
+        charsmap_close(c);
+        return err_set(err, ST_FORMAT, "precompiled charsmap: replacements are not UTF-8");
+    }
     find_quiet(c);
     *out = c;
     return ST_OK;

@@ -1,7 +1,8 @@
 /*
  * text.c - see text.h: opening, and what a text model says about itself.
  *
- * A text model holds copies, so the file it was read from is closed again at once. Which kind
+ * A text model holds copies, so the file it was read from is closed again at once; one that
+ * was cut meanwhile gave zeros, and no text model. Which kind
  * of file a path is, is seen from its first bytes and not from its name.
  */
 #include "engine/text.h"
@@ -17,6 +18,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* What was found in a file that was cut meanwhile counts for nothing, errors included. */
+static enum status whole(struct file_map map, const char *name, enum status st,
+                         struct text_model **out, struct err *err) {
+    struct err cut = {0};
+    if (file_map_intact(map, name, &cut) == ST_OK)
+        return st;
+    tokenizer_free(*out);
+    *out = NULL;
+    *err = cut;
+    return ST_IO;
+}
+
 static enum status open_gguf(const char *path, struct text_model **out, struct err *err) {
     struct gguf *g;
     struct vocab_data v;
@@ -28,6 +41,7 @@ static enum status open_gguf(const char *path, struct text_model **out, struct e
             err_prefix(err, "%s", gguf_name(g));
         vocab_release(&v);
     }
+    st = whole(gguf_map(g), gguf_name(g), st, out, err);
     gguf_close(g);
     return st;
 }
@@ -43,6 +57,7 @@ static enum status open_container(const char *path, struct text_model **out, str
             err_prefix(err, "%s", container_name(c));
         vocab_release(&v);
     }
+    st = whole(container_map(c), container_name(c), st, out, err);
     container_close(c);
     return st;
 }

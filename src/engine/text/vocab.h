@@ -4,8 +4,8 @@
  *
  * Filled from a GGUF file or from one of our model files (engine/model/vocab.c); text.c makes a
  * text model of it. Strings are kept as one run of bytes and an offset for each, 0 and one more
- * than there are strings: string i is bytes[off[i]] .. bytes[off[i + 1]]. From our files they
- * are used where they are mapped.
+ * than there are strings: string i is bytes[off[i]] .. bytes[off[i + 1]]. From our files
+ * the bytes are used where they are mapped.
  *
  * Guarantees after filling: offsets rise and stay inside the bytes, n_tokens is 1..4194304, ids
  * are -1 or below n_tokens, types and scores are NULL or have n_tokens entries. Token text may
