@@ -428,6 +428,9 @@ static void hard_texts_stream_equal(void **state) {
         "- ```\n\n```=\n",
         "1. ```\n\n```c\n",
         "- ```\n`~~~\n\n-",
+        "- ```\n\n`# T\n",
+        "- ```\n````~~~\n\n```",
+        "> ```\n\n~1. T\n",
         /* the parser's bug with an offset of 4, modulo 256 */
         "\n)\n- m\n\n\n  )",
         ")\n\n)\n- m\n\n\n  )\n\n",

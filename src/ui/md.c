@@ -75,10 +75,17 @@ static bool blank_line_before(const char *in, size_t line) {
     return i == 0 || in[i - 1] == '\n' || in[i - 1] == '\r';
 }
 
-/* Three fence characters. Behind an open fence in an item md4c takes "```c" for text. */
-static bool looks_like_fence(const struct parse *p, size_t at) {
-    char c = at + 2 < p->in_len ? p->in[at] : 0;
-    return (c == '`' || c == '~') && p->in[at + 1] == c && p->in[at + 2] == c;
+static bool fence_char(char c) {
+    return c == '`' || c == '~';
+}
+
+/* Is the line at `at` read as it would be alone? Where it ends an item with an open fence md4c
+ * takes it for a closing one first, and passes over its "`" when it is none: "`# T" is a
+ * heading then, and "```c" text. */
+static bool read_as_it_is(const struct parse *p, size_t at) {
+    const struct mdoc_block *before = p->top_block > 0 ? &p->d->block[p->top_block - 1] : NULL;
+    bool in_item = before && before->kind == MDOC_CODE && before->fenced && before->cont >= 0;
+    return !in_item || !fence_char(p->in[at]);
 }
 
 /* The first text of a top-level block that came from the source at s: perhaps a border. */
@@ -95,8 +102,10 @@ static void top_text(struct parse *p, const char *s, size_t len) {
     size_t left = p->in_len - (size_t)(s - p->in), indent = line;
     while (p->in[indent] == ' ')
         indent++;
-    if (indent - line > 3 || p->in[indent] == '\t' || looks_like_fence(p, indent))
-        return; /* alone it would be code, or may be */
+    if (indent - line > 3 || p->in[indent] == '\t')
+        return; /* alone it would be code */
+    if (!read_as_it_is(p, indent))
+        return;
     if (line <= p->skip || !blank_line_before(p->in, line) || !memchr(s, '\n', left))
         return; /* the last line may still become anything: "1." an item, "``" a fence */
     p->d->has_border = true;
@@ -473,11 +482,12 @@ static bool is_fence(const struct parse *p, size_t line) {
     size_t at = line, len = p->in_len;
     while (at < line + 3 && at < len && p->in[at] == ' ')
         at++;
-    if (!looks_like_fence(p, at))
-        return false;
-    char c = p->in[at];
+    char c = at < len ? p->in[at] : 0;
+    size_t from = at;
     while (at < len && p->in[at] == c)
         at++;
+    if (!fence_char(c) || at - from < 3 || !read_as_it_is(p, from))
+        return false;
     while (at < len && !is_nl(p->in[at]) && (c == '~' || p->in[at] != c))
         at++;
     return at < len && is_nl(p->in[at]);
