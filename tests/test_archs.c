@@ -206,6 +206,38 @@ static void a_norm_that_does_not_fit_its_heads_is_refused(void **state) {
     free(path);
 }
 
+/* A configuration that claims a quantisation of which no tensor is: the weights are floats, and
+ * are quantised as those are unless something else is asked for. */
+static void a_quantisation_is_seen_in_the_tensors(void **state) {
+    (void)state;
+    static const char *const claims[] = {
+        "{\"quant_method\": \"bitsandbytes\", \"load_in_4bit\": true}",
+        "{\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 128}",
+        "{\"quant_method\": \"compressed-tensors\", \"format\": \"dense\"}"};
+    char *out = xasprintf("%s/model-out.safetensors", folder);
+    for (size_t i = 0; i < sizeof claims / sizeof *claims; i++) {
+        struct err err = {0};
+        struct model_info info;
+        struct model *m;
+        json_t *golden = load("llama.json"), *config = json_object_get(golden, "config");
+        json_object_set_new(config, "quantization_config", json_loads(claims[i], 0, NULL));
+        af_folder(config, json_object_get(golden, "tensors"));
+        if (models_info(folder, &info, &err) != ST_OK)
+            fail_msg("%s", err.msg);
+        assert_string_equal(info.quant, "F32");
+        model_info_release(&info);
+        struct create_params p = {
+            .out_path = out, .from = folder, .quant = QUANT_N, .head_quant = QUANT_N};
+        if (models_create(&p, &err) != ST_OK || model_open(out, &m, &err) != ST_OK)
+            fail_msg("%s", err.msg);
+        assert_string_equal(m->info.quant, "nf4");
+        model_close(m);
+        json_decref(golden);
+        folder_empty();
+    }
+    free(out);
+}
+
 static int by_name(const void *a, const void *b) {
     return strcmp(((const struct CMUnitTest *)a)->name, ((const struct CMUnitTest *)b)->name);
 }
@@ -231,6 +263,10 @@ int main(void) {
         tests[n++] = (struct CMUnitTest){
             xstrdup("a_norm_that_does_not_fit_its_heads_is_refused"),
             a_norm_that_does_not_fit_its_heads_is_refused, NULL, NULL, NULL};
+    if (n < CAP)
+        tests[n++] =
+            (struct CMUnitTest){xstrdup("a_quantisation_is_seen_in_the_tensors"),
+                                a_quantisation_is_seen_in_the_tensors, NULL, NULL, NULL};
     folder_make();
     int failed = _cmocka_run_group_tests("archs", tests, n, NULL, NULL);
     folder_drop();

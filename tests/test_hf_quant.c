@@ -68,18 +68,17 @@ static double kept_error(const struct source_tensor *t, const float *golden) {
 }
 
 struct expected {
-    const char *base;
+    const char *base, *word;
     enum weight_type keep;
     int group;
     bool min, perm, exact;
 };
 
-static void check_case(const char *name, const char *shown, const struct expected *want) {
+static void check_case(const char *name, const struct expected *want) {
     struct checkpoint c;
     struct container *golden;
     OK(container_open(golden_path(name, ".safetensors"), &golden, &e));
     open_checkpoint(&c, golden_path(name, ""));
-    assert_string_equal(hf_quant_name(c.quant), shown);
     size_t n = 0;
     for (; want[n].base; n++) {
         const struct expected *x = &want[n];
@@ -90,6 +89,7 @@ static void check_case(const char *name, const char *shown, const struct expecte
         assert_non_null(g);
         OK(hf_quant_find(c.quant, c.shards, x->base, &found, &t, &e));
         assert_true(found);
+        assert_string_equal(t.word, x->word);
         assert_true(t.quantised && t.type && t.n_bytes > t.E * t.N * t.K / 4);
         assert_int_equal(t.E * t.N, g->shape[0]);
         assert_int_equal(t.K, g->shape[1]);
@@ -122,123 +122,134 @@ static void check_case(const char *name, const char *shown, const struct expecte
 
 static void bitsandbytes_4_bit_is_the_librarys(void **state) {
     (void)state;
-    static const struct expected want[] = {{"nf4", WEIGHT_Q4, 64, false, false, true},
-                                           {"nf4_single", WEIGHT_Q4, 64, false, false, true},
-                                           {"nf4_nested", WEIGHT_Q4, 32, false, false, true},
-                                           {"nf4_b4096", WEIGHT_Q4, 64, false, false, true},
-                                           {"nf4_b128", WEIGHT_Q4, 64, false, false, true},
-                                           {"nf4_k96", WEIGHT_Q4, 32, false, false, true},
-                                           {"nf4_k80", WEIGHT_Q4, 16, false, false, true},
-                                           {"nf4_k72", WEIGHT_F16, 0, false, false, false},
-                                           {"nf4_k75", WEIGHT_F32, 0, false, false, false},
-                                           {"nf4_bf16", WEIGHT_Q4, 64, false, false, true},
-                                           {"nf4_f32", WEIGHT_Q4, 64, false, false, true},
-                                           {"fp4", WEIGHT_Q4, 64, false, false, true},
-                                           {"fp4_single", WEIGHT_Q4, 64, false, false, true},
-                                           {NULL}};
-    check_case("bnb4", "bnb-nf4", want);
+    static const struct expected want[] = {
+        {"nf4", "bnb-nf4", WEIGHT_Q4, 64, false, false, true},
+        {"nf4_single", "bnb-nf4", WEIGHT_Q4, 64, false, false, true},
+        {"nf4_nested", "bnb-nf4", WEIGHT_Q4, 32, false, false, true},
+        {"nf4_b4096", "bnb-nf4", WEIGHT_Q4, 64, false, false, true},
+        {"nf4_b128", "bnb-nf4", WEIGHT_Q4, 64, false, false, true},
+        {"nf4_k96", "bnb-nf4", WEIGHT_Q4, 32, false, false, true},
+        {"nf4_k80", "bnb-nf4", WEIGHT_Q4, 16, false, false, true},
+        {"nf4_k72", "bnb-nf4", WEIGHT_F16, 0, false, false, false},
+        {"nf4_k75", "bnb-nf4", WEIGHT_F32, 0, false, false, false},
+        {"nf4_bf16", "bnb-nf4", WEIGHT_Q4, 64, false, false, true},
+        {"nf4_f32", "bnb-nf4", WEIGHT_Q4, 64, false, false, true},
+        {"fp4", "bnb-fp4", WEIGHT_Q4, 64, false, false, true},
+        {"fp4_single", "bnb-fp4", WEIGHT_Q4, 64, false, false, true},
+        {NULL}};
+    check_case("bnb4", want);
 }
 
 static void bitsandbytes_8_bit_is_the_librarys(void **state) {
     (void)state;
-    static const struct expected want[] = {{"a", WEIGHT_I8, 64, false, false, false},
-                                           {"b", WEIGHT_I8, 64, false, false, false},
-                                           {NULL}};
-    check_case("bnb8", "bnb-int8", want);
+    static const struct expected want[] = {
+        {"a", "bnb-int8", WEIGHT_I8, 64, false, false, false},
+        {"b", "bnb-int8", WEIGHT_I8, 64, false, false, false},
+        {NULL}};
+    check_case("bnb8", want);
 }
 
 static void gptq_with_either_zero_point_is_the_librarys(void **state) {
     (void)state;
-    static const struct expected want[] = {{"sym", WEIGHT_Q4, 32, false, false, true},
-                                           {"asym", WEIGHT_Q4, 32, true, false, true},
-                                           {"act", WEIGHT_Q4, 32, true, true, true},
-                                           {"uneven", WEIGHT_F16, 0, false, false, false},
-                                           {"g128", WEIGHT_Q4, 64, false, false, true},
-                                           {"g64", WEIGHT_Q4, 64, true, false, true},
-                                           {"g48", WEIGHT_Q4, 16, true, false, true},
-                                           {"channel", WEIGHT_Q4, 64, true, false, true},
-                                           {"noidx", WEIGHT_Q4, 32, true, false, true},
-                                           {"bf16", WEIGHT_Q4, 32, true, false, true},
-                                           {"f32", WEIGHT_Q4, 32, false, false, true},
-                                           {"f32_asym", WEIGHT_Q4, 32, true, false, false},
-                                           {NULL}};
-    static const struct expected v2[] = {{"sym", WEIGHT_Q4, 32, false, false, true},
-                                         {"asym", WEIGHT_Q4, 32, true, false, true},
-                                         {"act", WEIGHT_Q4, 32, true, true, true},
-                                         {NULL}};
-    check_case("gptq_v1", "gptq-int4-g32", want);
-    check_case("gptq_v2", "gptq-int4-g32", v2);
+    static const struct expected want[] = {
+        {"sym", "gptq-int4-g32", WEIGHT_Q4, 32, false, false, true},
+        {"asym", "gptq-int4-g32", WEIGHT_Q4, 32, true, false, true},
+        {"act", "gptq-int4-g32", WEIGHT_Q4, 32, true, true, true},
+        {"uneven", "gptq-int4-g30", WEIGHT_F16, 0, false, false, false},
+        {"g128", "gptq-int4-g128", WEIGHT_Q4, 64, false, false, true},
+        {"g64", "gptq-int4-g64", WEIGHT_Q4, 64, true, false, true},
+        {"g48", "gptq-int4-g48", WEIGHT_Q4, 16, true, false, true},
+        {"channel", "gptq-int4", WEIGHT_Q4, 64, true, false, true},
+        {"noidx", "gptq-int4-g32", WEIGHT_Q4, 32, true, false, true},
+        {"bf16", "gptq-int4-g32", WEIGHT_Q4, 32, true, false, true},
+        {"f32", "gptq-int4-g32", WEIGHT_Q4, 32, false, false, true},
+        {"f32_asym", "gptq-int4-g32", WEIGHT_Q4, 32, true, false, false},
+        {NULL}};
+    static const struct expected v2[] = {
+        {"sym", "gptq-int4-g32", WEIGHT_Q4, 32, false, false, true},
+        {"asym", "gptq-int4-g32", WEIGHT_Q4, 32, true, false, true},
+        {"act", "gptq-int4-g32", WEIGHT_Q4, 32, true, true, true},
+        {NULL}};
+    check_case("gptq_v1", want);
+    check_case("gptq_v2", v2);
 }
 
 static void gptq_of_other_widths_is_the_librarys(void **state) {
     (void)state;
-    static const struct expected want[] = {{"sym8", WEIGHT_I8, 32, false, false, true},
-                                           {"asym8", WEIGHT_I8, 32, true, false, true},
-                                           {"act8", WEIGHT_I8, 32, true, true, true},
-                                           {"asym3", WEIGHT_Q4, 32, true, false, true},
-                                           {"sym3", WEIGHT_Q4, 32, false, false, true},
-                                           {"asym2", WEIGHT_Q4, 32, true, false, true},
-                                           {NULL}};
-    check_case("gptq_widths_v1", "gptq-int8-g32", want);
-    check_case("gptq_widths_v2", "gptq-int8-g32", want);
+    static const struct expected want[] = {
+        {"sym8", "gptq-int8-g32", WEIGHT_I8, 32, false, false, true},
+        {"asym8", "gptq-int8-g32", WEIGHT_I8, 32, true, false, true},
+        {"act8", "gptq-int8-g32", WEIGHT_I8, 32, true, true, true},
+        {"asym3", "gptq-int3-g32", WEIGHT_Q4, 32, true, false, true},
+        {"sym3", "gptq-int3-g32", WEIGHT_Q4, 32, false, false, true},
+        {"asym2", "gptq-int2-g32", WEIGHT_Q4, 32, true, false, true},
+        {NULL}};
+    check_case("gptq_widths_v1", want);
+    check_case("gptq_widths_v2", want);
 }
 
 static void awq_is_the_librarys(void **state) {
     (void)state;
-    static const struct expected want[] = {{"g64", WEIGHT_Q4, 64, true, false, true},
-                                           {"g128", WEIGHT_Q4, 64, true, false, true},
-                                           {"channel", WEIGHT_Q4, 64, true, false, true},
-                                           {"g32", WEIGHT_Q4, 32, true, false, true},
-                                           {NULL}};
-    check_case("awq", "awq-int4-g64", want);
+    static const struct expected want[] = {
+        {"g64", "awq-int4-g64", WEIGHT_Q4, 64, true, false, true},
+        {"g128", "awq-int4-g128", WEIGHT_Q4, 64, true, false, true},
+        {"channel", "awq-int4", WEIGHT_Q4, 64, true, false, true},
+        {"g32", "awq-int4-g32", WEIGHT_Q4, 32, true, false, true},
+        {NULL}};
+    check_case("awq", want);
 }
 
 static void compressed_tensors_are_the_librarys(void **state) {
     (void)state;
-    static const struct expected packed[] = {{"g64", WEIGHT_Q4, 64, false, false, true},
-                                             {"g32_asym", WEIGHT_Q4, 32, true, false, true},
-                                             {"g128_asym", WEIGHT_Q4, 64, true, false, true},
-                                             {"channel", WEIGHT_Q4, 64, false, false, true},
-                                             {"channel_asym", WEIGHT_Q4, 64, true, false, true},
-                                             {"tensor", WEIGHT_Q4, 64, false, false, true},
-                                             {"g40", WEIGHT_F16, 0, false, false, false},
-                                             {"int8", WEIGHT_I8, 64, false, false, true},
-                                             {"int8_asym", WEIGHT_I8, 32, true, false, true},
-                                             {"int3", WEIGHT_Q4, 64, true, false, true},
-                                             {"int6", WEIGHT_I8, 32, false, false, true},
-                                             {"f32", WEIGHT_Q4, 32, false, false, true},
-                                             {"actorder", WEIGHT_Q4, 32, true, true, true},
-                                             {NULL}};
-    static const struct expected ints[] = {{"channel", WEIGHT_I8, 64, false, false, true},
-                                           {"tensor", WEIGHT_I8, 64, false, false, true},
-                                           {"asym", WEIGHT_I8, 64, true, false, true},
-                                           {"tensor_asym", WEIGHT_I8, 64, true, false, true},
-                                           {NULL}};
-    static const struct expected floats[] = {{"tensor", WEIGHT_BF16, 0, false, false, false},
-                                             {"channel", WEIGHT_BF16, 0, false, false, false},
-                                             {"block", WEIGHT_BF16, 0, false, false, false},
-                                             {"f32", WEIGHT_BF16, 0, false, false, false},
-                                             {NULL}};
-    check_case("ct_packed", "ct-int4-g64", packed);
-    check_case("ct_int", "ct-int8", ints);
-    check_case("ct_float", "ct-fp8", floats);
+    static const struct expected packed[] = {
+        {"g64", "ct-int4-g64", WEIGHT_Q4, 64, false, false, true},
+        {"g32_asym", "ct-int4-g32", WEIGHT_Q4, 32, true, false, true},
+        {"g128_asym", "ct-int4", WEIGHT_Q4, 64, true, false, true},
+        {"channel", "ct-int4", WEIGHT_Q4, 64, false, false, true},
+        {"channel_asym", "ct-int4", WEIGHT_Q4, 64, true, false, true},
+        {"tensor", "ct-int4", WEIGHT_Q4, 64, false, false, true},
+        {"g40", "ct-int4-g40", WEIGHT_F16, 0, false, false, false},
+        {"int8", "ct-int8", WEIGHT_I8, 64, false, false, true},
+        {"int8_asym", "ct-int8-g32", WEIGHT_I8, 32, true, false, true},
+        {"int3", "ct-int3", WEIGHT_Q4, 64, true, false, true},
+        {"int6", "ct-int6-g32", WEIGHT_I8, 32, false, false, true},
+        {"f32", "ct-int4-g32", WEIGHT_Q4, 32, false, false, true},
+        {"actorder", "ct-int4-g32", WEIGHT_Q4, 32, true, true, true},
+        {NULL}};
+    static const struct expected ints[] = {
+        {"channel", "ct-int8", WEIGHT_I8, 64, false, false, true},
+        {"tensor", "ct-int8", WEIGHT_I8, 64, false, false, true},
+        {"asym", "ct-int8", WEIGHT_I8, 64, true, false, true},
+        {"tensor_asym", "ct-int8", WEIGHT_I8, 64, true, false, true},
+        {NULL}};
+    static const struct expected floats[] = {
+        {"tensor", "ct-fp8", WEIGHT_BF16, 0, false, false, false},
+        {"channel", "ct-fp8", WEIGHT_BF16, 0, false, false, false},
+        {"block", "ct-fp8-32x32", WEIGHT_BF16, 0, false, false, false},
+        {"f32", "ct-fp8", WEIGHT_BF16, 0, false, false, false},
+        {NULL}};
+    check_case("ct_packed", packed);
+    check_case("ct_int", ints);
+    check_case("ct_float", floats);
 }
 
 static void floats_of_8_bits_in_blocks_are_the_librarys(void **state) {
     (void)state;
-    static const struct expected want[] = {{"even", WEIGHT_BF16, 0, false, false, false},
-                                           {"bf16", WEIGHT_BF16, 0, false, false, false},
-                                           {"cut", WEIGHT_BF16, 0, false, false, false},
-                                           {NULL}};
-    check_case("fp8", "fp8-32x32", want);
+    static const struct expected want[] = {
+        {"even", "fp8-32x32", WEIGHT_BF16, 0, false, false, false},
+        {"bf16", "fp8-32x32", WEIGHT_BF16, 0, false, false, false},
+        {"cut", "fp8-32x32", WEIGHT_BF16, 0, false, false, false},
+        {NULL}};
+    check_case("fp8", want);
 }
 
 static void mxfp4_experts_are_transformers(void **state) {
     (void)state;
-    static const struct expected want[] = {{"experts", WEIGHT_Q4, 32, false, false, true},
-                                           {"wide", WEIGHT_Q4, 32, false, false, true},
-                                           {NULL}};
-    check_case("mxfp4", "mxfp4", want);
+    static const struct expected want[] = {
+        {"experts", "mxfp4", WEIGHT_Q4, 32, false, false, true},
+        {"wide", "mxfp4", WEIGHT_Q4, 32, false, false, true},
+        {NULL}};
+    check_case("mxfp4", want);
 }
 
 static void a_matrix_that_was_left_alone_is_not_found(void **state) {

@@ -15,6 +15,7 @@
 /* after the headers that it needs */
 #include <cmocka.h>
 
+#include "engine/model/hf_quant_impl.h"
 #include "hf_quant_case.h"
 
 /* -- configurations ------------------------------------------------------------------- */
@@ -52,7 +53,10 @@ static enum status try_config(const char *json, char name[64]) {
     e = (struct err){0};
     OK(hf_json_parse(json, strlen(json), "config.json", &c, &e));
     enum status st = hf_quant_open(dir, &c, &q, &e);
-    snprintf(name, 64, "%s", q ? hf_quant_name(q) : "");
+    name[0] = 0;
+    if (q)
+        snprintf(name, 64, "%s, %d bits, group %d, block %d", q->method->name, q->bits[0],
+                 q->group, (int)q->block[1]);
     hf_quant_free(q);
     hf_json_release(&c);
     return st;
@@ -63,23 +67,24 @@ static void the_configuration_is_found_where_it_may_be(void **state) {
     static const char *const cases[][2] = {
         {"{}", ""},
         {"{\"quantization_config\": null}", ""},
-        {"{\"quantization_config\": {\"load_in_8bit\": true}}", "bnb-int8"},
+        {"{\"quantization_config\": {\"load_in_8bit\": true}}",
+         "bitsandbytes, 0 bits, group 0, block 0"},
         {"{\"quantization_config\": {\"quant_method\": \"bitsandbytes\", \"_load_in_4bit\": "
          "true, \"load_in_4bit\": true}}",
-         "bnb-fp4"},
+         "bitsandbytes, 0 bits, group 0, block 0"},
         {"{\"text_config\": {\"quantization_config\": {\"quant_method\": \"awq\", \"bits\": 4, "
          "\"group_size\": 128, \"version\": \"GEMM\"}}}",
-         "awq-int4-g128"},
+         "awq, 0 bits, group 128, block 0"},
         {"{\"quantization_config\": {\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": "
          "-1}}",
-         "gptq-int4"},
+         "gptq, 4 bits, group 0, block 0"},
         {"{\"compression_config\": {\"quant_method\": \"compressed-tensors\", \"format\": "
          "\"pack-quantized\", \"config_groups\": {\"group_0\": {\"weights\": {\"num_bits\": 4, "
          "\"type\": \"int\"}}}, \"sparsity_config\": {\"format\": \"dense\"}}}",
-         "ct-int4"},
+         "compressed-tensors, 4 bits, group 0, block 0"},
         {"{\"quantization_config\": {\"quant_method\": \"fp8\", \"weight_block_size\": [128, "
          "128]}}",
-         "fp8-128x128"},
+         "fp8, 0 bits, group 0, block 128"},
     };
     char name[64];
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -89,10 +94,10 @@ static void the_configuration_is_found_where_it_may_be(void **state) {
     put_file("quant_config.json", "{\"zero_point\": true, \"q_group_size\": 64, \"w_bit\": 4, "
                                   "\"version\": \"GEMM\"}");
     OK(try_config("{}", name));
-    assert_string_equal(name, "awq-int4-g64");
+    assert_string_equal(name, "awq, 0 bits, group 64, block 0");
     put_file("quantize_config.json", "{\"bits\": 8, \"group_size\": 32, \"desc_act\": true}");
     OK(try_config("{}", name));
-    assert_string_equal(name, "gptq-int8-g32");
+    assert_string_equal(name, "gptq, 8 bits, group 32, block 0");
 }
 
 #define QC(rest) "{\"quantization_config\": {" rest "}}"
@@ -105,9 +110,7 @@ static void methods_and_settings_that_we_cannot_read_are_refused_by_name(void **
         const char *words[2];
     } cases[] = {
         {QC("\"quant_method\": \"hqq\""), ST_UNSUPPORTED, {"\"hqq\"", "bitsandbytes, gptq"}},
-        {QC("\"quant_method\": \"eetq\""),
-         ST_UNSUPPORTED,
-         {"\"eetq\"", "compressed-tensors"}},
+        {QC("\"quant_method\": \"eetq\""), ST_UNSUPPORTED, {"\"eetq\"", "compressed-tensors"}},
         {QC("\"quant_method\": \"aqlm\""), ST_UNSUPPORTED, {"\"aqlm\"", "awq"}},
         {QC("\"bits\": 4"), ST_FORMAT, {"quant_method", "config.json"}},
         {QC("\"quant_method\": 4"), ST_FORMAT, {"quant_method", "config.json"}},

@@ -125,8 +125,7 @@ static void a_folder_opens_and_gives_its_tensors(void **state) {
     assert_string_equal(s->arch->name, "llama");
     assert_int_equal(s->hp.n_embd, 8);
     assert_int_equal(s->hp.head_dim, 4);
-    assert_false(s->interleaved || s->is_gguf || s->quantised);
-    assert_string_equal(s->quant_name, "F32");
+    assert_false(s->interleaved || s->is_gguf);
     assert_int_equal(s->file_bytes, file.len);
     assert_string_equal(source_text(s, "title"), path_base(folder));
     assert_null(source_text(s, "license"));

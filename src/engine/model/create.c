@@ -60,6 +60,16 @@ static bool is_matrix(const struct piece *p) {
     return p->slot.t->kind != TENSOR_NORM && p->slot.t->kind != TENSOR_VECTOR;
 }
 
+static const char *word_of(const struct piece *p) {
+    const struct source_tensor *t = p->view.t;
+    return t->word ? t->word : t->type;
+}
+
+/* A matrix of the layers themselves, for which --quant is meant. */
+static bool is_body(const struct piece *p) {
+    return is_matrix(p) && p->slot.t->kind != TENSOR_HEAD && p->slot.t->kind != TENSOR_EXACT;
+}
+
 /* The layout of a kept matrix: the source's own where ours holds it, else floats. */
 static struct weight_form kept_form(struct piece *p) {
     const struct source_tensor *t = p->view.t;
@@ -76,12 +86,6 @@ static enum status add_piece(void *user, const struct arch_slot *slot, struct er
     CHECK(view_find(j->s, slot, &p.view, err));
     if (!p.view.t && !(slot->t->flags & T_ONES))
         return ST_OK;
-    if (is_matrix(&p)) {
-        enum quant q = slot->t->kind == TENSOR_EXACT  ? QUANT_F32
-                       : slot->t->kind == TENSOR_HEAD ? j->head_quant
-                                                      : j->quant;
-        p.form = q == QUANT_KEEP ? kept_form(&p) : quant_form(q);
-    }
     if (j->n_piece == j->cap_piece) {
         j->cap_piece = j->cap_piece ? 2 * j->cap_piece : 64;
         j->pieces = xreallocarray(j->pieces, j->cap_piece, sizeof *j->pieces);
@@ -168,19 +172,47 @@ static void copy_text(struct job *j, const char *what) {
         container_writer_meta(j->w, what, text);
 }
 
+/* What most of the layers' weights are in the source, by the tensors that were found: what a
+ * file says about itself, in its configuration or its metadata, is often something else. */
+static const char *main_word(const struct job *j) {
+    enum { WORDS = 64 }; /* further ones are not the main one */
+    struct {
+        const char *word;
+        uint64_t n; /* elements */
+    } of[WORDS] = {{"", 0}};
+    size_t n = 1, best = 0;
+    for (size_t i = 0; i < j->n_piece; i++) {
+        const struct piece *p = &j->pieces[i];
+        size_t k = 0;
+        if (!is_body(p))
+            continue;
+        while (k < n && strcmp(of[k].word, word_of(p)) != 0)
+            k++;
+        if (k == WORDS)
+            continue;
+        if (k == n)
+            of[n++].word = word_of(p);
+        of[k].n += p->view.N * p->view.K;
+        best = of[k].n > of[best].n ? k : best;
+    }
+    return of[best].word;
+}
+
 /* Metadata "quant" or "head_quant": the quantiser's name, or the source's word for what was
  * kept; both words where embedding and head differ, in this order. The caller frees. */
 static char *quant_word(const struct job *j, enum quant q, bool head) {
     const char *kept[2] = {NULL, NULL}; /* embedding, head */
     if (q != QUANT_KEEP)
         return xstrdup(quant_name(q));
-    for (size_t i = 0; head && i < j->n_piece; i++)
+    if (!head)
+        return xstrdup(main_word(j));
+    for (size_t i = 0; i < j->n_piece; i++)
         if (j->pieces[i].slot.t->kind == TENSOR_HEAD)
             kept[j->pieces[i].slot.t->field == offsetof(struct model, head)] =
-                j->pieces[i].view.t->type;
+                word_of(&j->pieces[i]);
     if (kept[0] && kept[1] && strcmp(kept[0], kept[1]) != 0)
         return xasprintf("%s and %s", kept[0], kept[1]);
-    return xstrdup(kept[0] ? kept[0] : kept[1] ? kept[1] : j->s->quant_name);
+    return xstrdup(kept[0] ? kept[0] : kept[1] ? kept[1] : "");
 }
 
 static void declare_all(struct job *j) {
@@ -541,14 +573,30 @@ static enum status target_path(const struct create_params *p, char **out, struct
     return !p->replace && access(*out, F_OK) == 0 ? ST_EXISTS : ST_OK;
 }
 
-/* What "as the source suggests" and the head's default mean for this source. */
+/* What "as the source suggests" and the head's default mean for this source. It comes quantised
+ * when one of its matrices does, whatever its configuration says: another quantisation of that
+ * would lose more. */
 static void settle_quants(struct job *j) {
+    bool quantised = false;
+    for (size_t i = 0; i < j->n_piece; i++)
+        quantised |= is_body(&j->pieces[i]) && j->pieces[i].view.t->quantised;
     j->quant = j->p->quant;
     if (j->quant == QUANT_N)
-        j->quant = j->s->quantised ? QUANT_KEEP : QUANT_NF4;
+        j->quant = quantised ? QUANT_KEEP : QUANT_NF4;
     j->head_quant = j->p->head_quant;
     if (j->head_quant == QUANT_N)
         j->head_quant = j->quant == QUANT_NF4 ? QUANT_INT8 : j->quant;
+}
+
+static void choose_forms(struct job *j) {
+    for (size_t i = 0; i < j->n_piece; i++) {
+        struct piece *p = &j->pieces[i];
+        enum quant q = p->slot.t->kind == TENSOR_EXACT  ? QUANT_F32
+                       : p->slot.t->kind == TENSOR_HEAD ? j->head_quant
+                                                        : j->quant;
+        if (is_matrix(p))
+            p->form = q == QUANT_KEEP ? kept_form(p) : quant_form(q);
+    }
 }
 
 static void use_template(struct job *j) {
@@ -570,8 +618,9 @@ enum status models_create(const struct create_params *p, struct err *err) {
         goto out;
     }
     TRY(source_open(from, &j.s, err));
-    settle_quants(&j);
     TRY(check_source(&j, err));
+    settle_quants(&j);
+    choose_forms(&j);
     use_template(&j);
     declare_all(&j);
     TRY(write_all(&j, path, err));

@@ -41,10 +41,7 @@ enum status hq_awq_open(struct hf_quant *q, const struct hf_json *c, struct err 
     if (bits != 4)
         return err_set(err, ST_UNSUPPORTED, "%s: AWQ with %d bits; supported: 4", c->file,
                        bits);
-    if (group > 0)
-        snprintf(q->name, sizeof q->name, "awq-int4-g%d", group);
-    else
-        snprintf(q->name, sizeof q->name, "awq-int4");
+    q->group = group < 1 ? 0 : group;
     return ST_OK;
 }
 
@@ -72,5 +69,5 @@ enum status hq_awq_find(struct hf_quant *q, struct shards *s, const char *base, 
     m->group = m->K / m->G;
     if (!hq_is(m->zeros, DTYPE_I32, m->G, m->N / 8))
         return hq_wrong(&h, m->zeros, "I32 %" PRIu64 " x %" PRIu64, m->G, m->N / 8);
-    return hq_ints_tensor(&h, m, "AWQ 4-bit", out);
+    return hq_ints_tensor(&h, m, "awq", "AWQ 4-bit", out);
 }

@@ -126,12 +126,8 @@ static enum status read_group(struct hf_quant *q, const struct hf_json *group,
             "%s: weights of type %s with %d bits; supported: int with up to 8, float "
             "with 8",
             w.file, type, bits);
-    if (!q->name[0]) {
-        bool fp = strcmp(type, "float") == 0;
-        int n = snprintf(q->name, sizeof q->name, "ct-%s%d", fp ? "fp" : "int", bits);
-        if (size > 0)
-            snprintf(q->name + n, sizeof q->name - (size_t)n, "-g%d", size);
-    }
+    if (!q->group && size > 0)
+        q->group = size;
     if (strcmp(type, "int") != 0)
         return ST_OK;
     q->has_zeros = !symmetric && (q->has_zeros || q->n_bits == 0);
@@ -173,8 +169,6 @@ enum status hq_ct_open(struct hf_quant *q, const struct hf_json *c, struct err *
             return err_set(err, ST_FORMAT, "%s: config_groups: %s is no object", c->file, key);
         CHECK(read_group(q, &group, err));
     }
-    if (!q->name[0])
-        snprintf(q->name, sizeof q->name, "ct-%s", format);
     return ST_OK;
 }
 
@@ -244,7 +238,7 @@ static enum status packed_matrix(struct hq *h, struct hq_ints *m, struct source_
                         words_for(m->K, h->q->bits[0]), h->q->bits[0]);
     m->unpack = packed_unpack;
     CHECK(find_scales(h, m, "weight_packed"));
-    return hq_ints_tensor(h, m, types[m->bits], out);
+    return hq_ints_tensor(h, m, "ct", types[m->bits], out);
 }
 
 static enum status byte_matrix(struct hq *h, struct hq_ints *m, struct source_tensor *out) {
@@ -257,7 +251,7 @@ static enum status byte_matrix(struct hq *h, struct hq_ints *m, struct source_te
     m->unpack = bytes_unpack;
     CHECK(hq_check_sizes(h, m->code, m->N, m->K));
     CHECK(find_scales(h, m, "weight"));
-    return hq_ints_tensor(h, m, "int8", out);
+    return hq_ints_tensor(h, m, "ct", "int8", out);
 }
 
 enum status hq_ct_find(struct hf_quant *q, struct shards *s, const char *base, bool *found,
@@ -281,7 +275,7 @@ enum status hq_ct_find(struct hf_quant *q, struct shards *s, const char *base, b
     CHECK(hq_need(&h, "weight", "weight_scale", &t));
     h.n_bytes = 0;
     if (t->dtype == DTYPE_F8_E4M3)
-        return hq_fp8_tensor(&h, "weight_scale", out);
+        return hq_fp8_tensor(&h, "weight_scale", "ct-fp8", out);
     if (t->dtype != DTYPE_I8)
         return hq_wrong(&h, t, "I8 or F8_E4M3, since there is a scale beside it");
     m = hq_alloc(q, 1, sizeof *m);

@@ -66,7 +66,16 @@ static enum status settle_blocks(struct hq *h, struct blocks *b, uint64_t N, uin
     return ST_OK;
 }
 
-enum status hq_fp8_tensor(struct hq *h, const char *suffix, struct source_tensor *out) {
+/* With the size of a block, where a scale is for one and not for a row or all. */
+static const char *word_of(struct hq *h, const struct blocks *b, const char *word, uint64_t N,
+                           uint64_t K) {
+    bool all = b->rows == N && b->columns == K, row = b->rows == 1 && b->columns == K;
+    return all || row ? word
+                      : hq_word_for(h->q, "%s-%" PRIu64 "x%" PRIu64, word, b->rows, b->columns);
+}
+
+enum status hq_fp8_tensor(struct hq *h, const char *suffix, const char *word,
+                          struct source_tensor *out) {
     static const struct tensor_format format = {fp8_rows, NULL};
     struct blocks *b = hq_alloc(h->q, 1, sizeof *b);
     const struct ctensor *t = hq_part(h, "weight");
@@ -84,6 +93,7 @@ enum status hq_fp8_tensor(struct hq *h, const char *suffix, struct source_tensor
     tensor_format_plain(&b->plain);
     *out = (struct source_tensor){
         .type = "FP8",
+        .word = word_of(h, b, word, N, K),
         .format = &format,
         .E = 1,
         .N = N,
@@ -113,9 +123,6 @@ enum status hq_fp8_open(struct hf_quant *q, const struct hf_json *c, struct err 
                            c->file);
         q->block[i] = (uint64_t)n;
     }
-    snprintf(q->name, sizeof q->name, "fp8");
-    if (list)
-        snprintf(q->name, sizeof q->name, "fp8-%" PRIu64 "x%" PRIu64, q->block[0], q->block[1]);
     return ST_OK;
 }
 
@@ -135,5 +142,5 @@ enum status hq_fp8_find(struct hf_quant *q, struct shards *s, const char *base, 
     h.n_bytes = 0;
     if (t->dtype != DTYPE_F8_E4M3)
         return hq_wrong(&h, t, "F8_E4M3, since there is a scale beside it");
-    return hq_fp8_tensor(&h, suffix, out);
+    return hq_fp8_tensor(&h, suffix, "fp8", out);
 }

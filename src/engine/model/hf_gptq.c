@@ -83,10 +83,6 @@ enum status hq_gptq_open(struct hf_quant *q, const struct hf_json *c, struct err
     q->group = group < 1 ? 0 : group;
     q->zeros_less_one = strcmp(format, "gptq") == 0;
     q->any_order = act && !fixed;
-    if (q->group)
-        snprintf(q->name, sizeof q->name, "gptq-int%d-g%d", bits, q->group);
-    else
-        snprintf(q->name, sizeof q->name, "gptq-int%d", bits);
     return ST_OK;
 }
 
@@ -160,5 +156,5 @@ enum status hq_gptq_find(struct hf_quant *q, struct shards *s, const char *base,
     m->scale_g = m->N;
     CHECK(gptq_width(&h, m));
     CHECK(gptq_columns(&h, m));
-    return hq_ints_tensor(&h, m, types[m->bits], out);
+    return hq_ints_tensor(&h, m, "gptq", types[m->bits], out);
 }

@@ -182,14 +182,32 @@ static void settle_layout(struct hq_ints *m, struct source_tensor *t, int *scale
     }
 }
 
-enum status hq_ints_tensor(struct hq *h, struct hq_ints *m, const char *type,
-                           struct source_tensor *out) {
+/* How many inputs share a scale: the columns of the first group, which is a whole one. Of one
+ * group for all only the configuration knows that it would have been larger. 0: a whole row. */
+static uint64_t shown_group(const struct hq *h, const struct hq_ints *m) {
+    uint64_t named = (uint64_t)h->q->group, n = 0;
+    if (m->G == 1)
+        return named >= m->K ? named : 0;
+    for (uint64_t k = 0; k < m->K; k++)
+        n += group_of(m, k) == 0;
+    return n;
+}
+
+static const char *word_of(const struct hq *h, const struct hq_ints *m, const char *method) {
+    uint64_t group = shown_group(h, m);
+    return group ? hq_word_for(h->q, "%s-int%d-g%" PRIu64, method, m->bits, group)
+                 : hq_word_for(h->q, "%s-int%d", method, m->bits);
+}
+
+enum status hq_ints_tensor(struct hq *h, struct hq_ints *m, const char *method,
+                           const char *type, struct source_tensor *out) {
     static const struct tensor_format kept = {ints_rows, ints_codes},
                                       floats = {ints_rows, NULL};
     int bits, bits_allowed;
     CHECK(hq_check_scales(h, m->scale, &bits));
     settle_zeros(m);
     *out = (struct source_tensor){.type = type,
+                                  .word = word_of(h, m, method),
                                   .format = &kept,
                                   .E = 1,
                                   .N = m->N,

@@ -86,9 +86,9 @@ static enum status check_parts(struct hq *h, const struct ctensor *blocks,
 }
 
 enum status hq_mxfp4_open(struct hf_quant *q, const struct hf_json *c, struct err *err) {
+    (void)q;
     (void)c;
     (void)err;
-    snprintf(q->name, sizeof q->name, "mxfp4");
     return ST_OK;
 }
 
@@ -105,6 +105,7 @@ enum status hq_mxfp4_find(struct hf_quant *q, struct shards *s, const char *base
                        base, blocks ? "blocks" : "scales", base, blocks ? "scales" : "blocks");
     CHECK(check_parts(&h, blocks, scales));
     *out = (struct source_tensor){.type = "MXFP4",
+                                  .word = "mxfp4",
                                   .format = &format,
                                   .E = scales->shape[0],
                                   .N = scales->shape[1],

@@ -47,6 +47,15 @@ void *hq_alloc(struct hf_quant *q, size_t n, size_t size_bytes) {
     return m->bytes;
 }
 
+const char *hq_word_for(struct hf_quant *q, const char *fmt, ...) {
+    char word[64];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(word, sizeof word, fmt, ap);
+    va_end(ap);
+    return strcpy(hq_alloc(q, strlen(word) + 1, 1), word);
+}
+
 /* -- parts ---------------------------------------------------------------------------- */
 
 static const struct ctensor *look_up(struct shards *s, const char *base, const char *suffix,
@@ -245,10 +254,6 @@ void hf_quant_free(struct hf_quant *q) {
         free(m);
     }
     free(q);
-}
-
-const char *hf_quant_name(const struct hf_quant *q) {
-    return q->name;
 }
 
 /* Scales of a quantised KV cache lie beside the attention's matrices. Ours is not, so that they

@@ -20,8 +20,6 @@ struct hf_quant;
 enum status hf_quant_open(const char *dir, const struct hf_json *config, struct hf_quant **out,
                           struct err *err);
 void hf_quant_free(struct hf_quant *q);
-/* "gptq-int4-g128", "bnb-nf4": for show. */
-const char *hf_quant_name(const struct hf_quant *q);
 /* The matrix base ("model.layers.0.mlp.up_proj"), if it is quantised in this checkpoint: *found
  * and all of *out but its name. What it allocates belongs to q. */
 enum status hf_quant_find(struct hf_quant *q, struct shards *s, const char *base, bool *found,

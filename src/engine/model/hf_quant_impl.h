@@ -24,7 +24,6 @@ struct hq_method {
 
 struct hf_quant {
     const struct hq_method *method;
-    char name[64];
     int bits[HQ_MAX_WIDTHS], n_bits; /* widths that the configuration names */
     int group;                       /* inputs that share a scale; 0: a whole row */
     bool zeros_less_one;             /* GPTQ: a stored zero point is one less than it */
@@ -36,6 +35,10 @@ struct hf_quant {
 
 /* Zeroed memory that lives as long as q. */
 void *hq_alloc(struct hf_quant *q, size_t n, size_t size_bytes);
+
+/* A source_tensor's word, which lives as long as q. */
+const char *hq_word_for(struct hf_quant *q, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 
 /* One look-up: its parts so far, and where messages go. */
 struct hq {
@@ -93,8 +96,8 @@ struct hq_ints {
 enum status hq_group_index(struct hq *h, struct hq_ints *m, const char *suffix);
 /* The tensor of m, all of whose fields above the gap are set, and checked against the sizes of
  * the parts. */
-enum status hq_ints_tensor(struct hq *h, struct hq_ints *m, const char *type,
-                           struct source_tensor *out);
+enum status hq_ints_tensor(struct hq *h, struct hq_ints *m, const char *method,
+                           const char *type, struct source_tensor *out);
 
 /* The methods. */
 enum status hq_bnb_open(struct hf_quant *q, const struct hf_json *c, struct err *err);
@@ -116,6 +119,7 @@ enum status hq_mxfp4_open(struct hf_quant *q, const struct hf_json *c, struct er
 enum status hq_mxfp4_find(struct hf_quant *q, struct shards *s, const char *base, bool *found,
                           struct source_tensor *out, struct err *err);
 /* An F8_E4M3 matrix "weight" with its scales in BASE.SUFFIX. */
-enum status hq_fp8_tensor(struct hq *h, const char *suffix, struct source_tensor *out);
+enum status hq_fp8_tensor(struct hq *h, const char *suffix, const char *word,
+                          struct source_tensor *out);
 
 #endif

@@ -34,6 +34,7 @@ struct tensor_format {
 struct source_tensor {
     const char *name; /* the source's, for messages */
     const char *type; /* how it is stored: "F16", "Q4_K", "nf4", "gptq 4-bit"; static */
+    const char *word; /* what a model of such tensors is called, "gptq-int4-g128"; NULL: type */
     const struct tensor_format *format;
     uint64_t E, N, K; /* E = 1 but for a stack of experts; columns as x has them */
     uint64_t n_bytes; /* of all parts */
@@ -61,9 +62,7 @@ struct source {
     struct hparams hp;
     bool interleaved; /* pairs of RoPE are (2i, 2i + 1) in this source */
     bool is_gguf;
-    bool quantised;         /* the checkpoint comes quantised: `keep` is what a person wants */
-    const char *quant_name; /* "Q4_K_M", "gptq-int4-g128", "bnb-nf4", "F16": for show; owned */
-    uint64_t file_bytes;    /* of all files with weights */
+    uint64_t file_bytes; /* of all files with weights */
     const struct source_ops *ops;
     void *priv;
 };

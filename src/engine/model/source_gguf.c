@@ -26,7 +26,6 @@ struct gguf_source {
     bool **used;           /* [files][tensors] */
     struct found *found;   /* what find() gave out */
     char *title, *license; /* "" when there is none */
-    char *quant_name;
 };
 
 static struct gguf_source *of(const struct source *s) {
@@ -44,7 +43,6 @@ static void gguf_source_close(struct source *s) {
     free(p->used);
     free(p->title);
     free(p->license);
-    free(p->quant_name);
     gguf_set_close(p->set);
     free(p);
 }
@@ -83,6 +81,7 @@ static enum status gguf_source_find(struct source *s, const char *name,
                        "%s: tensor %s has type %s, which is not supported; supported: %s",
                        gguf_name(in), name, ggml_type_row(gt->type)->name,
                        ggml_types_supported());
+    f->t.quantised = ggml_type_row(gt->type)->block_elems > 1;
     *out = &f->t;
     return ST_OK;
 }
@@ -161,27 +160,6 @@ static char *text_of(const struct gguf *g, const char *key) {
     return text;
 }
 
-/* What most of the weights are: the type with the most bytes. Files name a mixture in their
- * metadata by number only, and that number is often wrong. */
-static char *main_type(const struct gguf_source *p, bool *quantised) {
-    enum { TYPES = 64 };
-    uint64_t bytes[TYPES] = {0}, most = 0;
-    uint32_t best = 0;
-    for (size_t i = 0; i < gguf_set_n_files(p->set); i++) {
-        const struct gguf *g = gguf_set_file(p->set, i);
-        for (uint64_t t = 0; t < gguf_n_tensors(g); t++) {
-            const struct gguf_tensor *gt = gguf_tensor(g, t);
-            if (gt->type < TYPES && (bytes[gt->type] += gt->n_elem) > most) {
-                most = bytes[gt->type];
-                best = gt->type;
-            }
-        }
-    }
-    const struct ggml_type_row *row = ggml_type_row(best);
-    *quantised = row && row->block_elems > 1;
-    return xstrdup(row ? row->name : "");
-}
-
 static enum status open_arch(struct source *s, const struct gguf *g, struct err *err) {
     struct gguf_str arch = {"", 0};
     CHECK(gguf_get_str(g, "general.architecture", true, &arch, err));
@@ -211,6 +189,5 @@ enum status source_open_gguf(const char *path, struct source *s, struct err *err
     CHECK(open_arch(s, p->g, err));
     p->title = text_of(p->g, "general.name");
     p->license = text_of(p->g, "general.license");
-    s->quant_name = p->quant_name = main_type(p, &s->quantised);
     return ST_OK;
 }

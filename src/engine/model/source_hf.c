@@ -41,8 +41,7 @@ struct found {
 struct hf_source {
     char *dir, *base;
     char *title, *license, *settings; /* NULL when there is none */
-    char *quant_name;
-    struct hf_json config, text; /* text: the language model's part, or all of it */
+    struct hf_json config, text;      /* text: the language model's part, or all of it */
     struct shards *shards;
     struct hf_quant *quant; /* or NULL */
     struct found *found[N_BUCKETS];
@@ -72,7 +71,6 @@ static void hf_source_close(struct source *s) {
     free(p->title);
     free(p->license);
     free(p->settings);
-    free(p->quant_name);
     free(p);
 }
 
@@ -397,21 +395,6 @@ static const struct source_ops hf_ops = {
     .intact = hf_source_intact,
 };
 
-/* The type of most of the numbers. */
-static enum dtype main_type(const struct shards *s) {
-    uint64_t n[DTYPE_N] = {0};
-    enum dtype best = 0;
-    bool used;
-    for (size_t i = 0; i < shards_n(s); i++) {
-        const struct ctensor *t = shards_tensor(s, i, &used);
-        n[t->dtype] += t->n_elem;
-    }
-    for (int d = 0; d < DTYPE_N; d++)
-        if (n[d] > n[best])
-            best = (enum dtype)d;
-    return best;
-}
-
 static enum status open_config(struct hf_source *p, struct err *err) {
     enum status st =
         hf_json_load(p->dir, "config.json", true, max_config_bytes, &p->config, err);
@@ -450,8 +433,5 @@ enum status source_open_hf(const char *dir, struct source *s, struct err *err) {
     CHECK(shards_open(dir, &p->shards, err));
     for (size_t i = 0; i < shards_n_files(p->shards); i++)
         s->file_bytes += shards_map(p->shards, i).len;
-    s->quantised = p->quant != NULL;
-    s->quant_name = p->quant_name =
-        xstrdup(p->quant ? hf_quant_name(p->quant) : dtype_name(main_type(p->shards)));
     return settle_head(s, err);
 }
