@@ -58,7 +58,7 @@ struct tiny {
     int head, freqs; /* 1: with output.weight, rope_freqs.weight */
     bool head_f16;   /* output.weight is F16 */
     float first;     /* value of the first weight of token_embd */
-    const char *chat_template;
+    const char *chat_template, *tool_template;
 };
 
 static const struct tiny right = {
@@ -127,7 +127,7 @@ static void write_tiny(const struct tiny *t) {
         add_layer(&b, l);
     if (t->extra_tensor)
         add(&b, t->extra_tensor, EMBD, 0);
-    gb_head(&f, 3, b.n, 18);
+    gb_head(&f, 3, b.n, t->tool_template ? 20 : 18);
     gb_kv_u32(&f, "split.count", t->parts);
     gb_kv_str(&f, "general.architecture", t->architecture);
     gb_kv_str(&f, "general.name", "Tiny");
@@ -145,6 +145,11 @@ static void write_tiny(const struct tiny *t) {
     gb_kv_str(&f, "tokenizer.ggml.model", "gpt2");
     gb_kv_str(&f, "tokenizer.chat_template",
               t->chat_template ? t->chat_template : "{{ messages }}");
+    if (t->tool_template) {
+        gb_kv_array(&f, "tokenizer.chat_templates", GGUF_STR, 1);
+        gb_str(&f, "tool_use");
+        gb_kv_str(&f, "tokenizer.chat_template.tool_use", t->tool_template);
+    }
     gb_kv_array(&f, "tokenizer.ggml.tokens", GGUF_STR, VOCAB);
     for (int i = 0; i < VOCAB; i++)
         gb_str(&f, (char[]){(char)('a' + i), 0});
@@ -621,6 +626,40 @@ static void existing_models_are_kept_unless_replaced(void **state) {
     assert_int_equal(models_remove("kept", &err), ST_OK);
 }
 
+/* The template that a person gives is the only one, whatever the model is made from: one for
+ * tools that the source brought would be used where there are tools. */
+static void a_template_of_ones_own_replaces_all(void **state) {
+    (void)state;
+    struct tiny t = right;
+    t.tool_template = "tools {{ messages }}";
+    write_tiny(&t);
+    char *first = model_path("first");
+    const char *from[] = {source, first}, *names[] = {"first", "second"};
+    struct err err = {0};
+    for (int own = 0; own < 2; own++)
+        for (int i = 0; i < 2; i++) {
+            struct model *m;
+            char *path = model_path(names[i]);
+            struct create_params p = {.name = names[i],
+                                      .from = from[i],
+                                      .quant = QUANT_N,
+                                      .head_quant = QUANT_N,
+                                      .chat_template = own && i ? "mine {{ messages }}" : NULL,
+                                      .replace = true};
+            if (models_create(&p, &err) != ST_OK || model_open(path, &m, &err) != ST_OK)
+                fail_msg("%s", err.msg);
+            const char *dflt = text_chat_template(m->text),
+                       *more = text_template_name(m->text, 0);
+            assert_string_equal(dflt, p.chat_template ? p.chat_template : "{{ messages }}");
+            assert_string_equal(more ? more : "", p.chat_template ? "" : "tool_use");
+            model_close(m);
+            free(path);
+        }
+    assert_int_equal(models_remove("first", &err), ST_OK);
+    assert_int_equal(models_remove("second", &err), ST_OK);
+    free(first);
+}
+
 /* What another process does while a model is made. */
 static bool take_the_name(void *user, const char *what, uint64_t done, uint64_t total) {
     (void)what;
@@ -928,6 +967,7 @@ int main(void) {
         cmocka_unit_test(what_a_killed_process_left_is_swept),
         cmocka_unit_test(names_are_checked),
         cmocka_unit_test(existing_models_are_kept_unless_replaced),
+        cmocka_unit_test(a_template_of_ones_own_replaces_all),
         cmocka_unit_test(a_model_made_meanwhile_is_kept),
         cmocka_unit_test(the_library_lists_copies_and_removes),
         cmocka_unit_test(a_gguf_path_is_converted_once),

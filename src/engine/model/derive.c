@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/path.h"
 #include "engine/model/model_file.h"
+#include "engine/model/vocab_store.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -55,11 +56,19 @@ static void copy_meta(void *user, const char *key, const char *value) {
     container_writer_meta(user, key, value);
 }
 
+/* A template that a person gives replaces all that the model had: one for tools would else be
+ * used instead where there are tools. */
+static bool is_copied(const struct ctensor *t, const struct create_params *p) {
+    return !p->chat_template || !vocab_is_template(t->name);
+}
+
 static enum status copy_tensors(struct container_writer *w, const struct container *c,
                                 const struct create_params *p, struct err *err) {
     uint64_t done = 0, total = container_bytes(c);
     for (size_t i = 0; i < container_n_tensors(c); i++) {
         const struct ctensor *t = container_tensor(c, i);
+        if (!is_copied(t, p))
+            continue;
         for (uint64_t at = 0; at < t->n_bytes; at += 1 << 22) {
             uint64_t n = t->n_bytes - at < 1 << 22 ? t->n_bytes - at : 1 << 22;
             enum status st = container_writer_put(w, t->data + at, (size_t)n, err);
@@ -97,7 +106,8 @@ enum status model_derive(const struct create_params *p, const char *from, const 
         container_writer_meta(w, "chat_template", p->chat_template);
     for (size_t i = 0; i < container_n_tensors(c); i++) {
         const struct ctensor *t = container_tensor(c, i);
-        container_writer_declare(w, t->name, t->dtype, t->n_dims, t->shape);
+        if (is_copied(t, p))
+            container_writer_declare(w, t->name, t->dtype, t->n_dims, t->shape);
     }
     TRY(container_writer_begin(w, to, err));
     if (!p->replace)

@@ -541,6 +541,15 @@ void vocab_declare(struct container_writer *w, const struct vocab_data *v) {
     }
 }
 
+bool vocab_is_template(const char *name) {
+    static const char *const names[] = {"chat_templates.names", "chat_templates.names.offsets",
+                                        "chat_templates", "chat_templates.offsets"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(names[i], name) == 0)
+            return true;
+    return false;
+}
+
 static enum status write_one(struct container_writer *w, const void *p, size_t len,
                              struct err *err) {
     CHECK(container_writer_put(w, p, len, err));

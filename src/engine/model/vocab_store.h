@@ -20,5 +20,7 @@ void vocab_declare(struct container_writer *w, const struct vocab_data *v);
 /* In the order of vocab_declare(). */
 enum status vocab_write(struct container_writer *w, const struct vocab_data *v,
                         struct err *err);
+/* Is this tensor a part of the named chat templates? */
+bool vocab_is_template(const char *name);
 
 #endif
