@@ -105,6 +105,11 @@ static void what_is_wrong_is_named(void **state) {
         {CONFIG("llama", "\"rope_theta\": 0"), "rope base is 0"},
         {CONFIG("llama", "\"rope_scaling\": {\"type\": \"linear\"}"), "factor is missing"},
         {CONFIG("llama", "\"rope_scaling\": 7"), "rope_scaling is 7"},
+        {CONFIG("llama", "\"rope_scaling\": {\"type\": \"longrope\", \"factor\": 2, "
+                         "\"short_factor\": [], \"long_factor\": []}"),
+         "longrope\" has no short_factor"},
+        {CONFIG("phi3", "\"rope_scaling\": {\"type\": \"yarn\", \"short_factor\": [1]}"),
+         "longrope\" has no long_factor"},
         {CONFIG("llama", "\"rope_scaling\": {\"type\": \"llama3\", \"factor\": 8, "
                          "\"low_freq_factor\": 4, \"high_freq_factor\": 4}"),
          "high_freq_factor is 4"},
@@ -117,7 +122,7 @@ static void what_is_wrong_is_named(void **state) {
         {CONFIG("smollm3", "\"no_rope_layers\": [1]"), "no list of 4 entries"},
         {CONFIG("mixtral", "\"num_key_value_heads\": 2, \"num_local_experts\": 2, "
                            "\"num_experts_per_tok\": 3"),
-         "3 of 2 experts"},
+         "2 experts of size 96, of which a token uses 3"},
         {CONFIG("mixtral", "\"num_key_value_heads\": 2, \"num_local_experts\": 999999"),
          "experts is 999999"},
         {CONFIG("qwen3_moe", "\"mlp_only_layers\": 1"), "mlp_only_layers is no list"},
@@ -137,6 +142,9 @@ static void missing_keys_mean_the_defaults_of_their_class(void **state) {
     assert_int_equal(hp.layer[0], 0);
     hp = read_ok(CONFIG("qwen2", "\"a\": 1"));
     assert_int_equal(hp.layer[0] | hp.layer[3], 0);
+    hp = read_ok(CONFIG("mpt", "\"d_model\": 64, \"n_heads\": 4, \"n_layers\": 4, "
+                               "\"expansion_ratio\": 2"));
+    assert_int_equal(hp.n_ff, 256);
     hp = read_ok(CONFIG("gpt_neox", "\"a\": 1"));
     assert_int_equal(hp.rope_dim, 4);
     hp = read_ok("{\"model_type\": \"gemma3\", \"text_config\": {\"hidden_size\": 2560, "

@@ -16,13 +16,17 @@
 #include <cmocka.h>
 
 /* A Llama of one layer: vocabulary 6, embedding 8, 2 heads of 4, 1 KV head, feed-forward 12. */
-#define CONFIG(more)                                                                           \
-    "{\"model_type\": \"llama\", \"vocab_size\": 6, \"hidden_size\": 8, "                      \
-    "\"num_hidden_layers\": 1, \"num_attention_heads\": 2, \"num_key_value_heads\": 1, "       \
-    "\"intermediate_size\": 12, \"max_position_embeddings\": 32, \"rms_norm_eps\": 1e-5, "     \
-    "\"hidden_act\": \"silu\"" more "}"
-#define TIED   ", \"tie_word_embeddings\": true"
-#define UNTIED ", \"tie_word_embeddings\": false"
+#define SIZES                                                                                  \
+    "\"vocab_size\": 6, \"hidden_size\": 8, \"num_hidden_layers\": 1, "                        \
+    "\"num_attention_heads\": 2, \"num_key_value_heads\": 1, \"intermediate_size\": 12, "      \
+    "\"max_position_embeddings\": 32, \"rms_norm_eps\": 1e-5, \"hidden_act\": \"silu\""
+#define CONFIG(more) "{\"model_type\": \"llama\", " SIZES more "}"
+#define TIED         ", \"tie_word_embeddings\": true"
+#define UNTIED       ", \"tie_word_embeddings\": false"
+/* A model that sees, around one that speaks. */
+#define OUTER(more, inner)                                                                     \
+    "{\"model_type\": \"mistral3\"" more                                                       \
+    ", \"text_config\": {\"model_type\": \"mistral\", " SIZES inner "}}"
 
 static const struct {
     const char *name, *shape;
@@ -276,6 +280,9 @@ static void a_tied_head_counts_only_where_it_differs(void **state) {
     head_case(CONFIG(UNTIED), true, true, 2000, 1000, 2000);
     head_case(CONFIG(UNTIED), true, true, 1000, 1000, 1000);
     head_case(CONFIG(""), true, true, 2000, 1000, 2000);
+    head_case(OUTER("", UNTIED), true, false, 0, 1000, -1);
+    head_case(OUTER("", UNTIED), true, true, 2000, 1000, 2000);
+    head_case(OUTER(UNTIED, TIED), true, true, 1000, 1000, 1000);
 }
 
 static void a_head_that_is_neither_tied_nor_there_is_missed(void **state) {

@@ -330,6 +330,19 @@ static enum status read_factors(const struct hf_json *c, struct hparams *hp, str
     return ST_OK;
 }
 
+/* LongRoPE is its lists of factors; without them it would be no scaling at all. */
+static enum status check_factors(const struct hf_json *c, struct err *err) {
+    static const char *const keys[] = {"short_factor", "long_factor"};
+    struct hf_json p;
+    CHECK(hf_child(c, "rope_scaling|rope_parameters", &p, err));
+    for (size_t i = 0; i < COUNT(keys); i++)
+        if (json_array_size(hf_get(&p, keys[i])) == 0)
+            return err_set(err, ST_FORMAT,
+                           "%s: rope_type \"longrope\" has no %s, wanted a list of numbers",
+                           c->file, keys[i]);
+    return ST_OK;
+}
+
 static enum status read_all(const struct arch *a, const struct hf_json *c, struct hparams *hp,
                             struct err *err) {
     CHECK(refuse(c, a->hf_refused, err));
@@ -345,6 +358,8 @@ static enum status read_all(const struct arch *a, const struct hf_json *c, struc
         CHECK(read_experts(c, hp, err));
     if (a->hf_special)
         CHECK(a->hf_special(c, hp, err));
+    if (hp->rope_type == ROPE_LONG)
+        CHECK(check_factors(c, err));
     return arch_check(hp, c->file, err);
 }
 

