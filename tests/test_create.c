@@ -601,6 +601,42 @@ static void what_a_killed_process_left_is_swept(void **state) {
     model_list_release(&l);
 }
 
+/* Files in the cache folder with converted copies. */
+static int n_converted(void) {
+    struct err err = {0};
+    char *at;
+    int n = 0;
+    assert_int_equal(path_in(PATH_CACHE, "converted/x", &at, &err), ST_OK);
+    *strrchr(at, '/') = 0;
+    DIR *d = opendir(at);
+    for (struct dirent *e; d && (e = readdir(d));)
+        n += e->d_name[0] != '.';
+    if (d)
+        closedir(d);
+    free(at);
+    return n;
+}
+
+static void what_a_killed_conversion_left_is_swept(void **state) {
+    (void)state;
+    struct err err = {0};
+    struct model_list l;
+    int how, before = n_converted();
+    char *path;
+    write_tiny(&right);
+    pid_t pid = fork();
+    if (pid == 0) {
+        models_resolve(source, die, NULL, &path, &err);
+        _exit(1);
+    }
+    assert_int_equal(waitpid(pid, &how, 0), pid);
+    assert_true(WIFSIGNALED(how));
+    assert_int_equal(n_converted(), before + 1);
+    assert_int_equal(models_list(&l, &err), ST_OK);
+    assert_int_equal(n_converted(), before);
+    model_list_release(&l);
+}
+
 static void names_are_checked(void **state) {
     (void)state;
     struct err err;
@@ -965,6 +1001,7 @@ int main(void) {
         cmocka_unit_test(texts_too_long_to_be_read_again_make_no_model),
         cmocka_unit_test(a_full_disk_leaves_nothing),
         cmocka_unit_test(what_a_killed_process_left_is_swept),
+        cmocka_unit_test(what_a_killed_conversion_left_is_swept),
         cmocka_unit_test(names_are_checked),
         cmocka_unit_test(existing_models_are_kept_unless_replaced),
         cmocka_unit_test(a_template_of_ones_own_replaces_all),

@@ -77,6 +77,17 @@ enum status models_dir(char **out, struct err *err) {
     return ST_OK;
 }
 
+/* The same in the cache folder; no copy was ever made where it has no such folder. */
+static void sweep_converted(void) {
+    char *root;
+    if (path_root(PATH_CACHE, &root, NULL) != ST_OK)
+        return;
+    char *dir = path_join(root, "converted");
+    sweep(dir);
+    free(dir);
+    free(root);
+}
+
 /* DIR/NAME.safetensors; the caller frees. */
 static enum status installed_path(const char *name, char **out, struct err *err) {
     char *dir;
@@ -108,6 +119,7 @@ enum status models_list(struct model_list *out, struct err *err) {
     size_t cap = 0;
     *out = (struct model_list){0};
     CHECK(models_dir(&dir, err));
+    sweep_converted();
     DIR *d = opendir(dir);
     if (!d) {
         enum status st = err_set(err, ST_IO, "%s: %s", dir, strerror(errno));
@@ -478,11 +490,11 @@ static enum status convert(const char *source,
                                   .replace = true,
                                   .progress = progress,
                                   .user = user};
+        sweep_converted(); /* first: what is left may be what there is no room for */
         st = models_create(&p, err);
         if (st == ST_OK) {
             char *dir = xstrdup(path);
             *strrchr(dir, '/') = 0;
-            sweep(dir);
             bound_cache(dir, path);
             free(dir);
         }
