@@ -168,7 +168,8 @@ static void the_formats_own_rules_hold(void **state) {
                 ST_FORMAT, "duplicate");
     header_case("{\"a\":" T("F33", "[2]", "[0,8]") "}", 8, ST_UNSUPPORTED, "F33");
     header_case("{\"a\":" T("F32", "[2]", "[0,7]") "}", 7, ST_FORMAT, "its shape needs 8");
-    header_case("{\"a\":" T("F32", "[2]", "[0,8]") "}", 7, ST_FORMAT, "up to 7");
+    header_case("{\"a\":" T("F32", "[2]", "[0,8]") "}", 7, ST_FORMAT,
+                "ends at byte 8 of the data, the file has 7");
     header_case("{\"a\":" T("F32", "[2]", "[8,0]") "}", 8, ST_FORMAT, "data_offsets");
     header_case("{\"a\":" T("F32", "[-2]", "[0,8]") "}", 8, ST_FORMAT, "shape");
     header_case("{\"a\":" T("F32", "[2.0]", "[0,8]") "}", 8, ST_FORMAT, "shape");

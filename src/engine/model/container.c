@@ -110,10 +110,14 @@ static enum status read_entry(const struct container *c, const unsigned char *da
     CHECK(read_shape(c, t, json_object_get(entry, "shape"), err));
     if (!json_is_array(offsets) || json_array_size(offsets) != 2 ||
         !get_size(json_array_get(offsets, 0), &begin) ||
-        !get_size(json_array_get(offsets, 1), &end) || end < begin || end > data_bytes)
+        !get_size(json_array_get(offsets, 1), &end) || end < begin)
+        return err_set(err, ST_FORMAT, "%s: tensor %s: data_offsets are not two rising numbers",
+                       c->name, t->name);
+    if (end > data_bytes) /* the commonest of all: a download that broke off */
         return err_set(err, ST_FORMAT,
-                       "%s: tensor %s: data_offsets are not two rising numbers up to %" PRIu64,
-                       c->name, t->name, data_bytes);
+                       "%s: tensor %s: ends at byte %" PRIu64
+                       " of the data, the file has %" PRIu64 ": its end is missing",
+                       c->name, t->name, end, data_bytes);
     if (end - begin != t->n_bytes)
         return err_set(err, ST_FORMAT,
                        "%s: tensor %s: has %" PRIu64 " bytes, its shape needs %" PRIu64,
