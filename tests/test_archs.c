@@ -238,6 +238,47 @@ static void a_quantisation_is_seen_in_the_tensors(void **state) {
     free(out);
 }
 
+static void drop_tensor(json_t *tensors, const char *name) {
+    size_t n = strlen(name), before = json_array_size(tensors), i;
+    for (i = 0; i < before; i++) {
+        const char *line = json_string_value(json_array_get(tensors, i));
+        if (strncmp(line, name, n) == 0 && line[n] == ' ')
+            break;
+    }
+    assert_int_equal(json_array_remove(tensors, i), 0);
+}
+
+/* One layer's bias is gone: what is left would compute something else. */
+static void a_bias_that_was_lost_is_missed(void **state) {
+    (void)state;
+    static const struct {
+        const char *golden, *tensor, *words;
+    } cases[] = {{"gpt_oss.json", "model.layers.1.mlp.router.bias", "router.bias is missing"},
+                 {"gpt_oss.json", "model.layers.2.mlp.experts.down_proj_bias",
+                  "down_proj_bias is missing"},
+                 {"qwen2.json", "model.layers.1.self_attn.q_proj.bias",
+                  "tensor model.layers.0.self_attn.q_proj.bias but no bias beside "
+                  "model.layers.1.self_attn.q_proj.weight"},
+                 {"qwen2.json", "model.layers.0.self_attn.k_proj.bias",
+                  "tensor model.layers.1.self_attn.k_proj.bias but no bias beside "
+                  "model.layers.0.self_attn.k_proj.weight"}};
+    char *out = xasprintf("%s/model-out.safetensors", folder);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct err err = {0};
+        json_t *golden = load(cases[i].golden), *tensors = json_object_get(golden, "tensors");
+        drop_tensor(tensors, cases[i].tensor);
+        af_folder(json_object_get(golden, "config"), tensors);
+        struct create_params p = {
+            .out_path = out, .from = folder, .quant = QUANT_F32, .head_quant = QUANT_F32};
+        assert_int_equal(models_create(&p, &err), ST_FORMAT);
+        if (!strstr(err.msg, cases[i].words))
+            fail_msg("\"%s\" does not say \"%s\"", err.msg, cases[i].words);
+        json_decref(golden);
+        folder_empty();
+    }
+    free(out);
+}
+
 static int by_name(const void *a, const void *b) {
     return strcmp(((const struct CMUnitTest *)a)->name, ((const struct CMUnitTest *)b)->name);
 }
@@ -267,6 +308,9 @@ int main(void) {
         tests[n++] =
             (struct CMUnitTest){xstrdup("a_quantisation_is_seen_in_the_tensors"),
                                 a_quantisation_is_seen_in_the_tensors, NULL, NULL, NULL};
+    if (n < CAP)
+        tests[n++] = (struct CMUnitTest){xstrdup("a_bias_that_was_lost_is_missed"),
+                                         a_bias_that_was_lost_is_missed, NULL, NULL, NULL};
     folder_make();
     int failed = _cmocka_run_group_tests("archs", tests, n, NULL, NULL);
     folder_drop();

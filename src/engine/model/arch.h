@@ -57,6 +57,7 @@ enum { /* struct arch_tensor, flags */
        T_DENSE = 8,    /* only in layers without LAYER_EXPERTS */
        T_SPARSE = 16,  /* only in layers with LAYER_EXPERTS */
        T_ONES = 32,    /* a norm that no source stores: its gain is 1 */
+       T_BIASED = 64,  /* a matrix that is never without its bias */
 };
 
 /* Which rows of a source's tensor are ours; Q, KV the sizes of queries and of keys. */

@@ -98,10 +98,34 @@ static enum status add_piece(void *user, const struct arch_slot *slot, struct er
     return ST_OK;
 }
 
+/* A matrix has its bias in all layers or in none: one that is missing somewhere was lost. */
+static enum status check_biases(const struct job *j, struct err *err) {
+    enum { ROWS = 64 }; /* of a layer; the longest table has half of that */
+    const struct piece *first[ROWS] = {NULL};
+    for (size_t i = 0; i < j->n_piece; i++) {
+        const struct piece *p = &j->pieces[i];
+        size_t row = p->slot.layer >= 0 ? (size_t)(p->slot.t - j->s->arch->layer) : ROWS;
+        if (!p->view.t || row >= ROWS)
+            continue;
+        if (!first[row])
+            first[row] = p;
+        if (!first[row]->view.bias == !p->view.bias)
+            continue;
+        const struct piece *with = p->view.bias ? p : first[row];
+        return err_set(
+            err, ST_FORMAT,
+            "%s: there is a tensor %s but no bias beside %s, wanted one in each layer "
+            "or in none",
+            j->s->file, with->view.bias->name, (p->view.bias ? first[row] : p)->view.t->name);
+    }
+    return ST_OK;
+}
+
 /* Every tensor that the table knows is there and fits, and there is none that it does not know.
  */
 static enum status check_source(struct job *j, struct err *err) {
     CHECK(arch_visit(j->s->arch, &j->s->hp, add_piece, j, err));
+    CHECK(check_biases(j, err));
     CHECK(source_all_used(j->s, err));
     CHECK(source_vocab(j->s, &j->vocab, err));
     if (j->vocab.tokens.n != (uint32_t)j->s->hp.n_vocab)

@@ -159,6 +159,8 @@ static enum status find_bias(struct source *s, const struct arch_slot *slot,
     source_name(s, slot, p->bias ? &(struct place){.name = p->bias} : p, p->bias ? "" : ".bias",
                 name);
     CHECK(source_find(s, name, &v->bias, err));
+    if (!v->bias && slot->t->flags & T_BIASED)
+        return err_set(err, ST_FORMAT, "%s: tensor %s is missing", s->file, name);
     if (!v->bias)
         return ST_OK;
     uint64_t rows = stack ? (uint64_t)v->hp->n_expert : 1;
