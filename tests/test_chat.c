@@ -522,6 +522,28 @@ static void failed_load_leaves_the_old_model(void **state) {
     assert_int_equal(chat_model_state(chat), MODEL_READY);
 }
 
+/* Nothing of the reply before, which may have been another model's. */
+static void rates_are_those_of_the_reply_and_its_model(void **state) {
+    (void)state;
+    double decode, prefill;
+    int reused;
+    turn("How do tides work?");
+    turn("And why?");
+    chat_rates(chat, &decode, &prefill, &reused);
+    assert_true(decode > 0 && prefill > 0 && reused > 0);
+    fake.token_us = 200000;
+    OK(chat_send(chat, "and so?", &e));
+    chat_rates(chat, &decode, &prefill, &reused);
+    assert_true(decode == 0 && prefill == 0 && reused == 0);
+    chat_stop(chat);
+    fetch(is_idle);
+    fake.token_us = 0;
+    turn("again");
+    load("other");
+    chat_rates(chat, &decode, &prefill, &reused);
+    assert_true(decode == 0 && prefill == 0 && reused == 0);
+}
+
 static void model_is_switched_between_turns(void **state) {
     (void)state;
     fake.token_us = 1000;
@@ -842,6 +864,7 @@ int main(void) {
         T(settings_belong_to_their_conversation),
         T(other_process_is_seen_after_reload),
         T(failed_load_leaves_the_old_model),
+        T(rates_are_those_of_the_reply_and_its_model),
         T(model_is_switched_between_turns),
         T(a_model_that_changed_on_disk_is_told_from_the_loaded_one),
         T(newest_load_counts),

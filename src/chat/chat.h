@@ -125,7 +125,7 @@ void chat_event_release(struct chat_event *e);
 int chat_fd(const struct chat *c); /* readable when chat_poll() has something */
 void chat_want_tokens(struct chat *c, bool want);
 /* Live figures for the status line: decode and prefill tokens per second of the current or last
- * reply, tokens of its prompt taken from the KV cache. */
+ * reply of this model, tokens of its prompt taken from the KV cache; 0: not known (yet). */
 void chat_rates(const struct chat *c, double *decode_tok_s, double *prefill_tok_s,
                 int *reused_tok);
 

@@ -189,5 +189,7 @@ void turn_save(struct chat *c, bool now);
 /* Cancels and waits until the reply has ended and is saved. */
 void turn_stop_and_wait(struct chat *c);
 void turn_clear(struct chat *c);
+/* chat_rates() of a reply that begins, or of a model that has not replied. */
+void turn_forget_rates(struct chat *c);
 
 #endif

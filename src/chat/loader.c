@@ -141,6 +141,7 @@ void loader_adopt(struct chat *c) {
     c->ready = NULL;
     c->loading = NULL;
     context_forget_count(c);
+    turn_forget_rates(c);
     chat_follow_model(c);
     enum status st = store_setting_set(c->store, "last_model", c->model, &err);
     if (st == ST_OK && c->id)

@@ -104,12 +104,18 @@ static enum status ask_engine(struct chat *c, const struct tok_list *t, struct e
                         .n_stop = s->stop.n};
     c->turn = (struct turn){.kind = TURN_REPLY, .prompt_tok = (int)t->n};
     c->turn.limited_by_ctx = s->max_tokens <= 0 || s->max_tokens > room;
+    turn_forget_rates(c);
     enum status st = add_row(c, err);
     if (st == ST_OK)
         st = turn_request(c, &r, session_of(c, c->id), err);
     if (st != ST_OK)
         fail_row(c);
     return st;
+}
+
+void turn_forget_rates(struct chat *c) {
+    c->decode_tok_s = c->prefill_tok_s = 0;
+    c->reused_tok = 0;
 }
 
 enum status turn_start(struct chat *c, enum overflow overflow, struct err *err) {
