@@ -5,6 +5,7 @@
  * Files are built here byte by byte. Each is copied to heap storage of exactly its size before
  * it is parsed, so that the address sanitizer sees any byte read behind the end.
  */
+#include "base/path.h"
 #include "gguf_build.h"
 #include <math.h>
 #include <setjmp.h>
