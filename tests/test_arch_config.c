@@ -122,7 +122,7 @@ static void what_is_wrong_is_named(void **state) {
         {CONFIG("smollm3", "\"no_rope_layers\": [1]"), "no list of 4 entries"},
         {CONFIG("mixtral", "\"num_key_value_heads\": 2, \"num_local_experts\": 2, "
                            "\"num_experts_per_tok\": 3"),
-         "2 experts of size 96, of which a token uses 3"},
+         "3 of 2 experts of size 96"},
         {CONFIG("mixtral", "\"num_key_value_heads\": 2, \"num_local_experts\": 999999"),
          "experts is 999999"},
         {CONFIG("qwen3_moe", "\"mlp_only_layers\": 1"), "mlp_only_layers is no list"},
