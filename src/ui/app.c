@@ -23,12 +23,13 @@
 #include <string.h>
 #include <unistd.h>
 
-#define PAINT_US     33333
-#define DRAFT_US     1000000
-#define STORE_US     2000000
-#define BUSY_US      250000
-#define TOAST_US     8000000
-#define COMPLAINT_US 20000000
+#define PAINT_US       33333
+#define DRAFT_US       500000
+#define DRAFT_RETRY_US 5000000
+#define STORE_US       2000000
+#define BUSY_US        250000
+#define TOAST_US       8000000
+#define COMPLAINT_US   20000000
 
 static void say(struct app *a, bool bad, const char *fmt, va_list ap) {
     vsnprintf(a->toast, sizeof a->toast, fmt, ap);
@@ -72,7 +73,7 @@ void app_save_draft(struct app *a) {
     if (st == ST_OK)
         a->draft_saved = a->draft_seen = edit_version(a->edit);
     else
-        a->draft_due_us = clock_us() + 5 * DRAFT_US;
+        a->draft_due_us = clock_us() + DRAFT_RETRY_US;
     if ((st != ST_OK) != a->save_failed) {
         a->save_failed = st != ST_OK;
         app_ok(a, st, &err);
@@ -80,12 +81,17 @@ void app_save_draft(struct app *a) {
     a->dirty = true;
 }
 
+/* The time of saving is not put off by more typing: who types without a pause for minutes must
+ * not lose all of it. */
 static void watch_draft(struct app *a) {
     unsigned v = edit_version(a->edit);
     if (v == a->draft_seen)
         return;
     a->draft_seen = v;
-    a->draft_due_us = v == a->draft_saved ? 0 : clock_us() + DRAFT_US;
+    if (v == a->draft_saved)
+        a->draft_due_us = 0;
+    else if (a->draft_due_us == 0)
+        a->draft_due_us = clock_us() + DRAFT_US;
     a->dirty = true;
 }
 

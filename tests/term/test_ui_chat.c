@@ -69,6 +69,23 @@ static void killed_while_streaming_keeps_what_came(void **state) {
     tt_quit(t);
 }
 
+static void killed_while_typing_keeps_all_but_the_newest_words(void **state) {
+    struct tt *t = start(state);
+    for (int i = 0; i < 12; i++) { /* never a pause of a second */
+        char word[16];
+        snprintf(word, sizeof word, " word%d", i);
+        tt_type(t, word);
+        tt_wait(t, word);
+        usleep(150000);
+    }
+    tt_signal(t, SIGKILL);
+    assert_int_equal(tt_exit(t), 1000 + SIGKILL);
+    tt_close(t);
+    t = tt_ui_start(*state, "-c", NULL, NULL);
+    tt_wait(t, "word0 word1 word2 word3");
+    tt_quit(t);
+}
+
 static void hang_up_saves_draft_and_stops_the_answer(void **state) {
     struct tt *t = start(state);
     tt_type(t, "hold on" T_ENTER);
@@ -515,6 +532,7 @@ int main(void) {
         T(a_message_is_answered_and_listed),
         T(everything_is_there_after_reopening),
         T(killed_while_streaming_keeps_what_came),
+        T(killed_while_typing_keeps_all_but_the_newest_words),
         T(hang_up_saves_draft_and_stops_the_answer),
         T(sigterm_saves_and_restores),
         T(esc_keeps_the_partial_answer_and_the_draft),
