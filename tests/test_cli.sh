@@ -236,6 +236,16 @@ is_json "the command line comes before the configured prompt" 0 out 'd["messages
 printf '\nprompt: nowhere\n' >home/config/config.yaml
 run run tiny hi; is "a configured prompt that is not there: file and line" 1 - 'config.yaml:2: prompt: .*nowhere'
 rm home/config/config.yaml
+# a reply whose process died is marked by whatever command comes next
+python3 - "$LLMCHAT_HOME/data/chats.db" <<'PY'
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+db.execute("UPDATE message SET state = 'streaming', finish = '', writer = 'gone/1/1' "
+           "WHERE id = (SELECT max(id) FROM message WHERE conv = 5)")
+db.commit()
+PY
+run export 5 --format json; is_json "a reply of a dead process" 0 out 'd["messages"][-1]["state"]=="interrupted"'
+
 run run ./tiny.gguf --save --max-tokens 2 by path; is "run --save with a path" 0
 run chats; is "a model named by its path is shown by its name" 0 'by path  \[tiny.gguf\]'
 head -c 300 /dev/zero | tr '\0' 'y' >much

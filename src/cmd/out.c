@@ -7,6 +7,7 @@
  * pipe, so that a poll() in a command wakes up.
  */
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/path.h"
 #include "base/utf8.h"
 #include "cmd/cmd.h"
@@ -265,7 +266,12 @@ enum status open_store(struct store **out, struct err *err) {
     CHECK(path_in(PATH_DATA, "chats.db", &path, err));
     enum status st = store_open(path, out, err);
     free(path);
-    return st;
+    if (st != ST_OK)
+        return st;
+    struct err why; /* what can't be mended now can still be read */
+    if (store_recover(*out, NULL, &why) != ST_OK)
+        log_warn("replies of dead processes: %s", why.msg);
+    return ST_OK;
 }
 
 static enum status read_stream(int fd, const char *name, size_t max_bytes, struct buf *out,

@@ -269,8 +269,6 @@ static enum status run_turn(struct args *a, struct run *r, const char *prompt, b
         TRY(parse_id(chat_arg, &id, err));
     else if (arg_flag(a, "continue"))
         TRY(store_conv_last(store, &id, err));
-    if (stored)
-        TRY(store_recover(store, NULL, err));
     c = chat_new(store, &a->config);
     chat_want_tokens(c, r->json);
     if (id)

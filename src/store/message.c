@@ -181,27 +181,38 @@ static enum status interrupt_one(struct store *s, int64_t id, struct err *err) {
     return st;
 }
 
-enum status store_recover(struct store *s, int *n, struct err *err) {
+/* The replies whose writers are dead; *dead is the caller's to free. */
+static enum status find_dead(struct store *s, int64_t **dead, size_t *n, struct err *err) {
     sqlite3_stmt *q = NULL;
     bool row;
-    int64_t *dead = NULL;
-    size_t n_dead = 0;
-    enum status st = ST_OK;
-    if (n)
-        *n = 0;
-    CHECK(txn_begin(s, err)); /* the lock keeps a writer from ending its reply meanwhile */
-    TRY(db_query(s, &q, err, "SELECT id, writer FROM message WHERE state = 'streaming'", ""));
+    enum status st;
+    *dead = NULL;
+    *n = 0;
+    CHECK(db_query(s, &q, err, "SELECT id, writer FROM message WHERE state = 'streaming'", ""));
     while ((st = db_step(s, q, &row, err)) == ST_OK && row) {
         const char *writer = (const char *)sqlite3_column_text(q, 1);
         if (writer && writer_alive(writer))
             continue;
-        dead = xreallocarray(dead, n_dead + 1, sizeof *dead);
-        dead[n_dead++] = sqlite3_column_int64(q, 0);
+        *dead = xreallocarray(*dead, *n + 1, sizeof **dead);
+        (*dead)[(*n)++] = sqlite3_column_int64(q, 0);
     }
     db_done(q);
+    return st;
+}
+
+enum status store_recover(struct store *s, int *n, struct err *err) {
+    int64_t *dead;
+    size_t n_dead;
+    if (n)
+        *n = 0;
+    enum status st = find_dead(s, &dead, &n_dead, err);
+    free(dead);
+    if (st != ST_OK || n_dead == 0) /* nearly always: nobody's lock is waited for */
+        return st;
+    CHECK(txn_begin(s, err)); /* the lock keeps a writer from ending its reply meanwhile */
+    st = find_dead(s, &dead, &n_dead, err);
     for (size_t i = 0; i < n_dead && st == ST_OK; i++)
         st = interrupt_one(s, dead[i], err);
-out:
     st = txn_end(s, st, err);
     if (n && st == ST_OK)
         *n = (int)n_dead;

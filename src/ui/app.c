@@ -274,16 +274,18 @@ void app_chat_events(struct app *a) {
     }
 }
 
-/* Another window may have written to the database. */
+/* Another window may have written to the database, or have died while it wrote a reply. */
 static void look_at_store(struct app *a) {
     int64_t now;
     struct err err;
+    int n_dead = 0;
     a->store_checked_us = clock_us();
-    if (store_version(a->params.store, &now, &err) != ST_OK || now == a->store_seen)
+    store_recover(a->params.store, &n_dead, &err); /* what fails is tried again soon */
+    if (store_version(a->params.store, &now, &err) != ST_OK)
         return;
-    bool first = a->store_seen == 0;
+    bool news = a->store_seen != 0 && now != a->store_seen;
     a->store_seen = now;
-    if (first)
+    if (!news && n_dead == 0)
         return;
     list_load(a);
     if (chat_id(a->chat) && !chat_busy(a->chat) && chat_reload(a->chat, &err) == ST_OK)

@@ -29,8 +29,7 @@ int main(int argc, char **argv) {
     log_open();
     if (config_load(NULL, &config, &err) != ST_OK ||
         path_in(PATH_DATA, "chats.db", &path, &err) != ST_OK ||
-        store_open(path, &p.store, &err) != ST_OK ||
-        store_recover(p.store, NULL, &err) != ST_OK) {
+        store_open(path, &p.store, &err) != ST_OK) {
         fprintf(stderr, "ui_fake: %s\n", err.msg);
         return 1;
     }
