@@ -72,7 +72,7 @@ static void killed_while_streaming_keeps_what_came(void **state) {
 static void killed_while_typing_keeps_all_but_the_newest_words(void **state) {
     struct tt *t = start(state);
     for (int i = 0; i < 12; i++) { /* never a pause of a second */
-        char word[16];
+        char word[24];
         snprintf(word, sizeof word, " word%d", i);
         tt_type(t, word);
         tt_wait(t, word);
