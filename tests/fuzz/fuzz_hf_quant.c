@@ -5,38 +5,12 @@
  */
 #include "engine/model/hf_json.h"
 #include "engine/model/hf_quant.h"
-#include <fcntl.h>
+#include "mem_folder.h"
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static char dir[64], path[96];
-
-static void drop_dir(void) {
-    unlink(path);
-    rmdir(dir);
-}
-
-static void make_dir(void) {
-    strcpy(dir, "/tmp/llmchat-fuzz-XXXXXX");
-    if (!mkdtemp(dir))
-        abort();
-    snprintf(path, sizeof path, "%s/model.safetensors", dir);
-    atexit(drop_dir);
-}
-
-/* A new file each time: some file systems wait for the disk when one is cut to nothing. */
-static void put_file(const uint8_t *data, size_t size) {
-    unlink(path);
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0600);
-    if (fd < 0 || write(fd, data, size) != (ssize_t)size)
-        abort();
-    close(fd);
-}
+static const char *const names[] = {"model.safetensors"};
 
 static void read_ends(const struct source_tensor *t) {
     uint64_t row[2] = {0, t->E * t->N - 1}, G = t->group ? (t->K + 15) / 16 : 0;
@@ -75,16 +49,17 @@ static void find_all(struct hf_quant *q, struct shards *s) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const uint8_t *line = size ? memchr(data, '\n', size) : NULL;
     size_t n = line ? (size_t)(line - data) : size;
+    static const char *dir;
     struct hf_json config;
     struct hf_quant *q = NULL;
     struct shards *s;
     struct err err;
-    if (!dir[0])
-        make_dir();
+    if (!dir)
+        dir = mem_folder_make(names, 1);
     if (hf_json_parse((const char *)data, n, "config.json", &config, &err) != ST_OK)
         return 0;
     if (hf_quant_open(dir, &config, &q, &err) == ST_OK && q && line) {
-        put_file(line + 1, size - n - 1);
+        mem_folder_put(0, line + 1, size - n - 1);
         if (shards_open(dir, &s, &err) == ST_OK) {
             find_all(q, s);
             shards_close(s);
