@@ -101,13 +101,18 @@ static bool fill_in(char *out, size_t cap, const char *at, int n, const char *en
     return len >= 0 && (size_t)len < cap;
 }
 
+/* A name of the table's that takes no ending, "!" at its end. */
+static bool is_complete(const char *name) {
+    size_t n = strlen(name);
+    return n && name[n - 1] == '!';
+}
+
 /* The source's name of a slot at a place, with an ending. */
 static void source_name(const struct source *s, const struct arch_slot *slot,
                         const struct place *p, const char *ending, char out[192]) {
     char prefix[96] = "", name[128], bare[96];
-    size_t n = strlen(p->name);
-    bool complete = n && p->name[n - 1] == '!';
-    snprintf(bare, sizeof bare, "%.*s", (int)(complete ? n - 1 : n), p->name);
+    bool complete = is_complete(p->name);
+    snprintf(bare, sizeof bare, "%.*s", (int)(strlen(p->name) - complete), p->name);
     if (slot->layer >= 0)
         fill_in(prefix, sizeof prefix, s->is_gguf ? "blk.%d." : s->arch->hf_layer, slot->layer,
                 "");
@@ -153,11 +158,9 @@ static enum status find_bias(struct source *s, const struct arch_slot *slot,
     char name[192];
     uint64_t n = rows_wanted(v, v->N);
     bool stack = slot->expert >= 0 && !strstr(p->name, "%d");
-    bool complete = p->name[0] && p->name[strlen(p->name) - 1] == '!';
-    if (complete && !p->bias)
+    if (is_complete(p->name) && !p->bias)
         return ST_OK;
-    source_name(s, slot, p->bias ? &(struct place){.name = p->bias} : p, p->bias ? "" : ".bias",
-                name);
+    source_name(s, slot, p->bias ? &(struct place){.name = p->bias} : p, ".bias", name);
     CHECK(source_find(s, name, &v->bias, err));
     if (!v->bias && slot->t->flags & T_BIASED)
         return err_set(err, ST_FORMAT, "%s: tensor %s is missing", s->file, name);
