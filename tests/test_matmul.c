@@ -83,8 +83,8 @@ static int n_set;
 /* Tokens as a backend hands them to a kernel. */
 struct tokens {
     float *x;
-    int16_t *q;
-    float *scale, *sum;
+    char *rows;
+    size_t row_bytes;
     int K, Kp;
 };
 
@@ -92,38 +92,31 @@ static void tokens_make(struct tokens *a, const struct cpu_kernels *k, int K) {
     size_t Kp = (size_t)weight_pad_k(K);
     *a = (struct tokens){.K = K, .Kp = (int)Kp};
     a->x = xcalloc(T_MAX * Kp, sizeof *a->x);
-    a->q = xcalloc(T_MAX * Kp, sizeof *a->q);
-    a->scale = xcalloc(T_MAX * Kp / 64, sizeof *a->scale);
-    a->sum = xcalloc(T_MAX * cpu_sums(a->Kp), sizeof *a->sum);
+    a->row_bytes = k->quantize ? (k->row_bytes(a->Kp) + 63) / 64 * 64 : 64;
+    a->rows = aligned_alloc(64, T_MAX * a->row_bytes);
+    assert_non_null(a->rows);
     for (size_t t = 0; t < T_MAX; t++) {
         rand_fill(a->x + t * Kp, (size_t)K, t % 5 == 4 ? 1e-3f : 1);
         if (t == 7)
             memset(a->x + t * Kp, 0, (size_t)K * sizeof *a->x);
-        if (!k->quantize)
-            continue;
-        k->quantize(a->x + t * Kp, K, a->q + t * Kp, a->scale + t * (Kp / 64));
-        cpu_group_sums(a->q + t * Kp, a->scale + t * (Kp / 64), a->Kp,
-                       a->sum + t * cpu_sums(a->Kp));
+        if (k->quantize)
+            k->quantize(a->x + t * Kp, K, true, a->rows + t * a->row_bytes);
     }
 }
 
 static void tokens_release(struct tokens *a) {
     free(a->x);
-    free(a->q);
-    free(a->scale);
-    free(a->sum);
+    free(a->rows);
 }
 
-static struct cpu_input input_from(const struct tokens *a, const struct weight *w, int t,
-                                   int T) {
+static struct cpu_input input_from(const struct tokens *a, int t, int T) {
     size_t Kp = (size_t)a->Kp, at = (size_t)t;
     return (struct cpu_input){.x = a->x + at * Kp,
                               .ldx = Kp,
                               .T = T,
                               .K = a->K,
-                              .q = a->q + at * Kp,
-                              .scale = a->scale + at * (Kp / 64),
-                              .sum = w->min ? a->sum + at * cpu_sums(a->Kp) : NULL};
+                              .rows = a->rows + at * a->row_bytes,
+                              .row_bytes = a->row_bytes};
 }
 
 /* Random codes, scales and minimums. The codes of padding inputs are random too, as a file may
@@ -218,7 +211,7 @@ static void check_kind(const struct kind *kind, const struct cpu_kernels *k, int
     float *y = xcalloc(n, sizeof *y), *z = xcalloc(n, sizeof *z);
     void *scratch = aligned_alloc(64, (cpu_scratch_bytes(K) + 63) / 64 * 64);
     assert_non_null(scratch);
-    struct cpu_input all = input_from(&a, &w, 0, T_MAX);
+    struct cpu_input all = input_from(&a, 0, T_MAX);
     int tiles = w.Np / 16;
     for (size_t i = 0; i < n; i++)
         y[i] = z[i] = 12345;
@@ -227,8 +220,8 @@ static void check_kind(const struct kind *kind, const struct cpu_kernels *k, int
     for (size_t i = 0; i < n; i++)
         assert_true(i % ldy < (size_t)N || y[i] == 12345);
     for (int t = 1; t < T_MAX; t++) { /* 40 tokens in two calls */
-        struct cpu_input head = input_from(&a, &w, 0, t);
-        struct cpu_input tail = input_from(&a, &w, t, T_MAX - t);
+        struct cpu_input head = input_from(&a, 0, t);
+        struct cpu_input tail = input_from(&a, t, T_MAX - t);
         k->matmul(&head, &w, 0, tiles, z, ldy, false, scratch);
         k->matmul(&tail, &w, 0, tiles, z + (size_t)t * ldy, ldy, false, scratch);
         check_bits("tokens cut at", kind, k, &w, t, y, z, n);
@@ -238,7 +231,7 @@ static void check_kind(const struct kind *kind, const struct cpu_kernels *k, int
         z[i] = i % ldy < (size_t)N ? 0 : 12345;
     for (int t = 0; t < T_MAX; t += 20) /* one tile a call, added to 0 */
         for (int i = 0; i < tiles; i++) {
-            struct cpu_input part = input_from(&a, &w, t, 20);
+            struct cpu_input part = input_from(&a, t, 20);
             k->matmul(&part, &w, i, 1, z + (size_t)t * ldy + i * 16, ldy, true, scratch);
         }
     for (size_t i = 0; i < n; i++) /* adding to 0 makes +0 of -0 */
@@ -286,9 +279,9 @@ static void sums_of_a_group_fit_int32(void **state) {
             for (int t = 0; t < T; t++)
                 for (int k = 0; k < K; k++)
                     a.x[t * K + k] = 1;
-            for (int t = 0; t < T && sets[i]->quantize; t++)
-                sets[i]->quantize(a.x + t * K, K, a.q + t * K, a.scale + t * 2);
-            struct cpu_input in = input_from(&a, &w, 0, T);
+            for (size_t t = 0; t < T && sets[i]->quantize; t++)
+                sets[i]->quantize(a.x + t * K, K, false, a.rows + t * a.row_bytes);
+            struct cpu_input in = input_from(&a, 0, T);
             void *scratch = aligned_alloc(64, (cpu_scratch_bytes(K) + 63) / 64 * 64);
             sets[i]->matmul(&in, &w, 0, 1, y, N, false, scratch);
             /* an activation is off by its scale's rounding alone */
@@ -306,21 +299,22 @@ static void sums_of_activations_are_exact(void **state) {
     enum { K = 200 };
     for (int i = 0; i < n_set; i++) {
         struct tokens a;
-        if (!sets[i]->quantize)
+        if (sets[i]->row_bytes != cpu_row16_bytes)
             continue;
         tokens_make(&a, sets[i], K);
+        struct row16 r = cpu_row16(a.rows, a.Kp);
         for (int S = 16; S <= 64; S *= 2)
             for (int g = 0; g < a.Kp / S; g++) {
                 int64_t sum = 0;
                 double x = 0;
                 for (int k = g * S; k < g * S + S; k++) {
-                    sum += a.q[k];
+                    sum += r.q[k];
                     x += (double)a.x[k];
                 }
-                float got = a.sum[cpu_sum_at(a.Kp, S) + (size_t)g];
-                assert_true(got == a.scale[g * S / 64] * (float)sum);
+                float got = r.sum[cpu_sum_at(a.Kp, S) + (size_t)g];
+                assert_true(got == r.scale[g * S / 64] * (float)sum);
                 /* the order of q stays within 16: half a step for each */
-                assert_true(fabs((double)got - x) <= S * 0.51 * (double)a.scale[g * S / 64]);
+                assert_true(fabs((double)got - x) <= S * 0.51 * (double)r.scale[g * S / 64]);
             }
         tokens_release(&a);
     }

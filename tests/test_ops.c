@@ -88,15 +88,12 @@ static void check_matmul(const struct cpu_kernels *k, int T, int N, int K) {
     struct matmul_out out[MM_OUT];
     float *x = matrix(be, T, K, 1), *y = xcalloc(MM_OUT * n_y, sizeof *y);
     float *one = xcalloc(n_y, sizeof *one), *alone = xcalloc(n_y, sizeof *alone);
-    int16_t *q = xcalloc((size_t)T * Kp, sizeof *q);
-    float *scale = xcalloc((size_t)T * Kp / 64, sizeof *scale);
-    float *sum = xcalloc((size_t)T * cpu_sums((int)Kp), sizeof *sum);
+    size_t ld = k->quantize ? (k->row_bytes((int)Kp) + 63) / 64 * 64 : 64;
+    char *rows = be->alloc(be, (size_t)T * ld);
     void *scratch = be->alloc(be, cpu_scratch_bytes(K));
-    struct cpu_input in = {x, Kp, T, K, q, scale, sum};
-    for (size_t t = 0; t < (size_t)T && k->quantize; t++) {
-        k->quantize(x + t * Kp, K, q + t * Kp, scale + t * (Kp / 64));
-        cpu_group_sums(q + t * Kp, scale + t * (Kp / 64), (int)Kp, sum + t * cpu_sums((int)Kp));
-    }
+    struct cpu_input in = {x, Kp, T, K, rows, ld};
+    for (size_t t = 0; t < (size_t)T && k->quantize; t++)
+        k->quantize(x + t * Kp, K, true, rows + t * ld);
     mixed_weights(w, N, K);
     for (size_t i = 0; i < MM_OUT * n_y; i++)
         y[i] = guard;
@@ -120,9 +117,7 @@ static void check_matmul(const struct cpu_kernels *k, int T, int N, int K) {
     free(y);
     free(one);
     free(alone);
-    free(q);
-    free(scale);
-    free(sum);
+    be->free(be, rows);
     be->close(be);
 }
 

@@ -11,9 +11,11 @@
 #include "engine/cpu/avx2.h"
 #include "engine/cpu/avx2_inline.h"
 
-void avx2_quantize(const float *x, int K, int16_t *q, float *scale) {
+void avx2_quantize(const float *x, int K, bool sums, void *row) {
     const __m256 no_sign = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
-    for (int k = 0; k < weight_pad_k(K); k += 64) {
+    const int Kp = weight_pad_k(K);
+    const struct row16 to = cpu_row16(row, Kp);
+    for (int k = 0; k < Kp; k += 64) {
         __m256 v[8], top = _mm256_setzero_ps();
         for (int i = 0; i < 8; i++) {
             int left = K - k - i * 8;
@@ -27,14 +29,17 @@ void avx2_quantize(const float *x, int K, int16_t *q, float *scale) {
             __m256i r0 = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inv));
             __m256i r1 = _mm256_cvtps_epi32(_mm256_mul_ps(v[i + 1], inv));
             __m256i r = _mm256_permute4x64_epi64(_mm256_packs_epi32(r0, r1), 0xd8);
-            _mm256_storeu_si256((__m256i *)(q + k + i * 8), r);
+            _mm256_storeu_si256((__m256i *)(to.q + k + i * 8), r);
         }
-        scale[k / 64] = absmax / X_STEPS;
+        to.scale[k / 64] = absmax / X_STEPS;
     }
+    if (sums)
+        cpu_row16_sums(to, Kp);
 }
 
 const struct cpu_kernels cpu_avx2 = {
     .name = "avx2",
+    .row_bytes = cpu_row16_bytes,
     .quantize = avx2_quantize,
     .matmul = avx2_matmul,
     .norm = avx2_norm,

@@ -6,7 +6,7 @@
 
 #include "engine/cpu/cpu.h"
 
-void avx2_quantize(const float *x, int K, int16_t *q, float *scale);
+void avx2_quantize(const float *x, int K, bool sums, void *row);
 void avx2_norm(enum norm_kind kind, const float *x, const float *g, const float *b, float eps,
                int K, float *y);
 void avx2_rope(float *x, const float *c, const float *s, int n);
@@ -15,8 +15,8 @@ void avx2_cap(float cap, float *x, int n);
 void avx2_axpby(float a, const float *x, float b, int n, float *y);
 void avx2_kv_put(const struct kv_layer *kv, const float *k, const float *v, int slot,
                  void *dst_k, void *dst_v);
-void avx2_att_chunk(const struct cpu_att *a, int row, int end, int key, int n, float *m, float *l,
-                    float *o);
+void avx2_att_chunk(const struct cpu_att *a, int row, int end, int key, int n, float *m,
+                    float *l, float *o);
 void avx2_matmul(const struct cpu_input *in, const struct weight *w, int tile, int n_tile,
                  float *y, size_t ldy, bool add, void *scratch);
 void avx2_vnni_matmul(const struct cpu_input *in, const struct weight *w, int tile, int n_tile,

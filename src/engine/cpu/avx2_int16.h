@@ -188,7 +188,8 @@ one_token(const struct cpu_input *in, const struct tile *w, const struct q4_deco
           const bool q4, const bool any, float *y, bool add) {
     const int S = any ? w->gr.S : 64, shift = any ? w->gr.shift : 0, U = any ? 16 : 64;
     size_t G = any ? w->gr.G : w->Kp / 64;
-    const int16_t *q = in->q;
+    const struct row16 row = cpu_row16(in->rows, (int)w->Kp);
+    const int16_t *q = row.q;
     const char *p = w->p;
     const float *scales = w->scales, *min = any ? w->min : NULL;
     __m256 sum0 = _mm256_setzero_ps(), sum1 = sum0;
@@ -215,12 +216,12 @@ one_token(const struct cpu_input *in, const struct tile *w, const struct q4_deco
             }
         a0 = _mm256_hadd_epi32(_mm256_add_epi32(a0, c0), _mm256_add_epi32(b0, e0));
         a1 = _mm256_hadd_epi32(_mm256_add_epi32(a1, c1), _mm256_add_epi32(b1, e1));
-        float xs = in->scale[g >> shift];
+        float xs = row.scale[g >> shift];
         sum0 = add_group(sum0, a0, _mm256_loadu_ps(scales), xs);
         sum1 = add_group(sum1, a1, _mm256_loadu_ps(scales + 8), xs);
         if (any && min) {
-            sum0 = add_min(sum0, min + g * 16, in->sum[w->gr.sum + g]);
-            sum1 = add_min(sum1, min + g * 16 + 8, in->sum[w->gr.sum + g]);
+            sum0 = add_min(sum0, min + g * 16, row.sum[w->gr.sum + g]);
+            sum1 = add_min(sum1, min + g * 16 + 8, row.sum[w->gr.sum + g]);
         }
     }
     put_rows(y, sum0, w->n_row, add);
@@ -232,10 +233,12 @@ static inline __attribute__((always_inline)) void
 few_block(const struct cpu_input *in, const struct tile *w, const struct q4_decoder *d,
           const int NT, const bool q4, const bool any, float *y, size_t ldy, bool add) {
     const int S = any ? w->gr.S : 64, shift = any ? w->gr.shift : 0;
-    size_t G = any ? w->gr.G : w->Kp / 64, X = w->Kp / 64, n_sum = cpu_sums((int)w->Kp);
-    const int16_t *q = in->q;
+    size_t G = any ? w->gr.G : w->Kp / 64;
+    const struct row16 row = cpu_row16(in->rows, (int)w->Kp);
+    const size_t ldq = in->row_bytes / sizeof *row.q, lds = in->row_bytes / sizeof(float);
+    const int16_t *q = row.q;
     const char *p = w->p;
-    const float *min = any ? w->min : NULL, *xsum = min ? in->sum + w->gr.sum : NULL;
+    const float *min = any ? w->min : NULL, *xsum = row.sum + w->gr.sum;
     __m256 sum[FEW];
 #pragma GCC unroll 4
     for (int i = 0; i < NT; i++)
@@ -251,7 +254,7 @@ few_block(const struct cpu_input *in, const struct tile *w, const struct q4_deco
                 struct eight v = q4 ? q4_expand(d, p) : i8_expand(p);
 #pragma GCC unroll 4
                 for (int i = 0; i < NT; i++) {
-                    const int16_t *qi = q + (size_t)i * w->Kp;
+                    const int16_t *qi = q + (size_t)i * ldq;
                     __m256i x0 = bcast4(qi), x1 = bcast4(qi + 4);
                     a[i] = dot2(dot2(a[i], v.a0, x0), v.a1, x1);
                     b[i] = dot2(dot2(b[i], v.b0, x0), v.b1, x1);
@@ -261,12 +264,12 @@ few_block(const struct cpu_input *in, const struct tile *w, const struct q4_deco
 #pragma GCC unroll 4
         for (int i = 0; i < NT; i++)
             sum[i] = add_group(sum[i], _mm256_hadd_epi32(a[i], b[i]), ws,
-                               in->scale[(size_t)i * X + (g >> shift)]);
+                               row.scale[(size_t)i * lds + (g >> shift)]);
         if (!any || !min)
             continue;
 #pragma GCC unroll 4
         for (int i = 0; i < NT; i++)
-            sum[i] = add_min(sum[i], min + g * 16, xsum[(size_t)i * n_sum + g]);
+            sum[i] = add_min(sum[i], min + g * 16, xsum[(size_t)i * lds + g]);
     }
 #pragma GCC unroll 4
     for (int i = 0; i < NT; i++)
@@ -317,10 +320,11 @@ static void expand_tile(const char *p, const struct q4_decoder *d, size_t Kp, bo
 static inline __attribute__((always_inline)) void
 panel_block(const struct cpu_input *in, const struct tile *w, const char *pairs, int t,
             const int NT, float *y, size_t ldy, bool add) {
-    size_t Kp = w->Kp, G = w->gr.G, X = Kp / 64, n_sum = cpu_sums((int)Kp);
-    const int16_t *q = in->q + (size_t)t * Kp;
-    const float *xs = in->scale + (size_t)t * X, *min = w->min;
-    const float *xsum = min ? in->sum + (size_t)t * n_sum + w->gr.sum : NULL;
+    const size_t G = w->gr.G;
+    const struct row16 row = cpu_row16(in->rows + (size_t)t * in->row_bytes, (int)w->Kp);
+    const size_t ldq = in->row_bytes / sizeof *row.q, lds = in->row_bytes / sizeof(float);
+    const int16_t *q = row.q;
+    const float *xs = row.scale, *min = w->min, *xsum = row.sum + w->gr.sum;
     __m256 sum[BLOCK][2];
 #pragma GCC unroll 8
     for (int i = 0; i < NT; i++)
@@ -337,7 +341,7 @@ panel_block(const struct cpu_input *in, const struct tile *w, const char *pairs,
                 __m256i w1 = _mm256_load_si256((const __m256i *)(pairs + 32));
 #pragma GCC unroll 8
                 for (int i = 0; i < NT; i++) {
-                    __m256i x = bcast2(q + (size_t)i * Kp + k);
+                    __m256i x = bcast2(q + (size_t)i * ldq + k);
                     acc[i][0] = dot2(acc[i][0], w0, x);
                     acc[i][1] = dot2(acc[i][1], w1, x);
                 }
@@ -346,7 +350,7 @@ panel_block(const struct cpu_input *in, const struct tile *w, const char *pairs,
                ws1 = _mm256_loadu_ps(w->scales + g * 16 + 8);
 #pragma GCC unroll 8
         for (int i = 0; i < NT; i++) {
-            float s = xs[(size_t)i * X + (g >> w->gr.shift)];
+            float s = xs[(size_t)i * lds + (g >> w->gr.shift)];
             sum[i][0] = add_group(sum[i][0], acc[i][0], ws0, s);
             sum[i][1] = add_group(sum[i][1], acc[i][1], ws1, s);
         }
@@ -354,7 +358,7 @@ panel_block(const struct cpu_input *in, const struct tile *w, const char *pairs,
             continue;
 #pragma GCC unroll 8
         for (int i = 0; i < NT; i++) {
-            float s = xsum[(size_t)i * n_sum + g];
+            float s = xsum[(size_t)i * lds + g];
             sum[i][0] = add_min(sum[i][0], min + g * 16, s);
             sum[i][1] = add_min(sum[i][1], min + g * 16 + 8, s);
         }

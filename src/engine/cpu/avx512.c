@@ -14,8 +14,10 @@
 #define MATMUL   plain_matmul
 #include "engine/cpu/avx512_int16.h"
 
-void avx512_quantize(const float *x, int K, int16_t *q, float *scale) {
-    for (int k = 0; k < weight_pad_k(K); k += 64) {
+void avx512_quantize(const float *x, int K, bool sums, void *row) {
+    const int Kp = weight_pad_k(K);
+    const struct row16 to = cpu_row16(row, Kp);
+    for (int k = 0; k < Kp; k += 64) {
         __m512 v[4], top = _mm512_setzero_ps();
         for (int i = 0; i < 4; i++) {
             int left = K - k - i * 16;
@@ -27,10 +29,12 @@ void avx512_quantize(const float *x, int K, int16_t *q, float *scale) {
         for (int i = 0; i < 4; i++) {
             __m512i r = _mm512_cvtps_epi32(_mm512_mul_ps(v[i], inv));
             r = _mm512_shuffle_epi32(r, _MM_PERM_DBCA); /* pairs (0, 2), (1, 3) */
-            _mm256_storeu_si256((__m256i *)(q + k + i * 16), _mm512_cvtepi32_epi16(r));
+            _mm256_storeu_si256((__m256i *)(to.q + k + i * 16), _mm512_cvtepi32_epi16(r));
         }
-        scale[k / 64] = absmax / X_STEPS;
+        to.scale[k / 64] = absmax / X_STEPS;
     }
+    if (sums)
+        cpu_row16_sums(to, Kp);
 }
 
 /* F32, BF16 and F16 weights: f32 multiply-adds over k in ascending order, one accumulator for
@@ -128,6 +132,7 @@ void avx512_matmul_float(const struct cpu_input *in, const struct weight *w, int
 
 const struct cpu_kernels cpu_avx512 = {
     .name = "avx512",
+    .row_bytes = cpu_row16_bytes,
     .quantize = avx512_quantize,
     .matmul = plain_matmul,
     .norm = avx512_norm,

@@ -156,12 +156,14 @@ few_block(const struct cpu_input *in, const struct weight *w, const struct q4_de
           bool add) {
     const struct groups gr = weight_groups(w);
     const int S = any ? gr.S : 64, shift = any ? gr.shift : 0;
-    size_t Kp = (size_t)w->Kp, G = any ? gr.G : Kp / 64, X = Kp / 64;
+    size_t Kp = (size_t)w->Kp, G = any ? gr.G : Kp / 64;
     const uint8_t *p = (const uint8_t *)w->data + (size_t)tile * Kp * (q4 ? 8 : 16);
-    const int16_t *q = in->q + (size_t)t * Kp;
-    const float *xs = in->scale + (size_t)t * X;
+    const struct row16 row = cpu_row16(in->rows + (size_t)t * in->row_bytes, w->Kp);
+    const size_t ldq = in->row_bytes / sizeof *row.q, lds = in->row_bytes / sizeof(float);
+    const int16_t *q = row.q;
+    const float *xs = row.scale;
     const float *min = any && w->min ? w->min + (size_t)tile * G * 16 : NULL;
-    const float *xsum = min ? in->sum + (size_t)t * cpu_sums(w->Kp) + gr.sum : NULL;
+    const float *xsum = row.sum + gr.sum;
     __m512 sum[FEW], absmax2 = _mm512_setzero_ps(), offset = _mm512_set1_ps(w->offset);
     float a2[16];
     int end = 0;
@@ -199,7 +201,7 @@ few_block(const struct cpu_input *in, const struct weight *w, const struct q4_de
                 }
 #pragma GCC unroll 8
                 for (int i = 0; i < NT; i++) {
-                    const int16_t *qi = q + (size_t)i * Kp;
+                    const int16_t *qi = q + (size_t)i * ldq;
 #pragma GCC unroll 4
                     for (int j = 0; j < 4; j++)
                         acc[i] = dot2(acc[i], v[j], bcast2(qi + 2 * j));
@@ -210,13 +212,13 @@ few_block(const struct cpu_input *in, const struct weight *w, const struct q4_de
                                       _mm512_add_epi32(more[1], more[2]));
 #pragma GCC unroll 8
         for (int i = 0; i < NT; i++)
-            sum[i] = add_group(sum[i], acc[i], ws, xs[(size_t)i * X + (size_t)(g >> shift)]);
+            sum[i] = add_group(sum[i], acc[i], ws, xs[(size_t)i * lds + (size_t)(g >> shift)]);
         if (!any || !min)
             continue;
         ws = _mm512_loadu_ps(min + (size_t)g * 16);
 #pragma GCC unroll 8
         for (int i = 0; i < NT; i++)
-            sum[i] = add_min(sum[i], ws, xsum[(size_t)i * cpu_sums(w->Kp) + (size_t)g]);
+            sum[i] = add_min(sum[i], ws, xsum[(size_t)i * lds + (size_t)g]);
     }
 #pragma GCC unroll 8
     for (int i = 0; i < NT; i++)
@@ -294,11 +296,13 @@ panel_block(const struct cpu_input *in, const struct weight *w, int tile, const 
             const float *scales, int t, const int NP, const int NT, float *y, size_t ldy,
             bool add) {
     const struct groups gr = weight_groups(w);
-    size_t Kp = (size_t)w->Kp, G = gr.G, X = Kp / 64;
-    const int16_t *q = in->q + (size_t)t * Kp;
-    const float *xs = in->scale + (size_t)t * X;
+    const size_t G = gr.G;
+    const struct row16 row = cpu_row16(in->rows + (size_t)t * in->row_bytes, w->Kp);
+    const size_t ldq = in->row_bytes / sizeof *row.q, lds = in->row_bytes / sizeof(float);
+    const int16_t *q = row.q;
+    const float *xs = row.scale;
     const float *min = w->min ? w->min + (size_t)tile * G * 16 : NULL;
-    const float *xsum = min ? in->sum + (size_t)t * cpu_sums(w->Kp) + gr.sum : NULL;
+    const float *xsum = row.sum + gr.sum;
     __m512 sum[BLOCK][CPU_PANEL_TILES];
 #pragma GCC unroll 8
     for (int i = 0; i < NT; i++)
@@ -321,7 +325,7 @@ panel_block(const struct cpu_input *in, const struct weight *w, int tile, const 
                     v[j] = _mm512_load_si512(words + j * 64);
 #pragma GCC unroll 8
                 for (int i = 0; i < NT; i++) {
-                    __m512i x = bcast2(q + (size_t)i * Kp + k);
+                    __m512i x = bcast2(q + (size_t)i * ldq + k);
 #pragma GCC unroll 2
                     for (int j = 0; j < NP; j++)
                         acc[i][j] = dot2(acc[i][j], v[j], x);
@@ -333,13 +337,13 @@ panel_block(const struct cpu_input *in, const struct weight *w, int tile, const 
 #pragma GCC unroll 8
             for (int i = 0; i < NT; i++)
                 sum[i][j] =
-                    add_group(sum[i][j], acc[i][j], ws, xs[(size_t)i * X + (g >> gr.shift)]);
+                    add_group(sum[i][j], acc[i][j], ws, xs[(size_t)i * lds + (g >> gr.shift)]);
             if (!min)
                 continue;
             ws = _mm512_loadu_ps(min + ((size_t)j * G + g) * 16);
 #pragma GCC unroll 8
             for (int i = 0; i < NT; i++)
-                sum[i][j] = add_min(sum[i][j], ws, xsum[(size_t)i * cpu_sums(w->Kp) + g]);
+                sum[i][j] = add_min(sum[i][j], ws, xsum[(size_t)i * lds + g]);
         }
     }
 #pragma GCC unroll 8

@@ -12,6 +12,7 @@
 
 const struct cpu_kernels cpu_avx512_vnni = {
     .name = "avx512",
+    .row_bytes = cpu_row16_bytes,
     .quantize = avx512_quantize,
     .matmul = vnni_matmul,
     .norm = avx512_norm,

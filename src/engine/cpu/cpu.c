@@ -88,19 +88,21 @@ static void *take(struct cpu *c, size_t n, size_t size_bytes, bool *failed) {
     return p;
 }
 
+/* Quantised rows begin at 64-byte borders. */
+static size_t row_stride(const struct cpu *c, int K) {
+    return (c->k->row_bytes(weight_pad_k(K)) + 63) / 64 * 64;
+}
+
 static enum status cpu_reserve(struct backend *be, const struct backend_limits *lim,
                                struct err *err) {
     struct cpu *c = cpu_of(be);
     bool failed = false;
     release_scratch(c);
     c->lim = *lim;
-    size_t T = (size_t)lim->max_tok, Kp = (size_t)weight_pad_k(lim->max_k);
+    size_t T = (size_t)lim->max_tok;
     size_t row = (size_t)lim->head_dim + 2;
-    if (c->k->quantize) {
-        c->q = take(c, T, Kp * sizeof *c->q, &failed);
-        c->scale = take(c, T, Kp / 64 * sizeof(float), &failed);
-        c->sum = take(c, T, cpu_sums((int)Kp) * sizeof(float), &failed);
-    }
+    if (c->k->quantize)
+        c->rows = take(c, T, row_stride(c, lim->max_k), &failed);
     c->block = take(c, T, sizeof *c->block, &failed);
     c->slot = take(c, T, sizeof *c->slot, &failed);
     size_t n_tile = T * (size_t)cpu_group_heads(c) / (size_t)cpu_att_tile_rows(c) + T + 1;
@@ -133,7 +135,8 @@ static void cpu_close(struct backend *be) {
 
 struct mm_loop {
     struct cpu *c;
-    struct cpu_input f32, i16; /* the input, without and with q */
+    struct cpu_input f32, quant; /* the input, without and with quantised rows */
+    bool sums;                   /* a weight has minimums */
     const struct matmul_out *out;
     int n_out;
     int tiles; /* row tiles of an item */
@@ -146,19 +149,15 @@ static bool wants_int(const struct cpu *c, const struct weight *w) {
 }
 
 static const struct cpu_input *input_for(const struct mm_loop *l, const struct weight *w) {
-    return wants_int(l->c, w) ? &l->i16 : &l->f32;
+    return wants_int(l->c, w) ? &l->quant : &l->f32;
 }
 
 static void quantize_rows(struct cpu *c, const void *arg, int t, int end) {
-    const struct cpu_input *in = arg;
-    size_t Kp = (size_t)weight_pad_k(in->K), G = Kp / 64;
-    for (; t < end; t++) {
-        int16_t *q = c->q + (size_t)t * Kp;
-        float *scale = c->scale + (size_t)t * G;
-        c->k->quantize(in->x + (size_t)t * in->ldx, in->K, q, scale);
-        if (in->sum)
-            cpu_group_sums(q, scale, (int)Kp, c->sum + (size_t)t * cpu_sums((int)Kp));
-    }
+    const struct mm_loop *l = arg;
+    const struct cpu_input *in = &l->quant;
+    for (; t < end; t++)
+        c->k->quantize(in->x + (size_t)t * in->ldx, in->K, l->sums,
+                       c->rows + (size_t)t * in->row_bytes);
 }
 
 /* n tiles of an output from tile on, with their bias, to y. */
@@ -211,22 +210,22 @@ static void run_matmul(struct cpu *c, const float *x, int T, int K,
     l.out = out;
     l.n_out = n_out;
     l.f32 = (struct cpu_input){.x = x, .ldx = (size_t)weight_pad_k(K), .T = T, .K = K};
-    l.i16 = l.f32;
-    l.i16.q = c->q;
-    l.i16.scale = c->scale;
     int tiles = 0, n_item = 0;
     bool quant = false;
     for (int i = 0; i < n_out; i++) {
         assert(out[i].w->K == K && T <= c->lim.max_tok && K <= c->lim.max_k);
         tiles += out[i].w->Np / 16;
         quant = quant || wants_int(c, out[i].w);
-        if (wants_int(c, out[i].w) && out[i].w->min)
-            l.i16.sum = c->sum;
+        l.sums = l.sums || out[i].w->min;
     }
     if (T == 0)
         return;
-    if (quant)
-        cpu_for_rows(c, T, quantize_rows, &l.i16);
+    if (quant) {
+        l.quant = l.f32;
+        l.quant.rows = c->rows;
+        l.quant.row_bytes = row_stride(c, K);
+        cpu_for_rows(c, T, quantize_rows, &l);
+    }
     l.tiles = tiles / (4 * c->be.threads);
     l.tiles = l.tiles < 1 ? 1 : l.tiles > MAX_TILES ? MAX_TILES : l.tiles;
     for (int i = 0; i < (item == ffn_item ? 1 : n_out); i++)

@@ -29,10 +29,9 @@ struct cpu_input {
     const float *x; /* [T, K], stride ldx = weight_pad_k(K), the padding is zero */
     size_t ldx;
     int T, K;
-    const int16_t *q;   /* [T, Kp], order as the kernel set wants it; NULL: kernels read x */
-    const float *scale; /* [T, Kp/64] */
-    const float *sum; /* [T, cpu_sums(Kp)] as cpu_group_sums() made it; NULL where no weight of
-                         the call has a minimum */
+    const char *rows; /* [T] quantised rows as the kernel set's quantize() made them; NULL:
+                         kernels read x */
+    size_t row_bytes; /* from row to row */
 };
 
 /* A token's sums of activations over groups of 64, then of 32, then of 16 inputs. */
@@ -43,9 +42,22 @@ static inline size_t cpu_sums(int Kp) {
 static inline size_t cpu_sum_at(int Kp, int S) {
     return (size_t)Kp / 64 * (size_t)(64 / S - 1);
 }
-/* One token: sum [cpu_sums(Kp)] = scale * the exact sum of q; a weight's minimum is multiplied
- * by it. The kernel sets' orders of q stay within 16 inputs. */
-void cpu_group_sums(const int16_t *q, const float *scale, int Kp, float *sum);
+
+/* A quantised row of the int16 kernel sets, one part behind the other. */
+struct row16 {
+    int16_t *q;   /* [Kp] x / scale; the set's order stays within 16 inputs */
+    float *scale; /* [Kp/64] */
+    float *sum;   /* [cpu_sums(Kp)] scale * the exact sum of q: what a weight's minimum is
+                     multiplied by; written where sums are asked for */
+};
+size_t cpu_row16_bytes(int Kp);
+static inline struct row16 cpu_row16(const void *row, int Kp) {
+    int16_t *q = (int16_t *)(uintptr_t)row;
+    float *scale = (float *)(void *)(q + Kp);
+    return (struct row16){q, scale, scale + Kp / 64};
+}
+/* Fills r.sum from the rest. */
+void cpu_row16_sums(struct row16 r, int Kp);
 
 /* Query rows of one KV head against one chunk of its keys. */
 struct cpu_att {
@@ -62,8 +74,12 @@ struct cpu_att {
 
 struct cpu_kernels {
     const char *name;
-    /* x [K] to q [Kp] and scale [Kp/64]; NULL: matmul reads f32 for every weight type */
-    void (*quantize)(const float *x, int K, int16_t *q, float *scale);
+    /* Bytes of a quantised row, a multiple of 4; NULL: matmul reads f32 for every weight type.
+     */
+    size_t (*row_bytes)(int Kp);
+    /* x [K] to a quantised row at a 64-byte border; sums: a weight that meets it has minimums
+     */
+    void (*quantize)(const float *x, int K, bool sums, void *row);
     /* Tiles tile .. tile + n_tile - 1 of y (+)= x w^T; y points at the first tile's column 0.
      * Columns beyond N are not written. scratch: cpu_scratch_bytes(). */
     void (*matmul)(const struct cpu_input *in, const struct weight *w, int tile, int n_tile,

@@ -38,9 +38,7 @@ struct cpu {
     struct backend_limits lim;
     const struct step *step;
     struct thread_scratch *scratch; /* [threads] */
-    int16_t *q;                     /* [max_tok, Kp] */
-    float *scale;                   /* [max_tok, Kp/64] */
-    float *sum;                     /* [max_tok, cpu_sums(Kp)] */
+    char *rows;                     /* [max_tok] quantised rows of one input */
     int32_t *block, *slot;          /* [max_tok] where a token's KV goes */
     struct att_tile *tiles;         /* of the step */
     int n_tile;

@@ -52,8 +52,14 @@ static int32_t sum16(const int16_t *q) {
     return even + odd;
 }
 
-void cpu_group_sums(const int16_t *q, const float *scale, int Kp, float *sum) {
-    float *of64 = sum, *of32 = sum + cpu_sum_at(Kp, 32), *of16 = sum + cpu_sum_at(Kp, 16);
+size_t cpu_row16_bytes(int Kp) {
+    return (size_t)Kp * sizeof(int16_t) + ((size_t)Kp / 64 + cpu_sums(Kp)) * sizeof(float);
+}
+
+void cpu_row16_sums(struct row16 r, int Kp) {
+    float *of64 = r.sum, *of32 = r.sum + cpu_sum_at(Kp, 32), *of16 = r.sum + cpu_sum_at(Kp, 16);
+    const int16_t *q = r.q;
+    const float *scale = r.scale;
     for (int b = 0; b < Kp / 64; b++, q += 64) {
         int32_t s[4] = {sum16(q), sum16(q + 16), sum16(q + 32), sum16(q + 48)};
         for (int i = 0; i < 4; i++)
