@@ -12,8 +12,9 @@
  *                    t by half a step of the table where it is not exact: times |s x|
  *                    scale times step, times scale of x, the int32 sum to f32, two additions a
  *                    group: (2 G + 6) eps A
- *   scales by code   a formula instead of the map: 1e-6 A
- * 1.01 covers products of two of these.
+ *   8 bits           the same with absmax / (2 * 127) of its 32 and the error of the bytes of
+ * the table, but in groups that are far above the others; three operations a unit scales by
+ * code   a formula instead of the map: 1e-6 A 1.01 covers products of two of these.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -83,8 +84,7 @@ static int n_set;
 /* Tokens as a backend hands them to a kernel. */
 struct tokens {
     float *x;
-    char *rows;
-    size_t row_bytes;
+    char *rows; /* of the last input_from() */
     int K, Kp;
 };
 
@@ -92,15 +92,15 @@ static void tokens_make(struct tokens *a, const struct cpu_kernels *k, int K) {
     size_t Kp = (size_t)weight_pad_k(K);
     *a = (struct tokens){.K = K, .Kp = (int)Kp};
     a->x = xcalloc(T_MAX * Kp, sizeof *a->x);
-    a->row_bytes = k->quantize ? (k->row_bytes(a->Kp) + 63) / 64 * 64 : 64;
-    a->rows = aligned_alloc(64, T_MAX * a->row_bytes);
+    a->rows = aligned_alloc(64, T_MAX * (k->quantize ? k->block_bytes(a->Kp) : 64));
     assert_non_null(a->rows);
     for (size_t t = 0; t < T_MAX; t++) {
         rand_fill(a->x + t * Kp, (size_t)K, t % 5 == 4 ? 1e-3f : 1);
         if (t == 7)
             memset(a->x + t * Kp, 0, (size_t)K * sizeof *a->x);
-        if (k->quantize)
-            k->quantize(a->x + t * Kp, K, true, a->rows + t * a->row_bytes);
+        if (t % 3 == 1) /* groups far above the rest, other ones for other tokens */
+            for (size_t i = t % 4 * 16; i < (size_t)K; i += 160)
+                a->x[t * Kp + i] *= 30;
     }
 }
 
@@ -109,14 +109,19 @@ static void tokens_release(struct tokens *a) {
     free(a->rows);
 }
 
-static struct cpu_input input_from(const struct tokens *a, int t, int T) {
-    size_t Kp = (size_t)a->Kp, at = (size_t)t;
-    return (struct cpu_input){.x = a->x + at * Kp,
-                              .ldx = Kp,
-                              .T = T,
-                              .K = a->K,
-                              .rows = a->rows + at * a->row_bytes,
-                              .row_bytes = a->row_bytes};
+/* Tokens t .. t + T - 1 as a matmul of their own gets them. */
+static struct cpu_input input_from(const struct tokens *a, const struct cpu_kernels *k, int t,
+                                   int T) {
+    size_t Kp = (size_t)a->Kp;
+    struct cpu_input in = {.x = a->x + (size_t)t * Kp, .ldx = Kp, .T = T, .K = a->K};
+    if (!k->quantize)
+        return in;
+    in.rows = a->rows;
+    in.block_bytes = k->block_bytes(a->Kp);
+    for (int i = 0; i < T; i += k->block)
+        k->quantize(in.x + (size_t)i * Kp, Kp, T - i < k->block ? T - i : k->block, a->K, true,
+                    a->rows + (size_t)(i / k->block) * in.block_bytes);
+    return in;
 }
 
 /* Random codes, scales and minimums. The codes of padding inputs are random too, as a file may
@@ -153,9 +158,50 @@ static void weight_make(struct weight *w, const struct kind *kind, int N, int K)
     free(x);
 }
 
+/* What the 8-bit set does to a table: the largest error of a value, and a step. */
+static double byte_error(const struct weight *w, double *step) {
+    uint8_t byte[16];
+    float f;
+    double zero = q4_bytes(w, byte, &f) ? (double)NF4_BYTE_ZERO : 128, most = 0;
+    for (int i = 0; i < 16; i++)
+        most = fmax(most, fabs((byte[i] - zero) * (double)f - (double)w->table[i]));
+    *step = (double)f;
+    return most;
+}
+
+/* The bound for the set whose activations have 8 bits. */
+static double bound8_of(const struct kind *kind, const struct weight *w, int n,
+                        const float *row, const float *x) {
+    double A = 0, steps = 0, mean = 0, byte_step = 0, table = 0;
+    int H = (w->K + 31) / 32;
+    assert_true(H <= 18);
+    double tops[18] = {0};
+    if (w->type == WEIGHT_Q4)
+        table = byte_error(w, &byte_step);
+    for (int i = 0; i < w->K; i++)
+        tops[i / 32] = fmax(tops[i / 32], fabs((double)x[i]));
+    for (int h = 0; h < H; h++)
+        mean += tops[h] / H;
+    for (int i = 0; i < w->K; i++) {
+        double t = tops[i / 32], ax = fabs((double)x[i]), aw = fabs((double)row[i]);
+        double s = fabs((double)weight_group_scale(w, n, i / w->group));
+        double m = fabs((double)weight_group_min(w, n, i / w->group));
+        bool wide = t > (double)CPU_WIDE_FROM * mean * 1.000001;
+        A += (aw + 2 * m) * ax;
+        steps += wide ? aw * t / (2 * X_STEPS) + kind->half_step * s * ax
+                      : aw * t / (2 * X8_STEPS) + table * s * (ax + t / (2 * X8_STEPS));
+        if (i % 32 == 0) /* where an accumulator starts is rounded, for NF4 */
+            steps += 0.5 * t / X8_STEPS * byte_step * s;
+    }
+    return 1.01 *
+           (steps + (3 * w->Kp / 16 + 6) * EPS * A + (kind->how != BY_SCALE ? 1e-6 * A : 0));
+}
+
 static double bound_of(const struct kind *kind, const struct cpu_kernels *k,
                        const struct weight *w, int n, const float *row, const float *x) {
     bool floats = w->type != WEIGHT_I8 && w->type != WEIGHT_Q4;
+    if (!floats && k->block > 1)
+        return bound8_of(kind, w, n, row, x);
     int G = w->Kp / w->group, ops = floats || !k->quantize ? w->K + 3 : 2 * G + 6;
     double A = 0, steps = 0;
     for (int at = 0; at < w->K; at += w->group) {
@@ -211,7 +257,7 @@ static void check_kind(const struct kind *kind, const struct cpu_kernels *k, int
     float *y = xcalloc(n, sizeof *y), *z = xcalloc(n, sizeof *z);
     void *scratch = aligned_alloc(64, (cpu_scratch_bytes(K) + 63) / 64 * 64);
     assert_non_null(scratch);
-    struct cpu_input all = input_from(&a, 0, T_MAX);
+    struct cpu_input all = input_from(&a, k, 0, T_MAX);
     int tiles = w.Np / 16;
     for (size_t i = 0; i < n; i++)
         y[i] = z[i] = 12345;
@@ -220,25 +266,26 @@ static void check_kind(const struct kind *kind, const struct cpu_kernels *k, int
     for (size_t i = 0; i < n; i++)
         assert_true(i % ldy < (size_t)N || y[i] == 12345);
     for (int t = 1; t < T_MAX; t++) { /* 40 tokens in two calls */
-        struct cpu_input head = input_from(&a, 0, t);
-        struct cpu_input tail = input_from(&a, t, T_MAX - t);
+        struct cpu_input head = input_from(&a, k, 0, t);
         k->matmul(&head, &w, 0, tiles, z, ldy, false, scratch);
+        struct cpu_input tail = input_from(&a, k, t, T_MAX - t);
         k->matmul(&tail, &w, 0, tiles, z + (size_t)t * ldy, ldy, false, scratch);
         check_bits("tokens cut at", kind, k, &w, t, y, z, n);
     }
     memset(z, 0, n * sizeof *z);
     for (size_t i = 0; i < n; i++)
         z[i] = i % ldy < (size_t)N ? 0 : 12345;
-    for (int t = 0; t < T_MAX; t += 20) /* one tile a call, added to 0 */
-        for (int i = 0; i < tiles; i++) {
-            struct cpu_input part = input_from(&a, t, 20);
+    for (int t = 0; t < T_MAX; t += 20) { /* one tile a call, added to 0 */
+        struct cpu_input part = input_from(&a, k, t, 20);
+        for (int i = 0; i < tiles; i++)
             k->matmul(&part, &w, i, 1, z + (size_t)t * ldy + i * 16, ldy, true, scratch);
-        }
+    }
     for (size_t i = 0; i < n; i++) /* adding to 0 makes +0 of -0 */
         y[i] += 0.0f;
     check_bits("tiles one by one, tokens", kind, k, &w, 20, y, z, n);
     for (size_t i = 0; i < n; i++)
         z[i] = i % ldy < (size_t)N ? 0.5f : 12345;
+    all = input_from(&a, k, 0, T_MAX);
     k->matmul(&all, &w, 0, tiles, z, ldy, true, scratch);
     for (size_t i = 0; i < n; i++)
         assert_true(z[i] == (i % ldy < (size_t)N ? y[i] + 0.5f : 12345));
@@ -279,9 +326,7 @@ static void sums_of_a_group_fit_int32(void **state) {
             for (int t = 0; t < T; t++)
                 for (int k = 0; k < K; k++)
                     a.x[t * K + k] = 1;
-            for (size_t t = 0; t < T && sets[i]->quantize; t++)
-                sets[i]->quantize(a.x + t * K, K, false, a.rows + t * a.row_bytes);
-            struct cpu_input in = input_from(&a, 0, T);
+            struct cpu_input in = input_from(&a, sets[i], 0, T);
             void *scratch = aligned_alloc(64, (cpu_scratch_bytes(K) + 63) / 64 * 64);
             sets[i]->matmul(&in, &w, 0, 1, y, N, false, scratch);
             /* an activation is off by its scale's rounding alone */
@@ -299,9 +344,10 @@ static void sums_of_activations_are_exact(void **state) {
     enum { K = 200 };
     for (int i = 0; i < n_set; i++) {
         struct tokens a;
-        if (sets[i]->row_bytes != cpu_row16_bytes)
+        if (sets[i]->block_bytes != cpu_row16_bytes)
             continue;
         tokens_make(&a, sets[i], K);
+        input_from(&a, sets[i], 0, 1);
         struct row16 r = cpu_row16(a.rows, a.Kp);
         for (int S = 16; S <= 64; S *= 2)
             for (int g = 0; g < a.Kp / S; g++) {

@@ -88,12 +88,13 @@ static void check_matmul(const struct cpu_kernels *k, int T, int N, int K) {
     struct matmul_out out[MM_OUT];
     float *x = matrix(be, T, K, 1), *y = xcalloc(MM_OUT * n_y, sizeof *y);
     float *one = xcalloc(n_y, sizeof *one), *alone = xcalloc(n_y, sizeof *alone);
-    size_t ld = k->quantize ? (k->row_bytes((int)Kp) + 63) / 64 * 64 : 64;
+    size_t ld = k->quantize ? k->block_bytes((int)Kp) : 64;
     char *rows = be->alloc(be, (size_t)T * ld);
     void *scratch = be->alloc(be, cpu_scratch_bytes(K));
     struct cpu_input in = {x, Kp, T, K, rows, ld};
-    for (size_t t = 0; t < (size_t)T && k->quantize; t++)
-        k->quantize(x + t * Kp, K, true, rows + t * ld);
+    for (int t = 0; t < T && k->quantize; t += k->block)
+        k->quantize(x + (size_t)t * Kp, Kp, T - t < k->block ? T - t : k->block, K, true,
+                    rows + (size_t)(t / k->block) * ld);
     mixed_weights(w, N, K);
     for (size_t i = 0; i < MM_OUT * n_y; i++)
         y[i] = guard;
@@ -142,7 +143,7 @@ static void matmul_q4_holds_at_the_extremes(void **state) {
         struct weight w;
         /* additions of one sum: inputs for the reference, groups for the others; and the
          * scales' formula */
-        double bound = (sets[i]->quantize ? 2 * K / 64 : K) * (double)EPS + 2e-6;
+        double bound = (sets[i]->quantize ? 3 * K / 32 : K) * (double)EPS + 2e-6;
         for (size_t k = 0; k < (size_t)N * K; k++)
             wf[k] = (float)(1 + k / 64 % 97);
         for (size_t k = 0; k < (size_t)T * K; k++)
@@ -155,8 +156,10 @@ static void matmul_q4_holds_at_the_extremes(void **state) {
                 for (int g = 0; g < K / 64; g++)
                     want += 64.0 * 3 * (double)weight_group_scale(&w, n, g) *
                             (type == WEIGHT_I8 ? 127 : 1);
+                /* with 8 bits the value 1 of the table is not exact */
+                double table = type == WEIGHT_Q4 && sets[i]->block > 1 ? 0.0021 : 0;
                 for (int t = 0; t < T; t++)
-                    assert_true(fabs((double)y[t * N + n] / want - 1) < bound);
+                    assert_true(fabs((double)y[t * N + n] / want - 1) < bound + table);
             }
             weight_pack_release(&w);
         }

@@ -11,7 +11,9 @@
 #include "engine/cpu/avx2.h"
 #include "engine/cpu/avx2_inline.h"
 
-void avx2_quantize(const float *x, int K, bool sums, void *row) {
+void avx2_quantize(const float *x, size_t ldx, int n, int K, bool sums, void *row) {
+    (void)ldx;
+    (void)n; /* one row is a block */
     const __m256 no_sign = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
     const int Kp = weight_pad_k(K);
     const struct row16 to = cpu_row16(row, Kp);
@@ -39,7 +41,8 @@ void avx2_quantize(const float *x, int K, bool sums, void *row) {
 
 const struct cpu_kernels cpu_avx2 = {
     .name = "avx2",
-    .row_bytes = cpu_row16_bytes,
+    .block = 1,
+    .block_bytes = cpu_row16_bytes,
     .quantize = avx2_quantize,
     .matmul = avx2_matmul,
     .norm = avx2_norm,

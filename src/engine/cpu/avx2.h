@@ -6,7 +6,7 @@
 
 #include "engine/cpu/cpu.h"
 
-void avx2_quantize(const float *x, int K, bool sums, void *row);
+void avx2_quantize(const float *x, size_t ldx, int n, int K, bool sums, void *row);
 void avx2_norm(enum norm_kind kind, const float *x, const float *g, const float *b, float eps,
                int K, float *y);
 void avx2_rope(float *x, const float *c, const float *s, int n);

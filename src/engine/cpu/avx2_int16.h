@@ -235,7 +235,7 @@ few_block(const struct cpu_input *in, const struct tile *w, const struct q4_deco
     const int S = any ? w->gr.S : 64, shift = any ? w->gr.shift : 0;
     size_t G = any ? w->gr.G : w->Kp / 64;
     const struct row16 row = cpu_row16(in->rows, (int)w->Kp);
-    const size_t ldq = in->row_bytes / sizeof *row.q, lds = in->row_bytes / sizeof(float);
+    const size_t ldq = in->block_bytes / sizeof *row.q, lds = in->block_bytes / sizeof(float);
     const int16_t *q = row.q;
     const char *p = w->p;
     const float *min = any ? w->min : NULL, *xsum = row.sum + w->gr.sum;
@@ -321,8 +321,8 @@ static inline __attribute__((always_inline)) void
 panel_block(const struct cpu_input *in, const struct tile *w, const char *pairs, int t,
             const int NT, float *y, size_t ldy, bool add) {
     const size_t G = w->gr.G;
-    const struct row16 row = cpu_row16(in->rows + (size_t)t * in->row_bytes, (int)w->Kp);
-    const size_t ldq = in->row_bytes / sizeof *row.q, lds = in->row_bytes / sizeof(float);
+    const struct row16 row = cpu_row16(in->rows + (size_t)t * in->block_bytes, (int)w->Kp);
+    const size_t ldq = in->block_bytes / sizeof *row.q, lds = in->block_bytes / sizeof(float);
     const int16_t *q = row.q;
     const float *xs = row.scale, *min = w->min, *xsum = row.sum + w->gr.sum;
     __m256 sum[BLOCK][2];

@@ -14,7 +14,8 @@
 
 const struct cpu_kernels cpu_avx2_vnni = {
     .name = "avx2",
-    .row_bytes = cpu_row16_bytes,
+    .block = 1,
+    .block_bytes = cpu_row16_bytes,
     .quantize = avx2_quantize,
     .matmul = avx2_vnni_matmul,
     .norm = avx2_norm,

@@ -14,7 +14,9 @@
 #define MATMUL   plain_matmul
 #include "engine/cpu/avx512_int16.h"
 
-void avx512_quantize(const float *x, int K, bool sums, void *row) {
+void avx512_quantize(const float *x, size_t ldx, int n, int K, bool sums, void *row) {
+    (void)ldx;
+    (void)n; /* one row is a block */
     const int Kp = weight_pad_k(K);
     const struct row16 to = cpu_row16(row, Kp);
     for (int k = 0; k < Kp; k += 64) {
@@ -132,7 +134,8 @@ void avx512_matmul_float(const struct cpu_input *in, const struct weight *w, int
 
 const struct cpu_kernels cpu_avx512 = {
     .name = "avx512",
-    .row_bytes = cpu_row16_bytes,
+    .block = 1,
+    .block_bytes = cpu_row16_bytes,
     .quantize = avx512_quantize,
     .matmul = plain_matmul,
     .norm = avx512_norm,

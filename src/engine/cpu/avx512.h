@@ -6,7 +6,7 @@
 
 #include "engine/cpu/cpu.h"
 
-void avx512_quantize(const float *x, int K, bool sums, void *row);
+void avx512_quantize(const float *x, size_t ldx, int n, int K, bool sums, void *row);
 void avx512_norm(enum norm_kind kind, const float *x, const float *g, const float *b, float eps,
                  int K, float *y);
 void avx512_rope(float *x, const float *c, const float *s, int n);

@@ -11,10 +11,8 @@
  * multiply-add for each line, in every variant below, so the bits don't depend on the number of
  * tokens.
  *
- * A 64-byte vector holds 2 inputs of 16 rows as int16, the 2 activations of a token are
- * broadcast. Of 4 neighbouring inputs the pairs are (0, 2) and (1, 3): then a nibble or byte
- * gets into its int16 by shifts alone. quantize() stores activations in this order. vpermw
- * reads 5 index bits, so the table is in it twice and no nibble needs a mask.
+ * A vector of weights meets 2 activations of a token, broadcast; quantize() stores activations
+ * in the order that avx512_weights.h has for weights.
  *
  * Groups are of 16, 32 or 64 inputs. `any` false is the code for those kinds of groups of 64
  * that plain_groups() tells: 9 % for one token, nothing for many.
@@ -24,8 +22,7 @@
  * blocks of 6 tokens x 2 tiles run over it: 12 integer and 12 float accumulators, bound by the
  * dot products.
  */
-#include "engine/cpu/avx512.h"
-#include "engine/cpu/simd.h"
+#include "engine/cpu/avx512_weights.h"
 #include <string.h>
 
 enum {
@@ -34,105 +31,6 @@ enum {
     PANEL_FROM = 12, /* tokens */
     AHEAD = 3072, /* bytes; the hardware stops at the borders of pages, +15 % for one token */
 };
-
-struct q4_decoder {
-    __m512i table;      /* [32] int16: the 16 values twice */
-    __m512 step;        /* of the table; 1 for I8 */
-    __m512 slope, base; /* of the code's map */
-};
-
-static struct q4_decoder q4_decoder(const struct weight *w) {
-    int16_t words[32];
-    float step = 1;
-    static const float slopes[8] = {MAP_SLOPES}, bases[8] = {MAP_BASES};
-    struct q4_decoder d = {.step = _mm512_set1_ps(1)};
-    if (w->type == WEIGHT_I8)
-        return d;
-    q4_words(w, words, &step);
-    d.step = _mm512_set1_ps(step);
-    memcpy(words + 16, words, 16 * sizeof *words);
-    d.table = _mm512_loadu_si512(words);
-    /* entry lzcnt(a) & 15: 15 .. 9 for i = 0 .. 6, 8 for a = 128, 0 for a = 0 */
-    float s[16] = {0}, b[16] = {0};
-    for (int i = 0; i < 8; i++) {
-        s[15 - i] = slopes[i];
-        b[15 - i] = bases[i];
-    }
-    d.slope = _mm512_loadu_ps(s);
-    d.base = _mm512_loadu_ps(b);
-    return d;
-}
-
-/* 8 inputs of 16 rows: pairs (0, 2), (1, 3), (4, 6), (5, 7). */
-static inline void q4_expand(const struct q4_decoder *d, const void *p, __m512i v[4]) {
-    __m512i two = _mm512_loadu_si512(p);
-    v[0] = _mm512_permutexvar_epi16(two, d->table);
-    v[1] = _mm512_permutexvar_epi16(_mm512_srli_epi16(two, 8), d->table);
-    v[2] = _mm512_permutexvar_epi16(_mm512_srli_epi16(two, 4), d->table);
-    v[3] = _mm512_permutexvar_epi16(_mm512_srli_epi16(two, 12), d->table);
-}
-
-/* 4 inputs of 16 rows: pairs (0, 2), (1, 3). */
-static inline void i8_expand(const void *p, __m512i v[2]) {
-    __m512i four = _mm512_loadu_si512(p);
-    v[0] = _mm512_srai_epi16(_mm512_slli_epi16(four, 8), 8);
-    v[1] = _mm512_srai_epi16(four, 8);
-}
-
-/* 16 scales from codes, times the step of the table. */
-static inline __m512 q4_scales(const struct q4_decoder *d, const uint8_t *code, __m512 absmax2,
-                               __m512 offset) {
-    __m512i c = _mm512_sub_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)code)),
-                                 _mm512_set1_epi32(127));
-    __m512i a = _mm512_abs_epi32(c), i = _mm512_lzcnt_epi32(a);
-    __m512 v = _mm512_fmadd_ps(_mm512_permutexvar_ps(i, d->slope), _mm512_cvtepi32_ps(a),
-                               _mm512_permutexvar_ps(i, d->base));
-    __m512i sign = _mm512_and_si512(c, _mm512_set1_epi32(INT32_MIN));
-    v = _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(v), sign));
-    v = _mm512_fmadd_ps(v, absmax2, offset);
-    return _mm512_mul_ps(v, d->step);
-}
-
-static inline __m512i bcast2(const int16_t *q) {
-    int32_t two;
-    memcpy(&two, q, sizeof two);
-    return _mm512_set1_epi32(two);
-}
-
-/* acc + the two products of each row. In assembler for the reason given in avx2_int16.h: GCC 12
- * copies accumulators else. */
-static inline __m512i dot2(__m512i acc, __m512i w, __m512i q) {
-#if DOT_VNNI
-    __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(w), "v"(q));
-#else
-    __m512i dots;
-    __asm__("vpmaddwd %2, %3, %1\n\tvpaddd %1, %0, %0"
-            : "+v"(acc), "=&v"(dots)
-            : "v"(w), "v"(q));
-#endif
-    return acc;
-}
-
-static inline __m512 add_group(__m512 sum, __m512i dots, __m512 ws, float xs) {
-    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), _mm512_mul_ps(ws, _mm512_set1_ps(xs)),
-                           sum);
-}
-
-/* The same for the minimum; sum_x: of the group's activations. */
-static inline __m512 add_min(__m512 sum, __m512 min, float sum_x) {
-    return _mm512_fmadd_ps(min, _mm512_set1_ps(sum_x), sum);
-}
-
-static inline void put_rows(float *y, __m512 v, __mmask16 rows, bool add) {
-    if (add)
-        v = _mm512_add_ps(_mm512_maskz_loadu_ps(rows, y), v);
-    _mm512_mask_storeu_ps(y, rows, v);
-}
-
-static __mmask16 tile_rows(const struct weight *w, int tile) {
-    int n = w->N - tile * 16;
-    return n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1);
-}
 
 /* 8 inputs of 16 rows from *p on, which moves behind them. */
 static inline void next8(const struct q4_decoder *d, const bool q4, const uint8_t **p,
@@ -158,8 +56,8 @@ few_block(const struct cpu_input *in, const struct weight *w, const struct q4_de
     const int S = any ? gr.S : 64, shift = any ? gr.shift : 0;
     size_t Kp = (size_t)w->Kp, G = any ? gr.G : Kp / 64;
     const uint8_t *p = (const uint8_t *)w->data + (size_t)tile * Kp * (q4 ? 8 : 16);
-    const struct row16 row = cpu_row16(in->rows + (size_t)t * in->row_bytes, w->Kp);
-    const size_t ldq = in->row_bytes / sizeof *row.q, lds = in->row_bytes / sizeof(float);
+    const struct row16 row = cpu_row16(in->rows + (size_t)t * in->block_bytes, w->Kp);
+    const size_t ldq = in->block_bytes / sizeof *row.q, lds = in->block_bytes / sizeof(float);
     const int16_t *q = row.q;
     const float *xs = row.scale;
     const float *min = any && w->min ? w->min + (size_t)tile * G * 16 : NULL;
@@ -178,7 +76,7 @@ few_block(const struct cpu_input *in, const struct weight *w, const struct q4_de
                 q4_absmax2(w, tile, g, a2, &end);
                 absmax2 = _mm512_loadu_ps(a2);
             }
-            ws = q4_scales(d, w->code + at, absmax2, offset);
+            ws = _mm512_mul_ps(q4_scales(d, w->code + at, absmax2, offset), d->step);
         } else {
             ws = _mm512_mul_ps(_mm512_loadu_ps(w->scale + at), d->step);
         }
@@ -285,8 +183,8 @@ static void expand_tile(const struct weight *w, const struct q4_decoder *d, int 
         }
         if (g == end)
             q4_absmax2(w, tile, g, a2, &end);
-        _mm512_store_ps(
-            s, q4_scales(d, w->code + at, _mm512_loadu_ps(a2), _mm512_set1_ps(w->offset)));
+        __m512 v = q4_scales(d, w->code + at, _mm512_loadu_ps(a2), _mm512_set1_ps(w->offset));
+        _mm512_store_ps(s, _mm512_mul_ps(v, d->step));
     }
 }
 
@@ -297,8 +195,8 @@ panel_block(const struct cpu_input *in, const struct weight *w, int tile, const 
             bool add) {
     const struct groups gr = weight_groups(w);
     const size_t G = gr.G;
-    const struct row16 row = cpu_row16(in->rows + (size_t)t * in->row_bytes, w->Kp);
-    const size_t ldq = in->row_bytes / sizeof *row.q, lds = in->row_bytes / sizeof(float);
+    const struct row16 row = cpu_row16(in->rows + (size_t)t * in->block_bytes, w->Kp);
+    const size_t ldq = in->block_bytes / sizeof *row.q, lds = in->block_bytes / sizeof(float);
     const int16_t *q = row.q;
     const float *xs = row.scale;
     const float *min = w->min ? w->min + (size_t)tile * G * 16 : NULL;

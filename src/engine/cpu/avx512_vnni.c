@@ -12,7 +12,8 @@
 
 const struct cpu_kernels cpu_avx512_vnni = {
     .name = "avx512",
-    .row_bytes = cpu_row16_bytes,
+    .block = 1,
+    .block_bytes = cpu_row16_bytes,
     .quantize = avx512_quantize,
     .matmul = vnni_matmul,
     .norm = avx512_norm,

@@ -88,9 +88,8 @@ static void *take(struct cpu *c, size_t n, size_t size_bytes, bool *failed) {
     return p;
 }
 
-/* Quantised rows begin at 64-byte borders. */
-static size_t row_stride(const struct cpu *c, int K) {
-    return (c->k->row_bytes(weight_pad_k(K)) + 63) / 64 * 64;
+static size_t n_block(const struct cpu *c, size_t T) {
+    return (T + (size_t)c->k->block - 1) / (size_t)c->k->block;
 }
 
 static enum status cpu_reserve(struct backend *be, const struct backend_limits *lim,
@@ -102,7 +101,7 @@ static enum status cpu_reserve(struct backend *be, const struct backend_limits *
     size_t T = (size_t)lim->max_tok;
     size_t row = (size_t)lim->head_dim + 2;
     if (c->k->quantize)
-        c->rows = take(c, T, row_stride(c, lim->max_k), &failed);
+        c->rows = take(c, n_block(c, T), c->k->block_bytes(weight_pad_k(lim->max_k)), &failed);
     c->block = take(c, T, sizeof *c->block, &failed);
     c->slot = take(c, T, sizeof *c->slot, &failed);
     size_t n_tile = T * (size_t)cpu_group_heads(c) / (size_t)cpu_att_tile_rows(c) + T + 1;
@@ -155,9 +154,12 @@ static const struct cpu_input *input_for(const struct mm_loop *l, const struct w
 static void quantize_rows(struct cpu *c, const void *arg, int t, int end) {
     const struct mm_loop *l = arg;
     const struct cpu_input *in = &l->quant;
-    for (; t < end; t++)
-        c->k->quantize(in->x + (size_t)t * in->ldx, in->K, l->sums,
-                       c->rows + (size_t)t * in->row_bytes);
+    const int block = c->k->block;
+    for (; t < end; t += block) {
+        int n = end - t < block ? end - t : block;
+        c->k->quantize(in->x + (size_t)t * in->ldx, in->ldx, n, in->K, l->sums,
+                       c->rows + (size_t)(t / block) * in->block_bytes);
+    }
 }
 
 /* n tiles of an output from tile on, with their bias, to y. */
@@ -223,7 +225,7 @@ static void run_matmul(struct cpu *c, const float *x, int T, int K,
     if (quant) {
         l.quant = l.f32;
         l.quant.rows = c->rows;
-        l.quant.row_bytes = row_stride(c, K);
+        l.quant.block_bytes = c->k->block_bytes(weight_pad_k(K));
         cpu_for_rows(c, T, quantize_rows, &l);
     }
     l.tiles = tiles / (4 * c->be.threads);

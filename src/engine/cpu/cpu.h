@@ -21,6 +21,7 @@ enum {
     CPU_ATT_ROWS = 24, /* query rows of one attention item */
     CPU_ATT_CHUNK =
         256, /* keys whose scores are held at once; softmax parts are merged in this grain */
+    CPU_QUANT_ROWS = 12, /* rows that a thread quantises in one go */
     CPU_PANEL_TILES = 2, /* row tiles that are expanded at once for many tokens */
 };
 
@@ -29,9 +30,9 @@ struct cpu_input {
     const float *x; /* [T, K], stride ldx = weight_pad_k(K), the padding is zero */
     size_t ldx;
     int T, K;
-    const char *rows; /* [T] quantised rows as the kernel set's quantize() made them; NULL:
-                         kernels read x */
-    size_t row_bytes; /* from row to row */
+    const char *rows; /* [ceil(T/block)] blocks of quantised rows as the kernel set's quantize()
+                         made them; NULL: kernels read x */
+    size_t block_bytes; /* from block to block */
 };
 
 /* A token's sums of activations over groups of 64, then of 32, then of 16 inputs. */
@@ -50,7 +51,7 @@ struct row16 {
     float *sum;   /* [cpu_sums(Kp)] scale * the exact sum of q: what a weight's minimum is
                      multiplied by; written where sums are asked for */
 };
-size_t cpu_row16_bytes(int Kp);
+size_t cpu_row16_bytes(int Kp); /* rounded up to 64 */
 static inline struct row16 cpu_row16(const void *row, int Kp) {
     int16_t *q = (int16_t *)(uintptr_t)row;
     float *scale = (float *)(void *)(q + Kp);
@@ -74,12 +75,12 @@ struct cpu_att {
 
 struct cpu_kernels {
     const char *name;
-    /* Bytes of a quantised row, a multiple of 4; NULL: matmul reads f32 for every weight type.
-     */
-    size_t (*row_bytes)(int Kp);
-    /* x [K] to a quantised row at a 64-byte border; sums: a weight that meets it has minimums
-     */
-    void (*quantize)(const float *x, int K, bool sums, void *row);
+    int block; /* rows that are quantised together; CPU_QUANT_ROWS is a multiple of it */
+    /* Bytes of such a block, a multiple of 64 */
+    size_t (*block_bytes)(int Kp);
+    /* n <= block rows of x [n, K], stride ldx, to a block at a 64-byte border; sums: a weight
+     * that meets it has minimums. NULL: matmul reads f32 for every weight type. */
+    void (*quantize)(const float *x, size_t ldx, int n, int K, bool sums, void *to);
     /* Tiles tile .. tile + n_tile - 1 of y (+)= x w^T; y points at the first tile's column 0.
      * Columns beyond N are not written. scratch: cpu_scratch_bytes(). */
     void (*matmul)(const struct cpu_input *in, const struct weight *w, int tile, int n_tile,
@@ -126,6 +127,7 @@ extern const struct cpu_kernels cpu_avx2; /* without VNNI */
 extern const struct cpu_kernels cpu_avx2_vnni;
 extern const struct cpu_kernels cpu_avx512; /* without VNNI */
 extern const struct cpu_kernels cpu_avx512_vnni;
+extern const struct cpu_kernels cpu_avx512_vbmi; /* and VNNI */
 #endif
 /* The kernel sets that this CPU and its operating system can run, best first, ending with
  * cpu_scalar; returns how many. Sets with and without VNNI have the same name. */

@@ -10,7 +10,7 @@
 
 enum {
     FEW_ROWS = 4, /* rows of an element-wise operation that the caller does alone */
-    ROWS_PER_ITEM = 8,
+    ROWS_PER_ITEM = CPU_QUANT_ROWS,
     MAX_TILES = 4,   /* row tiles of a matmul item */
     ATT_PARTS = 256, /* room for partial results of attention, in full items */
 };
@@ -38,7 +38,7 @@ struct cpu {
     struct backend_limits lim;
     const struct step *step;
     struct thread_scratch *scratch; /* [threads] */
-    char *rows;                     /* [max_tok] quantised rows of one input */
+    char *rows;                     /* blocks of quantised rows of one input */
     int32_t *block, *slot;          /* [max_tok] where a token's KV goes */
     struct att_tile *tiles;         /* of the step */
     int n_tile;

@@ -15,6 +15,8 @@ int cpu_kernel_sets(const struct cpu_kernels *out[8]) {
     bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                   __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("fma");
+    if (avx512 && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi"))
+        out[n++] = &cpu_avx512_vbmi;
     if (avx512 && __builtin_cpu_supports("avx512vnni"))
         out[n++] = &cpu_avx512_vnni;
     if (avx512)

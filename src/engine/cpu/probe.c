@@ -48,6 +48,7 @@ bool engine_cpu_features(struct buf *out) {
     ADD("avx512vl");
     ADD("avx512dq");
     ADD("avx512vnni");
+    ADD("avx512vbmi");
 #undef ADD
 #endif
     struct err err;

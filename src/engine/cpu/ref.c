@@ -53,7 +53,9 @@ static int32_t sum16(const int16_t *q) {
 }
 
 size_t cpu_row16_bytes(int Kp) {
-    return (size_t)Kp * sizeof(int16_t) + ((size_t)Kp / 64 + cpu_sums(Kp)) * sizeof(float);
+    size_t bytes =
+        (size_t)Kp * sizeof(int16_t) + ((size_t)Kp / 64 + cpu_sums(Kp)) * sizeof(float);
+    return (bytes + 63) / 64 * 64;
 }
 
 void cpu_row16_sums(struct row16 r, int Kp) {
