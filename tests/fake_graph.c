@@ -81,6 +81,16 @@ bool text_is_eog(const struct text_model *t, int32_t token) {
     return token == FAKE_EOG;
 }
 
+bool text_is_control(const struct text_model *t, int32_t token) {
+    (void)t;
+    return token >= 256;
+}
+
+int text_n_vocab(const struct text_model *t) {
+    (void)t;
+    return FAKE_VOCAB;
+}
+
 int text_bos(const struct text_model *t) {
     (void)t;
     return FAKE_CTL;
@@ -175,6 +185,10 @@ int graph_threads(const struct graph *g) {
 int graph_kv_kind(const struct graph *g, int n_total) {
     (void)g;
     return fake.long_from && n_total >= fake.long_from;
+}
+
+bool graph_same_angles(const struct graph *g, int a, int b) {
+    return graph_kv_kind(g, a) == graph_kv_kind(g, b);
 }
 
 void graph_copy_block(struct graph *g, int dst, int src, int n_tok) {

@@ -28,6 +28,9 @@ struct engine_params {
     int ctx_tok; /* longest timeline of a session; 0: the model's, at most 8192 by default */
     size_t kv_bytes; /* size of the KV pool; 0: room for about four full contexts, bounded by an
                         eighth of memory */
+    const char *draft_path; /* one of our model files with the same vocabulary, smaller, that
+                               guesses for this one; NULL: none. The KV pool is shared out so
+                               that both hold as many tokens */
     /* Called while a file is opened or converted, from the calling thread; false cancels. May
      * be NULL. */
     bool (*progress)(void *user, const char *what, uint64_t done, uint64_t total);
@@ -90,6 +93,15 @@ struct sampling {
         .repeat_penalty = 1.0, .repeat_last_n = 64, .seed = -1                                 \
     }
 
+/* Whether tokens are guessed and checked several at a time (run/spec.h). Never changes what is
+ * answered, only how fast; each is used only while it pays. */
+enum speculation {
+    SPECULATION_OFF,
+    SPECULATION_AUTO,   /* both of the following */
+    SPECULATION_LOOKUP, /* guesses from what the timeline repeats */
+    SPECULATION_DRAFT   /* guesses of the draft model, where one is open */
+};
+
 struct logit_bias {
     int32_t token;
     float bias; /* added to the logit; -INFINITY forbids the token */
@@ -107,6 +119,7 @@ struct request {
     const struct logit_bias *bias; /* [n_bias]; copied */
     size_t n_bias;
     int n_logprobs;    /* 0: none; k: the chosen token's and the k best, 1..20 */
+    enum speculation speculation;
     bool ignore_eos;   /* go on after an end-of-generation token (benchmarks) */
     bool special_text; /* let control tokens appear in the text (default: they are invisible) */
 };
@@ -141,6 +154,7 @@ struct event {
     int64_t prompt_us, decode_us,
         ttft_us;    /* prefill; first to last token; request to first token */
     int64_t seed;   /* the seed that was used */
+    int drafted_tok, accepted_tok; /* FINISHED: guessed by speculation; of them right */
     struct err err; /* ERROR */
 };
 void event_free(void *event);

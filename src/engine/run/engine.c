@@ -48,6 +48,9 @@ struct engine {
     char *path;
     struct model *model;
     struct graph *graph;
+    struct model *draft_model; /* or NULL, with what belongs to it */
+    struct graph *draft_graph;
+    struct draft *draft;
     struct sched *sched; /* the thread's */
     struct mailbox *inbox;
     pthread_t thread;
@@ -261,12 +264,40 @@ static void fill_info(struct engine *e, const char *path, int ctx_tok, size_t bl
 
 static void release(struct engine *e) {
     mailbox_unref(e->inbox);
+    draft_free(e->draft);
+    if (e->draft_graph)
+        graph_close(e->draft_graph);
+    if (e->draft_model)
+        model_close(e->draft_model);
     if (e->graph)
         graph_close(e->graph);
     if (e->model)
         model_close(e->model);
     free(e->path);
     free(e);
+}
+
+/* The model that guesses, and what a block of its KV takes. */
+static enum status open_draft(struct engine *e, const struct engine_params *p,
+                              size_t *block_bytes, struct err *err) {
+    if (!p->draft_path)
+        return ST_OK;
+    CHECK(model_open(p->draft_path, &e->draft_model, err));
+    *block_bytes += graph_kv_block_bytes(e->draft_model);
+    return draft_check(e->draft_model, e->model, err);
+}
+
+static enum status start_draft(struct engine *e, const struct engine_params *p, int n_block,
+                               struct err *err) {
+    if (!e->draft_model)
+        return ST_OK;
+    const struct graph_params gp = {.device = p->device,
+                                    .threads = p->threads,
+                                    .n_block = n_block,
+                                    .max_logits = SPEC_MAX_SEQ};
+    CHECK(graph_open(e->draft_model, &gp, &e->draft_graph, err));
+    e->draft = draft_new(e->draft_model, e->draft_graph, n_block, e->model->hp.n_vocab);
+    return ST_OK;
 }
 
 enum status engine_open(const char *path, const struct engine_params *params,
@@ -281,16 +312,20 @@ enum status engine_open(const char *path, const struct engine_params *params,
     TRY(model_open(path, &e->model, err));
     TRY(choose_ctx(e->model, p, &ctx_tok, err));
     size_t block_bytes = graph_kv_block_bytes(e->model);
-    TRY(pool_size(p, block_bytes, ctx_tok, &n_block, err));
+    size_t both_bytes = block_bytes;
+    TRY(open_draft(e, p, &both_bytes, err));
+    TRY(pool_size(p, both_bytes, ctx_tok, &n_block, err));
     const struct graph_params gp = {.device = p->device,
                                     .threads = p->threads,
                                     .n_block = n_block,
                                     .max_logits = SCHED_MAX_LOGITS};
     TRY(graph_open(e->model, &gp, &e->graph, err));
+    TRY(start_draft(e, p, n_block, err));
     fill_info(e, path, ctx_tok, block_bytes);
     if (!tell(p, 1))
         TRY(err_set(err, ST_CANCELLED, "cancelled"));
-    e->sched = sched_new(e->graph, e->model->text, e->model->hp.n_vocab, ctx_tok, n_block);
+    e->sched = sched_new(e->graph, e->model->text, e->model->hp.n_vocab, ctx_tok, n_block,
+                         e->draft);
     e->inbox = mailbox_new(free);
     st = start_thread(e, err);
     if (st != ST_OK) {

@@ -182,6 +182,10 @@ int graph_kv_kind(const struct graph *g, int n_total) {
     return rope_kind(&g->rope, n_total);
 }
 
+bool graph_same_angles(const struct graph *g, int a, int b) {
+    return rope_same(&g->rope, a, b);
+}
+
 void graph_copy_block(struct graph *g, int dst, int src, int n_tok) {
     assert(dst >= 0 && dst < g->n_block && src >= 0 && src < g->n_block);
     assert(n_tok >= 0 && n_tok <= KV_BLOCK);

@@ -106,6 +106,13 @@ int rope_kind(const struct rope *r, int n_seq) {
     return r->hp->rope_type == ROPE_LONG && n_seq > orig_ctx_of(r->hp);
 }
 
+bool rope_same(const struct rope *r, int a, int b) {
+    int ctx = orig_ctx_of(r->hp);
+    if (r->hp->rope_type == ROPE_DYNAMIC)
+        return a == b || (a <= ctx && b <= ctx);
+    return rope_kind(r, a) == rope_kind(r, b);
+}
+
 /* LongRoPE (arXiv:2402.13753): a set of divisors up to the first context, another beyond. */
 static void long_rope(const struct rope *r, int n_seq) {
     const struct hparams *hp = r->hp;

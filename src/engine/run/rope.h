@@ -30,6 +30,8 @@ void rope_init(struct rope *r, const struct model *m);
 void rope_release(struct rope *r);
 /* Which of two sets of frequencies, 0 or 1, a sequence that reaches n_seq tokens has. */
 int rope_kind(const struct rope *r, int n_seq);
+/* Whether sequences that reach a and b tokens have the same frequencies. */
+bool rope_same(const struct rope *r, int a, int b);
 /* Frequencies for a sequence that reaches n_seq tokens. */
 void rope_set_length(struct rope *r, int n_seq);
 /* One token: cos [rope_dim] as pairs (cos a, cos a), sin [rope_dim] as pairs (-sin a, sin a).

@@ -44,6 +44,9 @@ struct sched {
     int n_waiting, cap_waiting;
     struct eval *evals; /* first in, first out; the first may run */
     struct sampler_scratch *scratch;
+    struct spec *spec;
+    struct draft *draft; /* or NULL */
+    bool decoding;       /* all tasks of the batch that runs do */
 
     int max_tok;       /* of the graph */
     int measured_tok;  /* largest batch so far; 0: none */
@@ -59,9 +62,11 @@ static void copy_block(void *user, int dst, int src, int n_tok) {
 }
 
 struct sched *sched_new(struct graph *graph, const struct text_model *text, int n_vocab,
-                        int ctx_tok, int n_block) {
+                        int ctx_tok, int n_block, struct draft *draft) {
     struct sched *s = xcalloc(1, sizeof *s);
     s->graph = graph;
+    s->draft = draft;
+    s->spec = spec_new(graph, draft);
     s->text = text;
     s->n_vocab = n_vocab;
     s->ctx_tok = ctx_tok;
@@ -171,6 +176,8 @@ void sched_cancel(struct sched *s, struct session *ss) {
 
 void sched_free_session(struct sched *s, struct session *ss) {
     sched_cancel(s, ss);
+    if (s->draft)
+        draft_forget(s->draft, ss);
     kv_seq_release(s->pool, &ss->kv);
     if (ss->prev)
         ss->prev->next = ss->next;
@@ -303,7 +310,11 @@ static enum status forward(struct sched *s, int n_seq, int n_tok, float *logits,
     struct batch b = {.tokens = s->tokens, .n_tok = n_tok, .seqs = s->seqs, .n_seq = n_seq};
     int64_t start = clock_us();
     CHECK(graph_forward(s->graph, &b, logits, err));
-    learn(s, n_tok, clock_us() - start);
+    int64_t us = clock_us() - start;
+    if (s->decoding)
+        spec_measured(s->spec, n_tok, us);
+    else
+        learn(s, n_tok, us);
     return ST_OK;
 }
 
@@ -330,7 +341,9 @@ static void add_seq(struct sched *s, int at, int *n_tok, const struct kv_seq *kv
     *n_tok += n_more;
 }
 
-/* What the batch means for one task. logits: its row, or NULL while it prefills. */
+/* What the batch means for one task. logits: its rows, one and another for each guess behind its
+ * last token, or NULL while it prefills. Of the guesses only those that turned out right enter
+ * the session's KV; what the others left in its own blocks is written over. */
 static void advance(struct sched *s, struct task *t, int n_more, float *logits) {
     struct session *ss = t->session;
     kv_commit(s->pool, &ss->kv, t->tokens + ss->kv.n_tok, n_more);
@@ -339,7 +352,7 @@ static void advance(struct sched *s, struct task *t, int n_more, float *logits) 
     if (task_todo(t) > 0)
         return;
     enum finish why = FINISH_LENGTH;
-    if (logits) {
+    for (int i = 0; logits; i++, logits += s->n_vocab) {
         struct sampled next;
         struct err err;
         if (sampler_next(&t->sampler, s->scratch, logits, t->tokens, (size_t)t->n_tok, &next,
@@ -347,8 +360,15 @@ static void advance(struct sched *s, struct task *t, int n_more, float *logits) 
             fail(s, t, &err);
             return;
         }
-        if (task_token(t, &next, s->text, &why))
+        bool guessed = spec_right(s->spec, t, i, next.token);
+        if (!task_token(t, &next, s->text, &why))
+            break;
+        if (!guessed) {
+            kv_trim(s->pool, &ss->kv);
             return;
+        }
+        kv_commit(s->pool, &ss->kv, &next.token, 1);
+        atomic_store(&ss->cached_tok, ss->kv.n_tok);
     }
     finish(s, t, why);
 }
@@ -362,11 +382,13 @@ static void run_batch(struct sched *s) {
         if (!reserve(s, s->active[i], n_more[i]))
             break;
     int n = s->n_active;
+    s->decoding = spec_plan(s->spec, s->pool, s->active, n, n_more);
     for (int i = 0; i < n; i++) {
         struct task *t = tasks[i] = s->active[i];
         bool sample = n_more[i] == task_todo(t) && t->n_tok < t->last_tok;
         add_seq(s, i, &n_tok, &t->session->kv, t->tokens, t->n_tok, n_more[i], sample);
-        n_logits += sample;
+        n_tok += spec_add(t, &s->seqs[i], s->tokens + n_tok);
+        n_logits += s->seqs[i].n_logits;
     }
     if (n == 0)
         return;
@@ -375,12 +397,12 @@ static void run_batch(struct sched *s) {
     bool ok = forward(s, n, n_tok, s->logits, &err) == ST_OK;
     float *row = s->logits;
     for (int i = 0; i < n; i++) {
-        bool sample = s->seqs[i].n_logits > 0;
+        int n_rows = s->seqs[i].n_logits;
         if (ok)
-            advance(s, tasks[i], n_more[i], sample ? row : NULL);
+            advance(s, tasks[i], n_more[i], n_rows ? row : NULL);
         else
             fail(s, tasks[i], &err);
-        row += sample ? s->n_vocab : 0;
+        row += (size_t)n_rows * (size_t)s->n_vocab;
     }
 }
 
@@ -436,6 +458,7 @@ static void eval_step(struct sched *s) {
         (void)got;
         e->running = true;
     }
+    s->decoding = false;
     int n_more = e->n_tok - e->kv.n_tok;
     n_more = n_more < chunk_tok(s) ? n_more : chunk_tok(s);
     int logits_from = e->first > e->kv.n_tok ? e->first : e->kv.n_tok;
@@ -471,6 +494,7 @@ void sched_free(struct sched *s) {
         sched_free_session(s, s->sessions);
     kv_pool_free(s->pool);
     sampler_scratch_free(s->scratch);
+    spec_free(s->spec);
     free(s->waiting);
     free(s->tokens);
     free(s->logits);

@@ -12,6 +12,7 @@
 #ifndef LLMCHAT_ENGINE_RUN_SCHED_H
 #define LLMCHAT_ENGINE_RUN_SCHED_H
 
+#include "engine/run/draft.h"
 #include "engine/run/eval.h"
 #include "engine/run/graph.h"
 #include "engine/run/task.h"
@@ -26,9 +27,9 @@ enum {
 
 struct sched;
 
-/* All borrowed. n_block >= ceil(ctx_tok / KV_BLOCK). */
+/* All borrowed; draft may be NULL. n_block >= ceil(ctx_tok / KV_BLOCK). */
 struct sched *sched_new(struct graph *graph, const struct text_model *text, int n_vocab,
-                        int ctx_tok, int n_block);
+                        int ctx_tok, int n_block, struct draft *draft);
 void sched_free(struct sched *s); /* ends what runs with FINISH_CANCEL, frees the sessions; NULL
                                      is allowed */
 

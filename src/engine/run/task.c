@@ -73,6 +73,7 @@ enum status task_new(const struct request *r, const struct task_limits *lim, str
     memcpy(t->tokens, r->tokens, r->n_tok * sizeof *t->tokens);
     t->ignore_eos = r->ignore_eos;
     t->special_text = r->special_text;
+    t->spec.mode = r->speculation;
     if (r->n_bias) {
         t->bias = xreallocarray(NULL, r->n_bias, sizeof *t->bias);
         memcpy(t->bias, r->bias, r->n_bias * sizeof *t->bias);
@@ -87,6 +88,7 @@ void task_free(struct task *t) {
     if (!t)
         return;
     stream_release(&t->stream);
+    spec_task_release(&t->spec);
     buf_release(&t->bytes);
     mailbox_unref(t->events);
     free(t->bias);
@@ -194,6 +196,8 @@ void task_finish(struct task *t, enum finish why) {
         e->ttft_us = t->first_us - t->asked_us;
     }
     e->seed = t->sampler.set.seed;
+    e->drafted_tok = t->spec.drafted;
+    e->accepted_tok = t->spec.accepted;
     end(t, e);
 }
 

@@ -11,6 +11,7 @@
 #include "engine/engine.h"
 #include "engine/run/kv.h"
 #include "engine/run/sampler.h"
+#include "engine/run/spec.h"
 #include "engine/text/stream.h"
 #include <stdatomic.h>
 
@@ -40,6 +41,7 @@ struct task {
     struct sampler sampler;
     struct stream stream;
     struct buf bytes; /* of one token */
+    struct spec_task spec;
 
     bool started;           /* was admitted once; the fields below are set */
     int cached_tok, n_told; /* kept at the first admission; prompt tokens told by PREFILL */
