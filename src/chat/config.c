@@ -23,6 +23,10 @@ static enum status read_model(struct config *c, const struct ynode *v, struct er
     return ytree_text(v, c->path, &c->model, err);
 }
 
+static enum status read_draft_model(struct config *c, const struct ynode *v, struct err *err) {
+    return ytree_text(v, c->path, &c->draft_model, err);
+}
+
 static enum status read_system(struct config *c, const struct ynode *v, struct err *err) {
     return ytree_text(v, c->path, &c->system, err);
 }
@@ -110,12 +114,12 @@ static enum status read_keys(struct config *c, const struct ynode *v, struct err
     return ST_OK;
 }
 
-static const char *const key_names[] = {"model",  "device",   "threads",      "theme",
-                                        "mouse",  "markdown", "context_full", "system",
-                                        "prompt", "sampling", "keys"};
-static const read_key key_readers[] = {read_model,  read_device,   read_threads, read_theme,
-                                       read_mouse,  read_markdown, read_full,    read_system,
-                                       read_prompt, read_sampling, read_keys};
+static const char *const key_names[] = {"model",  "draft_model", "device",   "threads",
+                                        "theme",  "mouse",       "markdown", "context_full",
+                                        "system", "prompt",      "sampling", "keys"};
+static const read_key key_readers[] = {
+    read_model,    read_draft_model, read_device, read_threads, read_theme,    read_mouse,
+    read_markdown, read_full,        read_system, read_prompt,  read_sampling, read_keys};
 enum { N_KEYS = sizeof key_names / sizeof *key_names };
 
 static enum status apply(struct config *c, const struct ynode *root, struct err *err) {
@@ -169,6 +173,7 @@ void config_init(struct config *c) {
 void config_release(struct config *c) {
     free(c->path);
     free(c->model);
+    free(c->draft_model);
     free(c->system);
     free(c->prompt);
     for (size_t i = 0; i < c->n_keys; i++) {

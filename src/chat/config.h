@@ -2,6 +2,7 @@
  * config.h - the configuration file, $XDG_CONFIG_HOME/llmchat/config.yaml.
  *
  *   model: smollm2              # used when nothing else says which
+ *   draft_model: NAME           # a smaller one with the same vocabulary that guesses for it
  *   device: auto                # auto | cpu
  *   threads: 0                  # 0: all cores this process may use
  *   theme: auto                 # auto | dark | light | mono
@@ -31,7 +32,10 @@ struct key_binding {
 struct config {
     char *path;                    /* the file that was read, or would have been */
     char *model, *system, *prompt; /* NULL when not given */
-    int prompt_line;               /* in the file, for messages */
+    char *draft_model;
+    bool draft_wanted; /* the command line named it: a model that it doesn't fit is an error.
+                          Without, such a model is loaded alone */
+    int prompt_line;   /* in the file, for messages */
     enum device device;
     int threads;
     enum theme theme;

@@ -10,6 +10,7 @@
  * writes its own fields and reads `cancel`.
  */
 #include "base/clock.h"
+#include "base/log.h"
 #include "chat/chat_internal.h"
 
 #include <pthread.h>
@@ -24,11 +25,12 @@ struct loader {
     struct loader *next;
     pthread_t thread;
     struct mailbox *box;
-    char *name;
+    char *name, *draft; /* draft NULL: none */
+    bool draft_wanted;
     struct engine_params params;
     atomic_bool cancel;
     int64_t told_us;
-    char *path; /* what the name led to */
+    char *path, *draft_path; /* what the names led to */
     struct stat as;
     struct engine *engine; /* NULL when it failed or was taken */
     struct err err;
@@ -61,13 +63,32 @@ static bool progress(void *user, const char *what, uint64_t done, uint64_t total
     return !atomic_load(&l->cancel);
 }
 
+/* With the draft model; without when it is only the configured one and does not fit this model
+ * or is not there. */
+static enum status open_engine(struct loader *l) {
+    enum status st = ST_OK;
+    if (l->draft)
+        st = models_resolve(l->draft, progress, l, &l->draft_path, &l->err);
+    if (st == ST_OK) {
+        l->params.draft_path = l->draft_path;
+        st = engine_open(l->path, &l->params, &l->engine, &l->err);
+    }
+    bool misfit = l->draft && !l->draft_wanted &&
+                  (st == ST_UNSUPPORTED || (st == ST_NOT_FOUND && !l->draft_path));
+    if (!misfit)
+        return st;
+    log_warn("%s is loaded without the draft model %s: %s", l->name, l->draft, l->err.msg);
+    l->params.draft_path = NULL;
+    return engine_open(l->path, &l->params, &l->engine, &l->err);
+}
+
 static void *load(void *arg) {
     struct loader *l = arg;
     enum status st = models_resolve(l->name, progress, l, &l->path, &l->err);
     if (st == ST_OK && stat(l->path, &l->as) != 0)
         l->as = (struct stat){0};
     if (st == ST_OK)
-        st = engine_open(l->path, &l->params, &l->engine, &l->err);
+        st = open_engine(l);
     if (st != ST_OK)
         l->engine = NULL;
     struct mailbox *box = l->box; /* l may be gone once the note is out */
@@ -85,6 +106,8 @@ static void end_loader(struct chat *c, struct loader *l) {
     pthread_join(l->thread, NULL);
     engine_close(l->engine);
     free(l->path);
+    free(l->draft_path);
+    free(l->draft);
     free(l->name);
     free(l);
 }
@@ -100,6 +123,10 @@ enum status chat_load_model(struct chat *c, const char *name, struct err *err) {
     *l = (struct loader){.next = c->loaders,
                          .box = mailbox_ref(c->box),
                          .name = xstrdup(name),
+                         .draft = c->config->draft_model && *c->config->draft_model
+                                      ? xstrdup(c->config->draft_model)
+                                      : NULL,
+                         .draft_wanted = c->config->draft_wanted,
                          .params = {.device = c->config->device,
                                     .threads = c->config->threads,
                                     .ctx_tok = c->settings.ctx,
@@ -107,6 +134,7 @@ enum status chat_load_model(struct chat *c, const char *name, struct err *err) {
                                     .user = l}};
     if (pthread_create(&l->thread, NULL, load, l) != 0) {
         mailbox_unref(l->box);
+        free(l->draft);
         free(l->name);
         free(l);
         return err_set(err, ST_INTERNAL, "no thread could be started to load %s", name);

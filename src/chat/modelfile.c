@@ -139,6 +139,8 @@ static enum status parameter(struct reader *r, struct err *err) {
         json_array_append_new(list, json_string(value));
     } else if (d->type == SETTING_REAL) {
         json_object_set_new(r->settings, d->name, json_real(setting_number(&probe, d)));
+    } else if (d->type == SETTING_WORD) {
+        json_object_set_new(r->settings, d->name, json_string(value));
     } else {
         json_object_set_new(r->settings, d->name, json_integer(strtoll(value, NULL, 10)));
     }

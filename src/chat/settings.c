@@ -55,6 +55,10 @@ const struct setting_def setting_defs[] = {
      "The longest answer in tokens; a token is about three quarters of a word."},
     {"stop", SETTING_LIST, offsetof(struct settings, stop), false, 0, 0, 0, 0, "empty = off",
      "Texts at which the answer ends; they are not part of it."},
+    {"speculation", SETTING_WORD, offsetof(struct settings, speculation), false, 0, 3,
+     SPECULATION_AUTO, 1, "off|auto|lookup|draft",
+     "Guesses tokens and checks several at once, where that is faster: from what the text "
+     "repeats (lookup), by a draft model, or both; the answer is the same."},
     {"ctx", SETTING_INT, offsetof(struct settings, ctx), false, 0, 10000000, 0, 1024,
      "0 = the model's, at most 8192",
      "How many tokens of the conversation the model can see; more need more memory, and a "
@@ -70,7 +74,8 @@ const struct preset presets[] = {
 const size_t n_presets = sizeof presets / sizeof *presets;
 
 void settings_init(struct settings *s) {
-    *s = (struct settings){.sampling = SAMPLING_DEFAULTS, .max_tokens = 2048};
+    *s = (struct settings){
+        .sampling = SAMPLING_DEFAULTS, .max_tokens = 2048, .speculation = SPECULATION_AUTO};
 }
 
 void settings_release(struct settings *s) {
@@ -84,6 +89,7 @@ void settings_copy(struct settings *dst, const struct settings *src) {
     dst->sampling = src->sampling;
     dst->max_tokens = src->max_tokens;
     dst->ctx = src->ctx;
+    dst->speculation = src->speculation;
     dst->given = src->given;
 }
 
@@ -145,6 +151,27 @@ static enum status set_int(struct settings *s, const struct setting_def *d, cons
     return ST_OK;
 }
 
+const char *setting_word(const struct setting_def *d, int i) {
+    static _Thread_local char word[32];
+    const char *w = d->off;
+    for (; i > 0 && *w; i--) {
+        w += strcspn(w, "|");
+        w += *w == '|';
+    }
+    snprintf(word, sizeof word, "%.*s", (int)strcspn(w, "|"), w);
+    return word;
+}
+
+static enum status set_word(struct settings *s, const struct setting_def *d, const char *value,
+                            struct err *err) {
+    for (int i = 0; i <= (int)d->max; i++)
+        if (strcmp(value, setting_word(d, i)) == 0) {
+            put_int(s, d, i);
+            return ST_OK;
+        }
+    return err_set(err, ST_USAGE, "%s: %s given, one of %s wanted", d->name, value, d->off);
+}
+
 /* A decimal number and nothing else: strtod would also take "0x1p3", "inf" and "nan". */
 static bool parse_real(const char *value, double *out) {
     char *end;
@@ -190,9 +217,10 @@ static uint32_t given_bit(const struct setting_def *d) {
 
 enum status setting_set(struct settings *s, const struct setting_def *d, const char *value,
                         struct err *err) {
-    CHECK(d->type == SETTING_LIST  ? add_stop(s, d, value, err)
-          : d->type == SETTING_INT ? set_int(s, d, value, err)
-                                   : set_real(s, d, value, err));
+    CHECK(d->type == SETTING_LIST   ? add_stop(s, d, value, err)
+          : d->type == SETTING_INT  ? set_int(s, d, value, err)
+          : d->type == SETTING_WORD ? set_word(s, d, value, err)
+                                    : set_real(s, d, value, err));
     s->given |= given_bit(d);
     return ST_OK;
 }
@@ -211,6 +239,8 @@ void setting_copy(struct settings *dst, const struct settings *src,
 void setting_show(const struct settings *s, const struct setting_def *d, struct buf *out) {
     if (d->type == SETTING_REAL) {
         buf_addf(out, "%.6g", setting_number(s, d));
+    } else if (d->type == SETTING_WORD) {
+        buf_adds(out, setting_word(d, (int)get_int(s, d)));
     } else if (d->type == SETTING_INT) {
         buf_addf(out, "%lld", (long long)get_int(s, d));
     } else {
@@ -245,6 +275,7 @@ char *settings_to_json(const struct settings *s) {
         const struct setting_def *d = &setting_defs[i];
         json_t *v = d->type == SETTING_LIST   ? list_json(field(s, d))
                     : d->type == SETTING_REAL ? json_real(setting_number(s, d))
+                    : d->type == SETTING_WORD ? json_string(setting_word(d, (int)get_int(s, d)))
                                               : json_integer(get_int(s, d));
         json_object_set_new(o, d->name, v);
     }
@@ -276,6 +307,9 @@ static enum status value_from_json(struct settings *s, const struct setting_def 
     char text[64];
     if (d->type == SETTING_LIST)
         return list_from_json(s, d, v, err);
+    if (d->type == SETTING_WORD)
+        return json_is_string(v) ? setting_set(s, d, json_string_value(v), err)
+                                 : err_set(err, ST_USAGE, "%s: a word wanted", d->name);
     if (json_is_integer(v))
         snprintf(text, sizeof text, "%lld", (long long)json_integer_value(v));
     else if (json_is_real(v) && d->type == SETTING_INT &&

@@ -18,20 +18,22 @@ struct settings {
                        circles */
     int ctx;        /* context in tokens; 0: the model's, at most 8192 */
     struct strlist stop;
-    uint32_t given; /* bit i: a person chose the i-th of setting_defs; a model may suggest the
-                       others */
+    int speculation; /* enum speculation */
+    uint32_t given;  /* bit i: a person chose the i-th of setting_defs; a model may suggest the
+                        others */
 };
 
-enum setting_type { SETTING_REAL, SETTING_INT, SETTING_LIST };
+enum setting_type { SETTING_REAL, SETTING_INT, SETTING_WORD, SETTING_LIST };
 
 struct setting_def {
     const char *name; /* "top_k" */
     enum setting_type type;
-    size_t offset; /* into struct settings: double, int (int64_t for seed), struct strlist */
+    size_t offset; /* into struct settings: double, int (int64_t for seed; of a WORD its
+                      number), struct strlist */
     bool is_int64;
     double min, max, def, step; /* step: what one key press in the menu changes */
-    const char
-        *off; /* what the value that switches it off is, in words: "1 = off"; NULL none */
+    const char *off;  /* what the value that switches it off is, in words: "1 = off"; NULL none.
+                         Of a  WORD all its words, "off|auto" */
     const char *help; /* one sentence */
 };
 extern const struct setting_def setting_defs[];
@@ -60,6 +62,8 @@ double setting_number(const struct settings *s, const struct setting_def *d);
 /* One setting from src to dst, and whether it was chosen. */
 void setting_copy(struct settings *dst, const struct settings *src,
                   const struct setting_def *d);
+/* Word i of a WORD; "" beyond the last. Static storage of the thread. */
+const char *setting_word(const struct setting_def *d, int i);
 void setting_show(const struct settings *s, const struct setting_def *d,
                   struct buf *out); /* its value as text */
 void settings_apply_preset(struct settings *s, const struct preset *p);

@@ -101,7 +101,8 @@ static enum status ask_engine(struct chat *c, const struct tok_list *t, struct e
                         .max_tok =
                             s->max_tokens > 0 && s->max_tokens < room ? s->max_tokens : room,
                         .stop = (const char *const *)s->stop.v,
-                        .n_stop = s->stop.n};
+                        .n_stop = s->stop.n,
+                        .speculation = (enum speculation)s->speculation};
     c->turn = (struct turn){.kind = TURN_REPLY, .prompt_tok = (int)t->n};
     c->turn.limited_by_ctx = s->max_tokens <= 0 || s->max_tokens > room;
     turn_forget_rates(c);

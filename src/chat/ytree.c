@@ -332,7 +332,10 @@ static enum status one_setting(const struct ynode *v, const char *path, struct s
         st = setting_set(s, d, v->text, &why);
     else if (st == ST_OK && (d->type != SETTING_LIST || v->type != Y_LIST))
         return wrong(v, path,
-                     d->type == SETTING_LIST ? "a text or a list of texts" : "a number", err);
+                     d->type == SETTING_LIST   ? "a text or a list of texts"
+                     : d->type == SETTING_WORD ? "a word"
+                                               : "a number",
+                     err);
     for (size_t i = 0; st == ST_OK && v->type == Y_LIST && i < v->n; i++) {
         if (v->child[i].type != Y_SCALAR)
             return wrong(v, path, "a list of texts", err);

@@ -257,6 +257,11 @@ void use_compute_options(struct args *a) {
     const char *device = arg_text(a, "device");
     if (device)
         a->config.device = strcmp(device, "cpu") == 0 ? DEVICE_CPU : DEVICE_AUTO;
+    if (find_opt(a->cmd, "draft", 5) && arg_text(a, "draft")) {
+        free(a->config.draft_model);
+        a->config.draft_model = xstrdup(arg_text(a, "draft"));
+        a->config.draft_wanted = true;
+    }
     a->config.threads = (int)arg_count(a, "threads", a->config.threads);
 }
 

@@ -25,6 +25,10 @@ const struct opt bench_opts[] = {
     {"output", 'n', OPT_COUNT, "N", 2, "Tokens to generate (default 128)"},
     {"batch", 'b', OPT_COUNT, "N", 1, "Sequences at the same time (default 1)"},
     {"repeat", 'r', OPT_COUNT, "N", 1, "Runs that count (default 3)"},
+    {"draft", 0, OPT_TEXT, "MODEL", 0, "A draft model; with --speculation"},
+    {"speculation", 0, OPT_CHOICE, "off|auto|lookup|draft", 0,
+     "Guess tokens (default off, with --draft draft): random prompts lead to answers that "
+     "repeat themselves more than a person's"},
     {"threads", 't', OPT_COUNT, "N", 1, "Threads (default: the cores this process may use)"},
     {"device", 0, OPT_CHOICE, "auto|cpu", 0, "Where to compute"},
     {"json", 0, OPT_FLAG, NULL, 0, "Print a JSON list"},
@@ -32,11 +36,12 @@ const struct opt bench_opts[] = {
 };
 
 struct sample {
-    double prefill_tok_s, decode_tok_s, ttft_us;
+    double prefill_tok_s, decode_tok_s, ttft_us, drafted, accepted;
 };
 
 struct plan {
     int prompt, output, batch, repeat;
+    enum speculation speculation;
     struct engine *engine;
     uint64_t random;
 };
@@ -65,6 +70,7 @@ static enum status start_all(struct plan *p, struct session **sessions, struct m
                             .n_tok = (size_t)p->prompt,
                             .sampling = SAMPLING_DEFAULTS,
                             .max_tok = p->output,
+                            .speculation = p->speculation,
                             .ignore_eos = true};
         q.sampling.temperature = 0;
         st = session_generate(sessions[b], &q, (uint64_t)b, box, err);
@@ -100,6 +106,8 @@ static enum status run_once(struct plan *p, struct sample *out, struct err *err)
         if (e->type == EVENT_FINISHED) {
             n_finished++;
             n_tok += e->completion_tok - 1; /* the first token is the prefill's */
+            out->drafted += e->drafted_tok;
+            out->accepted += e->accepted_tok;
             ttft_sum += (double)e->ttft_us;
             prompt_us = (double)e->prompt_us;
             decode_us = (double)e->decode_us;
@@ -138,19 +146,22 @@ static double median(double *v, int n) {
 
 static enum status run_plan(struct plan *p, struct sample *out, struct err *err) {
     double *v = xcalloc((size_t)p->repeat * 3, sizeof *v);
+    double drafted = 0, accepted = 0;
     enum status st = ST_OK;
     for (int i = -1; i < p->repeat && st == ST_OK; i++) { /* the first warms up */
         struct sample s = {0};
         st = run_once(p, &s, err);
         if (i < 0)
             continue;
+        drafted += s.drafted;
+        accepted += s.accepted;
         v[i] = s.prefill_tok_s;
         v[p->repeat + i] = s.decode_tok_s;
         v[2 * p->repeat + i] = s.ttft_us;
     }
     if (st == ST_OK)
         *out = (struct sample){median(v, p->repeat), median(v + p->repeat, p->repeat),
-                               median(v + 2 * p->repeat, p->repeat)};
+                               median(v + 2 * p->repeat, p->repeat), drafted, accepted};
     free(v);
     return st;
 }
@@ -203,6 +214,20 @@ static double read_bandwidth(int threads) {
     return best;
 }
 
+/* The last block of each sequence may be partly filled, and one is to spare. */
+static size_t kv_bytes(const struct plan *p, const struct model_info *m) {
+    return (size_t)p->batch * (size_t)(p->prompt + p->output + 1 + 32) * (size_t)m->n_layer *
+           (size_t)m->n_head_kv * (size_t)m->head_dim * 2 * sizeof(float);
+}
+
+static enum speculation speculation_of(const char *word) {
+    const struct setting_def *d = setting_find("speculation");
+    int i = 0;
+    while (strcmp(word, setting_word(d, i)) != 0)
+        i++; /* one of them: the table of options has the same words */
+    return (enum speculation)i;
+}
+
 int cmd_bench(struct args *a) {
     struct err err = {0};
     struct plan p = {.prompt = (int)arg_count(a, "prompt", 512),
@@ -214,16 +239,27 @@ int cmd_bench(struct args *a) {
     struct engine_params ep = {
         .device = a->config.device, .threads = a->config.threads, .progress = progress_show};
     struct sample s = {0};
-    char *path = NULL;
+    char *path = NULL, *draft = NULL;
     enum status st;
     interrupt_catch();
     TRY(models_resolve(a->pos[0], progress_show, NULL, &path, &err));
+    if (arg_text(a, "draft")) {
+        p.speculation = SPECULATION_DRAFT;
+        TRY(models_resolve(arg_text(a, "draft"), progress_show, NULL, &draft, &err));
+    }
+    ep.draft_path = draft;
+    if (arg_text(a, "speculation"))
+        p.speculation = speculation_of(arg_text(a, "speculation"));
     struct model_info m = {0};
     TRY(models_info(path, &m, &err));
-    /* The last block of each sequence may be partly filled, and one is to spare. */
     ep.ctx_tok = p.prompt + p.output + 1;
-    ep.kv_bytes = (size_t)p.batch * (size_t)(ep.ctx_tok + 32) * (size_t)m.n_layer *
-                  (size_t)m.n_head_kv * (size_t)m.head_dim * 2 * sizeof(float);
+    ep.kv_bytes = kv_bytes(&p, &m);
+    if (draft) {
+        struct model_info d = {0};
+        TRY(models_info(draft, &d, &err));
+        ep.kv_bytes += kv_bytes(&p, &d);
+        model_info_release(&d);
+    }
     bool fits = ep.ctx_tok <= m.ctx_train;
     model_info_release(&m);
     if (!fits)
@@ -238,19 +274,23 @@ int cmd_bench(struct args *a) {
                        ? s.decode_tok_s * (double)info->bytes_per_token / bandwidth
                        : 0;
     if (arg_flag(a, "json")) {
-        put_json(json_pack(
-            "[{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:I, s:f, s:f}]", "model",
-            path_base(a->pos[0]), "quant", info->quant, "device", info->device, "kernels",
-            info->kernels, "threads", info->threads, "batch", p.batch, "prompt_tokens",
-            p.prompt, "output_tokens", p.output, "prefill_tok_s", s.prefill_tok_s,
-            "decode_tok_s", s.decode_tok_s, "ttft_us", s.ttft_us, "bytes_per_token",
-            (json_int_t)info->bytes_per_token, "bandwidth_share", share, "bandwidth_bytes_s",
-            bandwidth));
+        put_json(json_pack("[{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:I, s:f, "
+                           "s:f, s:I, s:I}]",
+                           "model", path_base(a->pos[0]), "quant", info->quant, "device",
+                           info->device, "kernels", info->kernels, "threads", info->threads,
+                           "batch", p.batch, "prompt_tokens", p.prompt, "output_tokens",
+                           p.output, "prefill_tok_s", s.prefill_tok_s, "decode_tok_s",
+                           s.decode_tok_s, "ttft_us", s.ttft_us, "bytes_per_token",
+                           (json_int_t)info->bytes_per_token, "bandwidth_share", share,
+                           "bandwidth_bytes_s", bandwidth, "drafted_tokens",
+                           (json_int_t)s.drafted, "accepted_tokens", (json_int_t)s.accepted));
     } else {
         printf("%s, %s, %s (%s), %d threads, batch %d, median of %d\n", path_base(a->pos[0]),
                info->quant, info->device, info->kernels, info->threads, p.batch, p.repeat);
         printf("prefill  %9.1f tok/s  (%d tokens)\n", s.prefill_tok_s, p.prompt);
         printf("decode   %9.1f tok/s  (%d tokens)\n", s.decode_tok_s, p.output);
+        if (p.speculation != SPECULATION_OFF)
+            printf("guessed  %9.0f tokens, %.0f of them right\n", s.drafted, s.accepted);
         printf("first token after %.1f ms\n", s.ttft_us / 1000);
         printf("weights read per token %s, measured read bandwidth %s/s",
                show_bytes(info->bytes_per_token), show_bytes((uint64_t)bandwidth));
@@ -261,5 +301,6 @@ int cmd_bench(struct args *a) {
 out:
     engine_close(p.engine);
     free(path);
+    free(draft);
     return st == ST_OK ? 0 : fail(&err);
 }

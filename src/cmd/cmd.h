@@ -118,7 +118,8 @@ enum status open_store(struct store **out, struct err *err); /* the person's dat
 enum status read_input(const char *path, size_t max_bytes, struct buf *out,
                        struct err *err); /* a file or pipe by its name; "-": stdin */
 enum status parse_id(const char *s, int64_t *out, struct err *err);
-/* Puts what --device and --threads say into a->config; the command's table has both. */
+/* Puts what --device, --threads and --draft say into a->config; the command's table has the
+ * first two. */
 void use_compute_options(struct args *a);
 /* The interface with a model (NULL: none named), as --chat and --continue say. The exit code.
  */

@@ -72,6 +72,10 @@ static char *setting_text(const struct setting_def *d) {
     buf_adds(&b, d->help);
     if (d->type == SETTING_LIST)
         return buf_take(&b);
+    if (d->type == SETTING_WORD) {
+        buf_addf(&b, " (default %s)", setting_word(d, (int)d->def));
+        return buf_take(&b);
+    }
     if (d->is_int64)
         buf_addf(&b, " (%.10g to %lld", d->min, (long long)INT64_MAX);
     else
@@ -80,11 +84,14 @@ static char *setting_text(const struct setting_def *d) {
     return buf_take(&b);
 }
 
+static const char *setting_arg(const struct setting_def *d) {
+    return d->type == SETTING_LIST ? "TEXT" : d->type == SETTING_WORD ? d->off : "N";
+}
+
 static void print_settings(FILE *f) {
     for (size_t i = 0; i < n_setting_defs; i++) {
         char *name = dashed(setting_defs[i].name), *help = setting_text(&setting_defs[i]);
-        char *left =
-            xasprintf("    --%s %s", name, setting_defs[i].type == SETTING_LIST ? "TEXT" : "N");
+        char *left = xasprintf("    --%s %s", name, setting_arg(&setting_defs[i]));
         print_opt(f, left, help);
         free(left);
         free(help);
@@ -178,7 +185,7 @@ void help_man(FILE *f) {
         fputs(".TP\n\\fB\\-\\-", f);
         for (const char *s = name; *s; s++)
             fputs(*s == '-' ? "\\-" : (char[]){*s, 0}, f);
-        fprintf(f, "\\fR \\fI%s\\fR\n", setting_defs[i].type == SETTING_LIST ? "TEXT" : "N");
+        fprintf(f, "\\fR \\fI%s\\fR\n", setting_arg(&setting_defs[i]));
         roff(f, help);
         free(help);
         free(name);
@@ -204,6 +211,14 @@ static bool takes_model(const struct command *c) {
 
 /* One line of a shell's `case` for each option with a choice of words: after --NAME come these.
  * An option's name means the same in every command. */
+static void choice_case(FILE *f, const char *name, const char *words, const char *before,
+                        const char *after) {
+    fprintf(f, "    --%s) %s", name, before);
+    for (const char *s = words; *s; s++)
+        fputc(*s == '|' ? ' ' : *s, f);
+    fprintf(f, "%s ;;\n", after);
+}
+
 static void choice_cases(FILE *f, const char *before, const char *after) {
     struct strlist seen = {0};
     for (const struct command *c = cmd_table; c->summary; c++)
@@ -214,11 +229,11 @@ static void choice_cases(FILE *f, const char *before, const char *after) {
             if (known)
                 continue;
             strlist_add(&seen, o->name);
-            fprintf(f, "    --%s) %s", o->name, before);
-            for (const char *s = o->arg; *s; s++)
-                fputc(*s == '|' ? ' ' : *s, f);
-            fprintf(f, "%s ;;\n", after);
+            choice_case(f, o->name, o->arg, before, after);
         }
+    for (size_t i = 0; i < n_setting_defs; i++)
+        if (setting_defs[i].type == SETTING_WORD)
+            choice_case(f, setting_defs[i].name, setting_defs[i].off, before, after);
     strlist_release(&seen);
 }
 
@@ -329,7 +344,14 @@ static void completion_fish(FILE *f) {
         for (size_t i = 0; c->flags & CMD_SETTINGS && i < n_setting_defs; i++) {
             char *name = dashed(setting_defs[i].name);
             fish_start(f, c);
-            fprintf(f, " -l %s -x -d '", name);
+            fprintf(f, " -l %s -x", name);
+            if (setting_defs[i].type == SETTING_WORD) {
+                fputs(" -a '", f);
+                for (const char *s = setting_defs[i].off; *s; s++)
+                    fputc(*s == '|' ? ' ' : *s, f);
+                fputc('\'', f);
+            }
+            fputs(" -d '", f);
             quoted(f, setting_defs[i].help);
             fputs("'\n", f);
             free(name);

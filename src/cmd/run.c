@@ -26,6 +26,8 @@ const struct opt run_opts[] = {
     {"system", 0, OPT_TEXT, "TEXT", 0, "System prompt"},
     {"raw", 0, OPT_FLAG, NULL, 0, "Give the prompt to the model as it is, without a template"},
     {"verbose", 'v', OPT_FLAG, NULL, 0, "Print speed and counts to standard error at the end"},
+    {"draft", 0, OPT_TEXT, "MODEL", 0,
+     "A smaller model with the same vocabulary that guesses for this one (see --speculation)"},
     {"threads", 0, OPT_COUNT, "N", 1, "Threads (default: the cores this process may use)"},
     {"device", 0, OPT_CHOICE, "auto|cpu", 0, "Where to compute"},
     {0},
@@ -74,15 +76,18 @@ static void print_done(struct run *r, const struct event *e) {
     double prefill_s = (double)e->prompt_us / 1e6, decode_s = (double)e->decode_us / 1e6;
     print_kept(r);
     if (r->json)
-        put_json(json_pack("{s:s, s:s, s:i, s:i, s:i, s:I, s:I, s:I, s:I}", "type", "done",
-                           "finish_reason", finish_name(e->finish), "prompt_tokens",
-                           e->prompt_tok, "cached_tokens", e->cached_tok, "completion_tokens",
-                           e->completion_tok, "prompt_us", (json_int_t)e->prompt_us,
-                           "decode_us", (json_int_t)e->decode_us, "ttft_us",
-                           (json_int_t)e->ttft_us, "seed", (json_int_t)e->seed));
+        put_json(json_pack(
+            "{s:s, s:s, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:i, s:i}", "type", "done",
+            "finish_reason", finish_name(e->finish), "prompt_tokens", e->prompt_tok,
+            "cached_tokens", e->cached_tok, "completion_tokens", e->completion_tok, "prompt_us",
+            (json_int_t)e->prompt_us, "decode_us", (json_int_t)e->decode_us, "ttft_us",
+            (json_int_t)e->ttft_us, "seed", (json_int_t)e->seed, "drafted_tokens",
+            e->drafted_tok, "accepted_tokens", e->accepted_tok));
     else if (r->last != '\n' && isatty(STDOUT_FILENO))
         putchar('\n');
     fflush(stdout);
+    if (r->verbose && e->drafted_tok)
+        note("guessed %d tokens, %d of them right", e->drafted_tok, e->accepted_tok);
     if (r->verbose)
         note("prompt %d tokens (%d cached) in %.3f s, answer %d tokens in %.3f s (%.1f tok/s), "
              "first after %.3f s, seed %lld, finish %s",
@@ -154,13 +159,16 @@ static enum status run_raw(struct args *a, struct run *r, const char *prompt, bo
                               .threads = a->config.threads,
                               .ctx_tok = s->ctx,
                               .progress = progress_show};
-    char *path = NULL;
+    char *path = NULL, *draft = NULL;
     struct engine *e = NULL;
     struct session *session = NULL;
     struct mailbox *box = mailbox_new(event_free);
     struct tok_list ids = {0};
     enum status st;
     TRY(models_resolve(a->pos[0], progress_show, NULL, &path, err));
+    if (a->config.draft_wanted)
+        TRY(models_resolve(a->config.draft_model, progress_show, NULL, &draft, err));
+    p.draft_path = draft;
     TRY(engine_open(path, &p, &e, err));
     settings_suggest(s, engine_info(e)->settings);
     progress_clear();
@@ -172,7 +180,8 @@ static enum status run_raw(struct args *a, struct run *r, const char *prompt, bo
                         .sampling = s->sampling,
                         .max_tok = s->max_tokens,
                         .stop = (const char *const *)s->stop.v,
-                        .n_stop = s->stop.n};
+                        .n_stop = s->stop.n,
+                        .speculation = (enum speculation)s->speculation};
     TRY(session_generate(session, &q, 1, box, err));
     TRY(raw_events(r, session, box, cancelled, err));
 out:
@@ -180,6 +189,7 @@ out:
     engine_close(e);
     mailbox_unref(box);
     tok_list_release(&ids);
+    free(draft);
     free(path);
     return st;
 }

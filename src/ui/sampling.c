@@ -33,6 +33,16 @@ static void set(struct app *a, struct sampling_dialog *d, const char *value) {
         snprintf(d->error, sizeof d->error, "%s", err.msg);
 }
 
+static void set_number(struct app *a, struct sampling_dialog *d, double to) {
+    const struct setting_def *s = def_at(d);
+    char text[40];
+    if (s->type == SETTING_WORD)
+        snprintf(text, sizeof text, "%s", setting_word(s, (int)to));
+    else
+        snprintf(text, sizeof text, s->type == SETTING_INT ? "%.0f" : "%.6g", to);
+    set(a, d, text);
+}
+
 /* The next value on the grid of the setting's step. */
 static void step_value(struct app *a, struct sampling_dialog *d, int dir) {
     const struct setting_def *s = def_at(d);
@@ -43,17 +53,14 @@ static void step_value(struct app *a, struct sampling_dialog *d, int dir) {
     if (dir < 0 && now / step - floor(now / step + 1e-9) > 1e-6)
         to += step; /* it was between two steps: first down to the grid */
     to = to < s->min ? s->min : to > s->max ? s->max : to;
-    char text[40];
-    snprintf(text, sizeof text, s->type == SETTING_INT ? "%.0f" : "%.6g", to);
-    set(a, d, text);
+    set_number(a, d, to);
 }
 
 static void to_default(struct app *a, struct sampling_dialog *d) {
-    const struct setting_def *s = def_at(d);
-    char text[40] = "";
-    if (s->type != SETTING_LIST)
-        snprintf(text, sizeof text, s->type == SETTING_INT ? "%.0f" : "%.6g", s->def);
-    set(a, d, text);
+    if (def_at(d)->type == SETTING_LIST)
+        set(a, d, "");
+    else
+        set_number(a, d, def_at(d)->def);
 }
 
 static void start_typing(struct sampling_dialog *d, const char *text) {
@@ -76,7 +83,9 @@ static void draw_explanation(const struct sampling_dialog *d, struct rect in, in
     struct strlist lines = {0};
     char range[200] = "";
     overlay_wrap(&lines, s->help, in.w);
-    if (s->type != SETTING_LIST)
+    if (s->type == SETTING_WORD)
+        snprintf(range, sizeof range, "%s, default %s", s->off, setting_word(s, (int)s->def));
+    else if (s->type != SETTING_LIST)
         snprintf(range, sizeof range, "%.10g to %.10g, default %.6g%s%s", s->min, s->max,
                  s->def, s->off ? "; " : "", s->off ? s->off : "");
     else

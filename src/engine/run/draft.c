@@ -3,10 +3,10 @@
  *
  * Data: a slot for each of the last few sessions that asked, with the KV of a prefix of its
  * timeline. `ahead` are tokens behind that prefix whose KV is in the slot's own blocks already:
- * the model's guesses of last time. They become part of the sequence when the timeline turns out
- * to go on like that, so a wrong guess is never published and never found. Blocks of equal
- * prefixes are shared as in the first model's pool; a slot that is taken over by another session
- * loses nothing but references.
+ * the model's guesses of last time. They become part of the sequence when the timeline turns
+ * out to go on like that, so a wrong guess is never published and never found. Blocks of equal
+ * prefixes are shared as in the first model's pool; a slot that is taken over by another
+ * session loses nothing but references.
  *
  * A call: bring the sequences up to date with their timelines, all in one batch, at most
  * CATCH_UP tokens; those that are up to date have their first guess from that batch; then a row
@@ -60,8 +60,7 @@ static bool same_token(const struct text_model *a, const struct text_model *b, i
            text_is_control(a, t) == text_is_control(b, t);
 }
 
-enum status draft_check(const struct model *draft, const struct model *first,
-                        struct err *err) {
+enum status draft_check(const struct model *draft, const struct model *first, struct err *err) {
     const struct text_model *a = draft->text, *b = first->text;
     int na = text_n_vocab(a), nb = text_n_vocab(b), n = na < nb ? na : nb;
     int padding = na > nb ? na - nb : nb - na;
@@ -270,8 +269,8 @@ static bool catch_up(struct draft *d, struct guesser *g, int n) {
     return true;
 }
 
-/* Takes a guess from each live row of logits; who has all it wants, or guesses the end, is done.
- * Returns how many go on. */
+/* Takes a guess from each live row of logits; who has all it wants, or guesses the end, is
+ * done. Returns how many go on. */
 static int take_guesses(struct draft *d, struct guesser *g, int n) {
     const float *row = d->logits;
     int n_live = 0, n_vocab = d->n_vocab < d->n_vocab_first ? d->n_vocab : d->n_vocab_first;

@@ -15,10 +15,9 @@
 struct draft;
 struct task;
 
-/* ST_UNSUPPORTED, with the first token that differs, when the draft model has another vocabulary
- * than the first one. Padding at the end of the longer one may differ. */
-enum status draft_check(const struct model *draft, const struct model *first,
-                        struct err *err);
+/* ST_UNSUPPORTED, with the first token that differs, when the draft model has another
+ * vocabulary than the first one. Padding at the end of the longer one may differ. */
+enum status draft_check(const struct model *draft, const struct model *first, struct err *err);
 /* Both are borrowed; the graph has n_block blocks and room for SPEC_MAX_SEQ rows of logits. */
 struct draft *draft_new(const struct model *m, struct graph *graph, int n_block,
                         int n_vocab_first);

@@ -3,16 +3,16 @@
  *
  * Two things are learned. The odds that a guess is right: running averages by the length of the
  * match it continues (that of the second guess is one longer), kept for each answer and begun
- * with what was seen in all; what lookup proposes is compared with what the model says also when
- * it was not put into the batch, so these odds cost nothing and are never out of date. And the
- * time of a decoding step by its number of rows; what was not measured lately lies between its
- * measured neighbours, or costs what the next smaller one does, so that it is tried when a guess
- * is good, at most twice as many rows at a time.
+ * with what was seen in all; what lookup proposes is compared with what the model says also
+ * when it was not put into the batch, so these odds cost nothing and are never out of date. And
+ * the time of a decoding step by its number of rows; what was not measured lately lies between
+ * its measured neighbours, or costs what the next smaller one does, so that it is tried when a
+ * guess is good, at most twice as many rows at a time.
  *
  * A plan maximises tokens per time: guesses are added one at a time, always the likeliest to
- * be reached and right, and the number with the best (tokens expected) / (time) is taken when it
- * beats the step without guesses by a margin. With many tasks a row costs nearly as much as a
- * token is worth, and the plan is empty by itself.
+ * be reached and right, and the number with the best (tokens expected) / (time) is taken when
+ * it beats the step without guesses by a margin. With many tasks a row costs nearly as much as
+ * a token is worth, and the plan is empty by itself.
  *
  * The draft model's odds are known only from tries. While they are too bad it is tried rarely,
  * each time after a pause twice as long.
@@ -36,9 +36,9 @@ enum {
     TRY_DRAFT = 2, /* guesses of a try */
 };
 
-static const double MARGIN = 1.03;           /* what a plan must gain */
-static const double RATE = 1.0 / 32;         /* of an answer's averages */
-static const double RATE_ALL = 1.0 / 128;    /* of those over all answers */
+static const double MARGIN = 1.03;        /* what a plan must gain */
+static const double RATE = 1.0 / 32;      /* of an answer's averages */
+static const double RATE_ALL = 1.0 / 128; /* of those over all answers */
 static const int class_from[SPEC_CLASSES] = {2, 3, 4, 6, 10, 18}; /* match length */
 
 struct spec {
@@ -47,9 +47,9 @@ struct spec {
     int max_rows;
     struct spec_odds odds;
     uint64_t step;
-    double us[SPEC_MAX_ROWS + 1]; /* of a step by rows */
+    double us[SPEC_MAX_ROWS + 1];   /* of a step by rows */
     uint64_t at[SPEC_MAX_ROWS + 1]; /* when that was measured; 0: never */
-    double draft_us; /* one round of the draft model; 0: not measured */
+    double draft_us;                /* one round of the draft model; 0: not measured */
 };
 
 struct spec *spec_new(const struct graph *graph, struct draft *draft) {

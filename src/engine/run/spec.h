@@ -1,14 +1,14 @@
 /*
- * spec.h - speculation: tokens that are guessed, computed together with the last one in a single
- * step, and kept as far as the sampler says the same.
+ * spec.h - speculation: tokens that are guessed, computed together with the last one in a
+ * single step, and kept as far as the sampler says the same.
  *
  * Guesses come from the timeline itself (lookup.h: text that repeats or edits what is there) or
  * from a second, smaller model (draft.h). The sampler takes a token at each position from the
  * model's own logits, with the history that is really there, exactly as it would without
  * guesses; a guess is right when it is the token that was taken, and the first wrong one ends
  * the run. So the answer is the same, token by token, for every seed and every setting: nothing
- * here can change its distribution. (It is the rule of Leviathan et al., arXiv 2211.17192, for a
- * proposal that has all its mass on one token: accept with p(x), else draw from p without x.)
+ * here can change its distribution. (It is the rule of Leviathan et al., arXiv 2211.17192, for
+ * a proposal that has all its mass on one token: accept with p(x), else draw from p without x.)
  *
  * How many tokens are guessed is decided anew in each step, by what guesses were worth so far
  * and what steps of so many rows cost; often that is none.
@@ -66,13 +66,13 @@ struct spec;
 struct spec *spec_new(const struct graph *graph, struct draft *draft);
 void spec_free(struct spec *sp); /* NULL is allowed */
 
-/* Guesses for tasks [n] that bring n_more [n] tokens in this step, for which blocks are reserved
- * already. Takes only blocks that nobody else holds or may need in this step. True when all the
- * tasks decode: such a step is told to spec_measured(). */
+/* Guesses for tasks [n] that bring n_more [n] tokens in this step, for which blocks are
+ * reserved already. Takes only blocks that nobody else holds or may need in this step. True
+ * when all the tasks decode: such a step is told to spec_measured(). */
 bool spec_plan(struct spec *sp, struct kv_pool *pool, struct task *const *tasks, int n,
                const int *n_more);
-/* Appends the guesses of t to its sequence q of the batch and to tokens, which has room. Returns
- * how many. */
+/* Appends the guesses of t to its sequence q of the batch and to tokens, which has room.
+ * Returns how many. */
 int spec_add(struct task *t, struct batch_seq *q, int32_t *tokens);
 /* A step of n_tok rows of decoding tasks, guesses among them, took so long. */
 void spec_measured(struct spec *sp, int n_tok, int64_t us);
