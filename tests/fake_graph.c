@@ -23,10 +23,10 @@ void fake_reset(void) {
 /* ---- the model ---- */
 
 enum status model_open(const char *path, struct model **out, struct err *err) {
-    if (strcmp(path, "fake") != 0)
+    if (strcmp(path, "fake") != 0 && strcmp(path, "fake-draft") != 0)
         return err_set(err, ST_NOT_FOUND, "%s: no such model", path);
     struct model *m = xcalloc(1, sizeof *m);
-    m->info.name = xstrdup("fake");
+    m->info.name = xstrdup(path);
     m->info.architecture = xstrdup("llama");
     m->info.quant = xstrdup("f32");
     m->info.n_params = 1000;
@@ -130,6 +130,7 @@ void fake_logits(const int32_t *tokens, size_t n, float *logits) {
 enum { KIND = 1 << 20 };
 
 struct graph {
+    bool draft; /* of "fake-draft" */
     int n_block, max_tok, max_logits;
     int32_t (*kv)[KV_BLOCK]; /* tokens, + KIND for KV of the second kind */
     int32_t *history;
@@ -144,9 +145,9 @@ size_t graph_kv_block_bytes(const struct model *m) {
 
 enum status graph_open(const struct model *m, const struct graph_params *p, struct graph **out,
                        struct err *err) {
-    (void)m;
     (void)err;
     struct graph *g = xcalloc(1, sizeof *g);
+    g->draft = strcmp(m->info.name, "fake-draft") == 0;
     fake.n_block = g->n_block = p->n_block;
     g->max_tok = fake.max_tok ? fake.max_tok : 512;
     g->max_logits = p->max_logits;
@@ -239,6 +240,9 @@ enum status graph_forward(struct graph *g, const struct batch *b, float *logits,
     }
     fake.n_forward++;
     fake.n_tok += b->n_tok;
+    fake.n_draft += g->draft ? b->n_tok : 0;
+    int64_t us = fake.step_us + (int64_t)b->n_tok * fake.row_us;
+    fake.now_us += g->draft && fake.draft_part ? us / fake.draft_part : us;
     fake.max_seq = b->n_seq > fake.max_seq ? b->n_seq : fake.max_seq;
     if (fake.n_forward == fake.fail_at)
         return err_set(err, ST_NOMEM, "the device has no memory left");
@@ -257,6 +261,9 @@ enum status graph_forward(struct graph *g, const struct batch *b, float *logits,
             g->history[at] = g->kv[s->blocks[at / KV_BLOCK]][at % KV_BLOCK] - kind;
         for (int n = end - s->n_logits + 1; n <= end; n++, logits += FAKE_VOCAB) {
             fake_logits(g->history, (size_t)n, logits);
+            if (g->draft && fake.draft_wrong &&
+                fake_next(g->history, (size_t)n) % fake.draft_wrong == 0)
+                logits['!'] = 100;
             if (fake.nan_at && fake.n_forward >= fake.nan_at)
                 logits[3] = NAN;
         }

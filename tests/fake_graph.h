@@ -33,10 +33,17 @@ extern struct fake {
     sem_t entered, go;
     int long_from; /* sequences that reach this many tokens have the other kind of KV; 0: none
                     */
+    /* A clock that only the graph moves, for tests that have clock_us() return now_us: a batch
+     * takes step_us and row_us for each token, one of the model "fake-draft" a draft_part-th.
+     */
+    int64_t now_us, step_us, row_us, draft_part;
+    int draft_wrong; /* "fake-draft" guesses '!' where the token's number is a multiple of this;
+                        0: it is always right */
     int fail_at, nan_at; /* the forward with this number fails, those from this one on give no
                             numbers; 0: none */
     /* what was seen; read while the engine is idle */
     int n_forward, n_tok, max_seq, n_block, n_copied;
+    int n_draft;   /* tokens of "fake-draft" */
     int n_starved; /* batches that left a decoding sequence out while it was in the batch before
                       and after */
 } fake;

@@ -328,3 +328,10 @@ int draft_guess(struct draft *d, struct task *const *tasks, const int *want, int
     *us = clock_us() - start;
     return rounds;
 }
+
+bool draft_consistent(const struct draft *d) {
+    const struct kv_seq *seqs[N_SLOT];
+    for (int i = 0; i < N_SLOT; i++)
+        seqs[i] = &d->slots[i].kv;
+    return kv_consistent(d->pool, seqs, N_SLOT);
+}

@@ -31,5 +31,7 @@ int draft_guess(struct draft *d, struct task *const *tasks, const int *want, int
                 int64_t *us);
 /* The session goes. */
 void draft_forget(struct draft *d, const struct session *ss);
+/* For tests: kv_consistent() of all its sequences. */
+bool draft_consistent(const struct draft *d);
 
 #endif
