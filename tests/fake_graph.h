@@ -39,10 +39,13 @@ extern struct fake {
     int64_t now_us, step_us, row_us, draft_part;
     int draft_wrong; /* "fake-draft" guesses '!' where the token's number is a multiple of this;
                         0: it is always right */
+    int foreign, more_tokens; /* a token of "fake-draft" that is another one, 0: none; tokens
+                                 that it has beyond FAKE_VOCAB */
     int fail_at, nan_at; /* the forward with this number fails, those from this one on give no
                             numbers; 0: none */
     /* what was seen; read while the engine is idle */
     int n_forward, n_tok, max_seq, n_block, n_copied;
+    int longest;   /* tokens of a sequence in a batch, with those in its KV */
     int n_draft;   /* tokens of "fake-draft" */
     int n_starved; /* batches that left a decoding sequence out while it was in the batch before
                       and after */

@@ -7,8 +7,9 @@
  * the template is ChatML. Same arguments, same file, everywhere: the random numbers are our
  * own.
  *
- * Names: layers embd heads kv ff ctx seed (numbers), type=f32|f16, tied=0|1, template=0|1,
- * version=2|3, scale (weights are drawn from -scale/1000 to scale/1000; default 60).
+ * Names: layers embd heads kv ff ctx seed merges (numbers), type=f32|f16, tied=0|1,
+ * template=0|1, version=2|3, scale (weights are drawn from -scale/1000 to scale/1000; default
+ * 60).
  */
 #include "base/mem.h"
 #include "base/path.h"
@@ -20,9 +21,9 @@
 static struct {
     const char *name;
     uint32_t value;
-} params[] = {{"layers", 2}, {"embd", 64},    {"heads", 4},   {"kv", 2},
-              {"ff", 128},   {"ctx", 512},    {"seed", 1},    {"type", 0},
-              {"tied", 1},   {"template", 1}, {"version", 3}, {"scale", 60}};
+} params[] = {{"layers", 2},  {"embd", 64},  {"heads", 4},  {"kv", 2},   {"ff", 128},
+              {"ctx", 512},   {"seed", 1},   {"type", 0},   {"tied", 1}, {"template", 1},
+              {"version", 3}, {"scale", 60}, {"merges", 20}};
 
 static uint32_t param(const char *name) {
     for (size_t i = 0; i < sizeof params / sizeof *params; i++)
@@ -143,7 +144,7 @@ static void vocabulary(void) {
         {"Ġ", "t"}, {"h", "e"}, {"i", "n"}, {"Ġ", "a"}, {"Ġt", "he"}, {"o", "u"}, {"e", "r"},
         {"r", "e"}, {"o", "n"}, {"Ġ", "s"}, {"a", "t"}, {"Ġ", "w"},   {"e", "n"}, {"Ġ", "o"},
         {"Ġ", "c"}, {"i", "t"}, {"i", "s"}, {"a", "n"}, {"o", "r"},   {"in", "g"}};
-    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs && i < param("merges"); i++)
         merge(pairs[i][0], pairs[i][1]);
     static const char *const control[] = {"<|endoftext|>", "<|im_start|>", "<|im_end|>"};
     for (size_t i = 0; i < 3; i++)

@@ -202,6 +202,39 @@ run run tiny --chat 1 --temperature 0 --max-tokens 4 --json and the moon
 is_json "run --chat continues" 0 out 'lines[-1]["prompt_tokens"]>20'
 run run tiny --chat 99 hi; is "run --chat of what is not there" 1 - '99'
 
+# -- speculation ------------------------------------------------------------
+"$MKMODEL" small.gguf seed=2 layers=1 && "$MKMODEL" foreign.gguf merges=9 || exit 1
+run create small --from small.gguf; is "a model that can guess" 0
+run create foreign --from foreign.gguf; is "a model with another vocabulary" 0
+# said: the tokens of the last run, without the line of counts
+said() { grep -v '"done"' out; }
+for t in 0 0.8; do
+    run run tiny --temperature $t --seed 3 --max-tokens 80 --json --speculation off tell me a tale of the tides; said >without
+    is_json "--speculation off guesses nothing" 0 out 'lines[-1]["drafted_tokens"]==0'
+    for how in "--speculation auto" "--speculation lookup" "--speculation draft --draft tiny" "--speculation auto --draft small"; do
+        # shellcheck disable=SC2086
+        run run tiny --temperature $t --seed 3 --max-tokens 80 --json $how tell me a tale of the tides; said >with
+        if [ "$rc" = 0 ] && cmp -s without with; then pass "$how at temperature $t changes no token"; else fail "$how at temperature $t changes no token"; fi
+    done
+done
+run run tiny --temperature 0 --max-tokens 80 --json --speculation draft --draft tiny tell me a tale of the tides
+is_json "a model that guesses for itself is right" 0 out 'lines[-1]["drafted_tokens"]==lines[-1]["accepted_tokens"]>0'
+run run tiny --raw --temperature 0 --max-tokens 80 --json --speculation draft --draft tiny tell me a tale of the tides
+is_json "run --raw --draft" 0 out 'lines[-1]["accepted_tokens"]>0'
+run run tiny --draft foreign hi; is "a draft model with another vocabulary is refused" 1 - 'draft model has 268 tokens, the model 279'
+run run tiny --draft nobody hi; is "a draft model that is not there" 1 - 'nobody'
+run run tiny --speculation maybe hi; is "speculation has its words" 2 - 'off\|auto\|lookup\|draft'
+mkdir -p home/config
+echo 'draft_model: tiny' >home/config/config.yaml
+run run tiny --temperature 0 --max-tokens 80 --json --speculation draft tell me a tale of the tides
+is_json "draft_model of the configuration" 0 out 'lines[-1]["accepted_tokens"]>0'
+echo 'draft_model: foreign' >home/config/config.yaml
+run run tiny --temperature 0 --max-tokens 8 hi; is "a configured draft model that does not fit is left out" 0 '' -
+rm home/config/config.yaml
+run bench tiny -p 16 -n 40 -r 1 --draft tiny --json; is_json "bench --draft" 0 out 'd[0]["drafted_tokens"]==d[0]["accepted_tokens"]>0'
+run bench tiny -p 16 -n 40 -r 1 --json; is_json "bench guesses nothing unless asked" 0 out 'd[0]["drafted_tokens"]==0'
+run rm small; run rm foreign
+
 # -- conversations ----------------------------------------------------------
 run chats --json; is_json "chats --json" 0 out 'len(d)==1 and d[0]["messages"]==4 and d[0]["model"]=="tiny" and "tides" in d[0]["title"]'
 run search tides; is "search finds" 0 'tides'

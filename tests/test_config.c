@@ -23,13 +23,17 @@ static enum status parse(const char *yaml, struct config *c) {
 static void everything_is_read(void **state) {
     (void)state;
     struct config c;
-    if (parse("# mine\nmodel: smol\ndevice: cpu\nthreads: 3\ntheme: light\nmouse: no\n"
+    if (parse("# mine\nmodel: smol\ndraft_model: smaller\ndevice: cpu\nthreads: 3\ntheme: "
+              "light\nmouse: no\n"
               "markdown: off\ncontext_full: drop\nsystem: |\n  Be kind.\n  Always.\n"
-              "sampling: { temperature: 0.2, stop: [a, \"b\"], seed: 9007199254740993 }\n"
+              "sampling: { temperature: 0.2, stop: [a, \"b\"], seed: 9007199254740993, "
+              "speculation: off }\n"
               "keys:\n  send: enter\n  new-chat: [ctrl-n, f2]\n",
               &c) != ST_OK)
         fail_msg("%s", e.msg);
     assert_string_equal(c.model, "smol");
+    assert_string_equal(c.draft_model, "smaller");
+    assert_false(c.draft_wanted);
     assert_int_equal(c.device, DEVICE_CPU);
     assert_int_equal(c.threads, 3);
     assert_int_equal(c.theme, THEME_LIGHT);
@@ -40,10 +44,11 @@ static void everything_is_read(void **state) {
     assert_true(c.settings.sampling.temperature == 0.2);
     assert_true(c.settings.sampling.seed == 9007199254740993LL);
     assert_int_equal(c.settings.stop.n, 2);
+    assert_int_equal(c.settings.speculation, SPECULATION_OFF);
     assert_int_equal(c.n_keys, 3);
     assert_string_equal(c.keys[2].command, "new-chat");
     assert_string_equal(c.keys[2].key, "f2");
-    assert_int_equal(c.keys[2].line, 15);
+    assert_int_equal(c.keys[2].line, 16);
     config_release(&c);
 }
 
@@ -56,8 +61,8 @@ static void missing_and_empty_files_are_no_errors(void **state) {
     assert_null(c.model);
     assert_true(c.settings.sampling.temperature == 0.7);
     config_release(&c);
-    static const char *const empty[] = {"", "# nothing\n", "\n\n", "---\n",
-                                        "sampling:\nkeys:\n", "prompt:\nsystem: x\n"};
+    static const char *const empty[] = {"",      "# nothing\n",        "\n\n",
+                                        "---\n", "sampling:\nkeys:\n", "prompt:\nsystem: x\n"};
     for (size_t i = 0; i < sizeof empty / sizeof *empty; i++) {
         if (parse(empty[i], &c) != ST_OK)
             fail_msg("%s: %s", empty[i], e.msg);
@@ -85,6 +90,10 @@ static void mistakes_are_named_with_their_line(void **state) {
          "c.yaml:2: unknown key \"temprature\"; did you mean \"temperature\"?"},
         {"sampling:\n  top_k: 5\n  top_p: 7\n", "c.yaml:3: top_p: 7 given"},
         {"sampling: 5\n", "c.yaml:1: sampling"},
+        {"sampling: { speculation: maybe }\n",
+         "c.yaml:1: speculation: maybe given, one of off|auto|lookup|draft wanted"},
+        {"sampling: { speculation: [off] }\n", "c.yaml:1: speculation: a list given, a word"},
+        {"draft_model: [a]\n", "c.yaml:1: draft_model: a list given, a text wanted"},
         {"sampling: { top_k: [1] }\n", "c.yaml:1: top_k"},
         {"keys: { send: { a: b } }\n", "c.yaml:1: keys: send"},
         {"keys: [a]\n", "c.yaml:1: keys"},

@@ -44,7 +44,36 @@ static void table_agrees_with_the_defaults(void **state) {
         assert_true(setting_number(&s, d) == d->def);
         assert_true(d->min <= d->def && d->def <= d->max && d->step > 0);
     }
-    assert_int_equal(n_setting_defs, 13);
+    assert_int_equal(n_setting_defs, 14);
+}
+
+static void words_are_one_of_the_tables(void **state) {
+    (void)state;
+    const struct setting_def *d = setting_find("speculation");
+    struct settings t;
+    struct buf b = {0};
+    assert_int_equal(s.speculation, SPECULATION_AUTO);
+    assert_string_equal(setting_word(d, SPECULATION_OFF), "off");
+    assert_string_equal(setting_word(d, SPECULATION_LOOKUP), "lookup");
+    assert_string_equal(setting_word(d, SPECULATION_DRAFT), "draft");
+    assert_string_equal(setting_word(d, 4), "");
+    const char *const bad[] = {"", "of", "offf", "off|auto", "1", "Off"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        assert_int_equal(set("speculation", bad[i]), ST_USAGE);
+        assert_non_null(strstr(e.msg, "off|auto|lookup|draft"));
+    }
+    assert_int_equal(set("speculation", "draft"), ST_OK);
+    setting_show(&s, d, &b);
+    assert_string_equal(buf_str(&b), "draft");
+    buf_release(&b);
+    char *json = settings_to_json(&s);
+    assert_non_null(strstr(json, "\"speculation\":\"draft\""));
+    settings_init(&t);
+    assert_int_equal(settings_from_json(&t, json, &e), ST_OK);
+    assert_int_equal(t.speculation, SPECULATION_DRAFT);
+    assert_int_equal(settings_from_json(&t, "{\"speculation\":2}", &e), ST_USAGE);
+    settings_release(&t);
+    free(json);
 }
 
 static void dashes_count_as_underscores(void **state) {
@@ -195,6 +224,7 @@ static void one_setting_is_copied_and_a_list_replaced(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         T(table_agrees_with_the_defaults),
+        T(words_are_one_of_the_tables),
         T(dashes_count_as_underscores),
         T(values_are_checked_and_named),
         T(stop_is_a_bounded_list),

@@ -105,9 +105,12 @@ static struct task *submit(struct world *w, int i, const struct request *r) {
 static void assert_consistent(const struct world *w) {
     const struct kv_seq *seqs[MANY];
     int n = 0;
-    for (int i = 0; i < MANY; i++)
-        if (w->sessions[i])
-            seqs[n++] = &w->sessions[i]->kv;
+    for (int i = 0; i < MANY; i++) {
+        if (!w->sessions[i])
+            continue;
+        const struct kv_seq *kv = seqs[n++] = &w->sessions[i]->kv;
+        assert_int_equal(kv->n_block, (kv->n_tok + KV_BLOCK - 1) / KV_BLOCK);
+    }
     assert_true(kv_consistent(w->s->pool, seqs, n));
     assert_true(!w->draft || draft_consistent(w->draft));
 }
@@ -373,6 +376,7 @@ static void spec_fills_the_context_exactly(void **state) {
         expect(&want, &r, ctx);
         assert_same(&got, &want);
         assert_int_equal(got.last.finish, FINISH_LENGTH);
+        assert_true(fake.longest <= ctx);
         buf_release(&got.text);
         close_world(&w);
     }
@@ -521,6 +525,14 @@ struct tally {
     long n[LETTERS], total;
 };
 
+static void count(struct tally *t, int32_t token) {
+    if (token < 'a' ||
+        token > 'z') /* of a guess; the model says it once in ten million times */
+        return;
+    t->n[token - 'a']++;
+    t->total++;
+}
+
 static double chi_squared(const struct tally *t, const double *p) {
     double x = 0;
     for (int i = 0; i < LETTERS; i++) {
@@ -569,10 +581,8 @@ static void spec_sampled_tokens_have_the_models_distribution(void **state) {
                 break;
             for (int i = before; i < t->n_tok && i - before < t->spec.n_draft; i++)
                 if ((i - N_PROMPT) % 26 == PLACE) {
-                    taken.n[t->tokens[i] - 'a']++;
-                    taken.total++;
-                    guessed.n[t->spec.draft[i - before] - 'a']++;
-                    guessed.total++;
+                    count(&taken, t->tokens[i]);
+                    count(&guessed, t->spec.draft[i - before]);
                 }
         }
         buf_release(&got.text);
@@ -700,6 +710,40 @@ static void draft_that_is_the_model_is_always_right(void **state) {
     close_world(&w);
 }
 
+/* After wrong guesses as well: its KV is that of the timeline and of nothing else. */
+static void draft_guesses_its_greedy_text(void **state) {
+    (void)state;
+    static struct answer a[3];
+    static int32_t p[600];
+    struct world w;
+    int n_guess = 0, n_right = 0;
+    open_world(&w, 600, 40, "fake-draft");
+    for (int turn = 0; turn < 20; turn++) {
+        int n = text_tokens(p, turn % 2 ? "this is the one" : "this is the other prompt");
+        struct request r = request(p, n, 300, .7, turn);
+        r.speculation = SPECULATION_DRAFT;
+        memset(a, 0, sizeof a);
+        struct task *t = submit(&w, turn % 3, &r);
+        for (;;) {
+            int before = t->n_tok;
+            memcpy(p, t->tokens, (size_t)before * sizeof *p);
+            sched_step(w.s);
+            assert_consistent(&w);
+            take_events(&w, a);
+            if (a[turn % 3].ended)
+                break;
+            for (int i = 0; i < t->spec.n_draft; i++, n_guess++) {
+                assert_int_equal(t->spec.draft[i], fake_next(p, (size_t)(before + i)));
+                p[before + i] = t->spec.draft[i];
+            }
+            n_right = t->spec.accepted;
+        }
+        buf_release(&a[turn % 3].text);
+    }
+    assert_true(n_guess > 500 && n_right > 50);
+    close_world(&w);
+}
+
 static void draft_that_is_cheap_and_right_pays(void **state) {
     (void)state;
     static struct answer a;
@@ -719,6 +763,26 @@ static void draft_that_is_cheap_and_right_pays(void **state) {
     fake.draft_part = 1; /* as slow as the model */
     on = time_of(&r, SPECULATION_DRAFT, "fake-draft", &a);
     assert_true((double)on < 1.06 * (double)off);
+}
+
+static void draft_of_another_vocabulary_is_refused(void **state) {
+    (void)state;
+    struct model *m, *d;
+    struct err err;
+    assert_int_equal(model_open("fake", &m, &err), ST_OK);
+    assert_int_equal(model_open("fake-draft", &d, &err), ST_OK);
+    assert_int_equal(draft_check(d, m, &err), ST_OK);
+    fake.more_tokens = 2; /* padding */
+    assert_int_equal(draft_check(d, m, &err), ST_OK);
+    fake.more_tokens = 30;
+    assert_int_equal(draft_check(d, m, &err), ST_UNSUPPORTED);
+    assert_non_null(strstr(err.msg, "290 tokens, the model 260"));
+    fake.more_tokens = 0;
+    fake.foreign = 'q';
+    assert_int_equal(draft_check(d, m, &err), ST_UNSUPPORTED);
+    assert_non_null(strstr(err.msg, "token 113 is \"foreign\" in the draft model and \"q\""));
+    model_close(m);
+    model_close(d);
 }
 
 /* A prompt is longer than what the draft model computes in one step. */
@@ -761,7 +825,9 @@ int main(void) {
         cmocka_unit_test_setup(spec_is_off_where_rows_cost_what_steps_do, cheap_rows),
         cmocka_unit_test_setup(spec_is_off_with_many_tasks, cheap_rows),
         cmocka_unit_test_setup(draft_that_is_the_model_is_always_right, cheap_rows),
+        cmocka_unit_test_setup(draft_guesses_its_greedy_text, cheap_rows),
         cmocka_unit_test_setup(draft_that_is_cheap_and_right_pays, cheap_rows),
+        cmocka_unit_test_setup(draft_of_another_vocabulary_is_refused, cheap_rows),
         cmocka_unit_test_setup(draft_catches_up_with_a_long_prompt, cheap_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
