@@ -710,18 +710,20 @@ static void draft_that_is_the_model_is_always_right(void **state) {
     close_world(&w);
 }
 
-/* After wrong guesses as well: its KV is that of the timeline and of nothing else. */
+/* After wrong guesses as well, and after steps that it took no part in: its KV is that of the
+ * timeline and of nothing else. */
 static void draft_guesses_its_greedy_text(void **state) {
     (void)state;
     static struct answer a[3];
     static int32_t p[600];
     struct world w;
     int n_guess = 0, n_right = 0;
+    fake.script = COPY COPY COPY;
     open_world(&w, 600, 40, "fake-draft");
     for (int turn = 0; turn < 20; turn++) {
-        int n = text_tokens(p, turn % 2 ? "this is the one" : "this is the other prompt");
-        struct request r = request(p, n, 300, .7, turn);
-        r.speculation = SPECULATION_DRAFT;
+        int n = text_tokens(p, turn % 2 ? "this is the one" : COPY "is the other prompt#");
+        struct request r = request(p, n, 300, turn % 4 ? 1.5 : .7, turn);
+        r.speculation = turn % 3 ? SPECULATION_AUTO : SPECULATION_DRAFT;
         memset(a, 0, sizeof a);
         struct task *t = submit(&w, turn % 3, &r);
         for (;;) {
@@ -732,11 +734,11 @@ static void draft_guesses_its_greedy_text(void **state) {
             take_events(&w, a);
             if (a[turn % 3].ended)
                 break;
-            for (int i = 0; i < t->spec.n_draft; i++, n_guess++) {
+            for (int i = 0; t->spec.from == SPEC_DRAFT && i < t->spec.n_draft; i++, n_guess++) {
                 assert_int_equal(t->spec.draft[i], fake_next(p, (size_t)(before + i)));
                 p[before + i] = t->spec.draft[i];
             }
-            n_right = t->spec.accepted;
+            n_right += t->spec.accepted > 0;
         }
         buf_release(&a[turn % 3].text);
     }
