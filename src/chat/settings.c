@@ -57,8 +57,8 @@ const struct setting_def setting_defs[] = {
      "Texts at which the answer ends; they are not part of it."},
     {"speculation", SETTING_WORD, offsetof(struct settings, speculation), false, 0, 3,
      SPECULATION_AUTO, 1, "off|auto|lookup|draft",
-     "Guesses tokens and checks several at once, where that is faster: from what the text "
-     "repeats (lookup), by a draft model, or both; the answer is the same."},
+     "Guesses several tokens at once where that is faster, from text that repeats (lookup) or "
+     "by a draft model; the answer stays the same."},
     {"ctx", SETTING_INT, offsetof(struct settings, ctx), false, 0, 10000000, 0, 1024,
      "0 = the model's, at most 8192",
      "How many tokens of the conversation the model can see; more need more memory, and a "

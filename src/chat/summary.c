@@ -124,8 +124,11 @@ static enum status start_round(struct chat *c, struct err *err) {
     enum status st;
     TRY(fill_round(c, &t, err));
     session = session_new(c->engine);
-    struct request r = {
-        .tokens = t.v, .n_tok = t.n, .sampling = SAMPLING_DEFAULTS, .max_tok = summary_room(c)};
+    struct request r = {.tokens = t.v,
+                        .n_tok = t.n,
+                        .sampling = SAMPLING_DEFAULTS,
+                        .max_tok = summary_room(c),
+                        .speculation = (enum speculation)c->settings.speculation};
     r.sampling.temperature = 0;
     r.sampling.repeat_penalty = 1.1;
     c->turn = (struct turn){.kind = TURN_SUMMARY, .prompt_tok = (int)t.n};

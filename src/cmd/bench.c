@@ -270,7 +270,7 @@ int cmd_bench(struct args *a) {
     const struct engine_info *info = engine_info(p.engine);
     double bandwidth = read_bandwidth(info->threads);
     TRY(run_plan(&p, &s, &err));
-    double share = bandwidth > 0 && p.batch == 1
+    double share = bandwidth > 0 && p.batch == 1 && s.drafted == 0
                        ? s.decode_tok_s * (double)info->bytes_per_token / bandwidth
                        : 0;
     if (arg_flag(a, "json")) {
@@ -289,12 +289,14 @@ int cmd_bench(struct args *a) {
                info->quant, info->device, info->kernels, info->threads, p.batch, p.repeat);
         printf("prefill  %9.1f tok/s  (%d tokens)\n", s.prefill_tok_s, p.prompt);
         printf("decode   %9.1f tok/s  (%d tokens)\n", s.decode_tok_s, p.output);
+        if (*info->draft)
+            printf("draft model %s, %s more\n", info->draft, show_bytes(info->draft_bytes));
         if (p.speculation != SPECULATION_OFF)
             printf("guessed  %9.0f tokens, %.0f of them right\n", s.drafted, s.accepted);
         printf("first token after %.1f ms\n", s.ttft_us / 1000);
         printf("weights read per token %s, measured read bandwidth %s/s",
                show_bytes(info->bytes_per_token), show_bytes((uint64_t)bandwidth));
-        if (p.batch == 1)
+        if (share > 0)
             printf(", decode uses %.0f%% of it", share * 100);
         putchar('\n');
     }

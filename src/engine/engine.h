@@ -48,6 +48,8 @@ struct engine_info {
     int n_layer, n_vocab, n_embd, n_head, n_head_kv, ctx_train, ctx_tok, threads;
     size_t kv_bytes_per_tok;
     uint64_t bytes_per_token;  /* weight bytes that one decoded token reads */
+    const char *draft;         /* name of the draft model; "" none */
+    uint64_t draft_bytes;      /* of its weights; its KV is in kv_bytes_per_tok */
     int bos, eos;              /* -1: none */
     const char *chat_template; /* "" when the model has none */
     const char *system;        /* the system prompt it was made with; "" none */
@@ -118,7 +120,7 @@ struct request {
     size_t n_stop;
     const struct logit_bias *bias; /* [n_bias]; copied */
     size_t n_bias;
-    int n_logprobs;    /* 0: none; k: the chosen token's and the k best, 1..20 */
+    int n_logprobs; /* 0: none; k: the chosen token's and the k best, 1..20 */
     enum speculation speculation;
     bool ignore_eos;   /* go on after an end-of-generation token (benchmarks) */
     bool special_text; /* let control tokens appear in the text (default: they are invisible) */
@@ -152,10 +154,10 @@ struct event {
     enum finish finish; /* FINISHED */
     int prompt_tok, cached_tok, completion_tok;
     int64_t prompt_us, decode_us,
-        ttft_us;    /* prefill; first to last token; request to first token */
-    int64_t seed;   /* the seed that was used */
+        ttft_us;                   /* prefill; first to last token; request to first token */
+    int64_t seed;                  /* the seed that was used */
     int drafted_tok, accepted_tok; /* FINISHED: guessed by speculation; of them right */
-    struct err err; /* ERROR */
+    struct err err;                /* ERROR */
 };
 void event_free(void *event);
 

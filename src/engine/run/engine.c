@@ -231,17 +231,22 @@ static enum status choose_ctx(const struct model *m, const struct engine_params 
     return ST_OK;
 }
 
+static const char *model_name(const struct model *m) {
+    return m->info.title && m->info.title[0] ? m->info.title : m->info.name;
+}
+
 static void fill_info(struct engine *e, const char *path, int ctx_tok, size_t block_bytes) {
     const struct model *m = e->model;
     struct engine_info *i = &e->info;
     e->path = xstrdup(path);
     *i = (struct engine_info){
         .path = e->path,
-        .name = m->info.title && m->info.title[0] ? m->info.title : m->info.name,
+        .name = model_name(m),
         .architecture = m->info.architecture,
         .quant = m->info.quant,
         .device = graph_device(e->graph),
         .kernels = graph_kernels(e->graph),
+        .draft = !e->draft_model ? "" : model_name(e->draft_model),
         .license = m->info.license ? m->info.license : "",
         .n_params = m->info.n_params,
         .n_layer = m->hp.n_layer,
@@ -260,6 +265,9 @@ static void fill_info(struct engine *e, const char *path, int ctx_tok, size_t bl
         .settings = m->info.settings ? m->info.settings : "",
     };
     count_bytes(e->model, &i->weights_bytes, &i->bytes_per_token);
+    uint64_t ignored;
+    if (e->draft_model)
+        count_bytes(e->draft_model, &i->draft_bytes, &ignored);
 }
 
 static void release(struct engine *e) {
@@ -321,11 +329,11 @@ enum status engine_open(const char *path, const struct engine_params *params,
                                     .max_logits = SCHED_MAX_LOGITS};
     TRY(graph_open(e->model, &gp, &e->graph, err));
     TRY(start_draft(e, p, n_block, err));
-    fill_info(e, path, ctx_tok, block_bytes);
+    fill_info(e, path, ctx_tok, both_bytes);
     if (!tell(p, 1))
         TRY(err_set(err, ST_CANCELLED, "cancelled"));
-    e->sched = sched_new(e->graph, e->model->text, e->model->hp.n_vocab, ctx_tok, n_block,
-                         e->draft);
+    e->sched =
+        sched_new(e->graph, e->model->text, e->model->hp.n_vocab, ctx_tok, n_block, e->draft);
     e->inbox = mailbox_new(free);
     st = start_thread(e, err);
     if (st != ST_OK) {
@@ -334,6 +342,9 @@ enum status engine_open(const char *path, const struct engine_params *params,
     }
     log_info("engine: %s, %s, %s, %d threads, context %d, %d KV blocks", path_base(path),
              e->info.quant, e->info.kernels, e->info.threads, ctx_tok, n_block);
+    if (e->draft)
+        log_info("engine: draft model %s, %llu bytes", path_base(p->draft_path),
+                 (unsigned long long)e->info.draft_bytes);
     *out = e;
     return ST_OK;
 out:
