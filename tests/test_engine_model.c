@@ -97,16 +97,11 @@ struct answer {
     struct event last;
 };
 
-static void ask(struct answer *a, struct session *s, const struct tok_list *prompt,
-                int max_tok) {
-    const struct request r = {.tokens = prompt->v,
-                              .n_tok = prompt->n,
-                              .max_tok = max_tok,
-                              .sampling = {.top_p = 1, .typical_p = 1, .repeat_penalty = 1}};
+static void ask_request(struct answer *a, struct session *s, const struct request *r) {
     struct mailbox *m = mailbox_new(event_free);
     struct err err = {0};
     *a = (struct answer){0};
-    if (session_generate(s, &r, 1, m, &err) != ST_OK)
+    if (session_generate(s, r, 1, m, &err) != ST_OK)
         fail_msg("%s", err.msg);
     for (bool end = false; !end;) {
         struct event *e = mailbox_wait(m, -1);
@@ -120,6 +115,15 @@ static void ask(struct answer *a, struct session *s, const struct tok_list *prom
     }
     assert_int_equal(a->last.type, EVENT_FINISHED);
     mailbox_unref(m);
+}
+
+static void ask(struct answer *a, struct session *s, const struct tok_list *prompt,
+                int max_tok) {
+    const struct request r = {.tokens = prompt->v,
+                              .n_tok = prompt->n,
+                              .max_tok = max_tok,
+                              .sampling = {.top_p = 1, .typical_p = 1, .repeat_penalty = 1}};
+    ask_request(a, s, &r);
 }
 
 static void chat_prompt(const struct engine *e, const char *messages, struct tok_list *out) {
@@ -294,6 +298,51 @@ static int make(void **state) {
     return !nf4_path || !f32_path;
 }
 
+/* Depends on the kernels' promise that a row has the same bits in a batch of any shape. */
+static void speculation_changes_no_token(void **state) {
+    (void)state;
+    struct engine *e;
+    struct err err = {0};
+    const struct engine_params p = {.ctx_tok = 1024, .draft_path = nf4_path};
+    if (engine_open(f32_path, &p, &e, &err) != ST_OK)
+        fail_msg("%s", err.msg);
+    assert_true(*engine_info(e)->draft && engine_info(e)->draft_bytes > 1000000);
+    struct tok_list t = {0};
+    chat_prompt(e,
+                "[{\"role\":\"user\",\"content\":\"Repeat this: the tide comes in and the tide "
+                "goes out, and the moon pulls the tide in and lets it out.\"}]",
+                &t);
+    int accepted = 0;
+    for (int64_t seed = 0; seed < 3; seed++) {
+        static struct answer a[2];
+        for (int i = 0; i < 2; i++) {
+            struct session *s = session_new(e);
+            const struct request r = {.tokens = t.v,
+                                      .n_tok = t.n,
+                                      .max_tok = 40,
+                                      .sampling = {.temperature = (double)seed / 2,
+                                                   .top_p = 1,
+                                                   .typical_p = 1,
+                                                   .repeat_penalty = 1,
+                                                   .seed = seed},
+                                      .speculation = !i          ? SPECULATION_OFF
+                                                     : seed == 1 ? SPECULATION_DRAFT
+                                                                 : SPECULATION_AUTO};
+            ask_request(&a[i], s, &r);
+            session_free(s);
+        }
+        assert_int_equal(a[0].n_tok, a[1].n_tok);
+        assert_memory_equal(a[0].tokens, a[1].tokens, (size_t)a[0].n_tok * sizeof *a[0].tokens);
+        assert_int_equal(a[0].last.drafted_tok, 0);
+        accepted += a[1].last.accepted_tok;
+        buf_release(&a[0].text);
+        buf_release(&a[1].text);
+    }
+    assert_true(accepted > 0);
+    tok_list_release(&t);
+    engine_close(e);
+}
+
 static int remove_all(void **state) {
     (void)state;
     char *paths[] = {logits_path, nf4_path, f32_path};
@@ -313,6 +362,7 @@ int main(void) {
         cmocka_unit_test(greedy_answer_is_text_and_repeats),
         cmocka_unit_test(second_turn_computes_only_new_tokens),
         cmocka_unit_test(logits_and_generation_agree),
+        cmocka_unit_test(speculation_changes_no_token),
     };
     if (!getenv("LLMCHAT_TEST_GGUF")) {
         fprintf(stderr, "LLMCHAT_TEST_GGUF names no model: skipped\n");
