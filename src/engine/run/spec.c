@@ -95,16 +95,21 @@ void spec_measured(struct spec *sp, int n_tok, int64_t us) {
     sp->at[n_tok] = sp->step;
 }
 
-/* A step of so many rows, more than `base`, whose time is known. */
+/* A step of so many rows, at least `base`, whose time is known. Never more than one of more
+ * rows took: then this one's was measured while others used the machine. */
 static double cost(const struct spec *sp, int base, int rows) {
     int low = rows, high = rows;
     while (low > base && !known(sp, low))
         low--;
     while (high <= sp->max_rows && !known(sp, high))
         high++;
-    if (high > sp->max_rows || high == low)
-        return sp->us[low];
-    return sp->us[low] + (sp->us[high] - sp->us[low]) * (rows - low) / (high - low);
+    double us = sp->us[low];
+    if (high <= sp->max_rows && high > low)
+        us += (sp->us[high] - us) * (rows - low) / (high - low);
+    for (int r = high; r <= sp->max_rows; r++)
+        if (known(sp, r) && sp->us[r] < us)
+            us = sp->us[r];
+    return us;
 }
 
 /* Rows that may be tried: twice as many as are known. */
@@ -147,7 +152,7 @@ static int likeliest(const struct bid *bids, int n) {
 static void share_out(const struct spec *sp, struct task *const *tasks, struct bid *bids, int n,
                       int *want) {
     int order[SPEC_MAX_ROWS], n_taken = 0, n_best = 0, rounds = 0;
-    double value = n, best = value / sp->us[n] * MARGIN;
+    double value = n, best = value / cost(sp, n, n) * MARGIN;
     int most = bound(sp, n);
     for (int rows = n + 1; rows <= most; rows++) {
         int i = likeliest(bids, n);
