@@ -225,15 +225,20 @@ run run tiny --draft foreign hi; is "a draft model with another vocabulary is re
 run run tiny --draft nobody hi; is "a draft model that is not there" 1 - 'nobody'
 run run tiny --speculation maybe hi; is "speculation has its words" 2 - 'off\|auto\|lookup\|draft'
 mkdir -p home/config
-echo 'draft_model: tiny' >home/config/config.yaml
+run cp tiny twin; is "a copy of the model" 0
+echo 'draft_model: twin' >home/config/config.yaml
 run run tiny --temperature 0 --max-tokens 80 --json --speculation draft tell me a tale of the tides
 is_json "draft_model of the configuration" 0 out 'lines[-1]["accepted_tokens"]>0'
+run run twin --temperature 0 --max-tokens 80 --json --speculation draft tell me a tale of the tides
+is_json "which does not guess for itself" 0 out 'lines[-1]["drafted_tokens"]==0'
+echo 'draft_model: nobody' >home/config/config.yaml
+run run tiny --temperature 0 --max-tokens 8 hi; is "a configured draft model that is not there is left out" 0 '' -
 echo 'draft_model: foreign' >home/config/config.yaml
 run run tiny --temperature 0 --max-tokens 8 hi; is "a configured draft model that does not fit is left out" 0 '' -
 rm home/config/config.yaml
 run bench tiny -p 16 -n 40 -r 1 --draft tiny --json; is_json "bench --draft" 0 out 'd[0]["drafted_tokens"]==d[0]["accepted_tokens"]>0'
 run bench tiny -p 16 -n 40 -r 1 --json; is_json "bench guesses nothing unless asked" 0 out 'd[0]["drafted_tokens"]==0'
-run rm small; run rm foreign
+run rm small; run rm foreign; run rm twin
 
 # -- conversations ----------------------------------------------------------
 run chats --json; is_json "chats --json" 0 out 'len(d)==1 and d[0]["messages"]==4 and d[0]["model"]=="tiny" and "tides" in d[0]["title"]'

@@ -63,14 +63,15 @@ static bool progress(void *user, const char *what, uint64_t done, uint64_t total
     return !atomic_load(&l->cancel);
 }
 
-/* With the draft model; without when it is only the configured one and does not fit this model
- * or is not there. */
+/* With the draft model; without when it is only the configured one and is this model itself,
+ * does not fit it, or is not there. */
 static enum status open_engine(struct loader *l) {
     enum status st = ST_OK;
     if (l->draft)
         st = models_resolve(l->draft, progress, l, &l->draft_path, &l->err);
     if (st == ST_OK) {
-        l->params.draft_path = l->draft_path;
+        bool itself = l->draft_path && strcmp(l->draft_path, l->path) == 0;
+        l->params.draft_path = itself && !l->draft_wanted ? NULL : l->draft_path;
         st = engine_open(l->path, &l->params, &l->engine, &l->err);
     }
     bool misfit = l->draft && !l->draft_wanted &&

@@ -33,7 +33,7 @@ struct setting_def {
     bool is_int64;
     double min, max, def, step; /* step: what one key press in the menu changes */
     const char *off;  /* what the value that switches it off is, in words: "1 = off"; NULL none.
-                         Of a  WORD all its words, "off|auto" */
+                         Of a WORD all its words, "off|auto" */
     const char *help; /* one sentence */
 };
 extern const struct setting_def setting_defs[];

@@ -231,9 +231,12 @@ static void choice_cases(FILE *f, const char *before, const char *after) {
             strlist_add(&seen, o->name);
             choice_case(f, o->name, o->arg, before, after);
         }
-    for (size_t i = 0; i < n_setting_defs; i++)
+    for (size_t i = 0; i < n_setting_defs; i++) {
+        char *name = dashed(setting_defs[i].name);
         if (setting_defs[i].type == SETTING_WORD)
-            choice_case(f, setting_defs[i].name, setting_defs[i].off, before, after);
+            choice_case(f, name, setting_defs[i].off, before, after);
+        free(name);
+    }
     strlist_release(&seen);
 }
 
