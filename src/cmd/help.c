@@ -233,7 +233,10 @@ static void choice_cases(FILE *f, const char *before, const char *after) {
         }
     for (size_t i = 0; i < n_setting_defs; i++) {
         char *name = dashed(setting_defs[i].name);
-        if (setting_defs[i].type == SETTING_WORD)
+        bool known = setting_defs[i].type != SETTING_WORD;
+        for (size_t k = 0; k < seen.n; k++)
+            known |= strcmp(seen.v[k], name) == 0;
+        if (!known)
             choice_case(f, name, setting_defs[i].off, before, after);
         free(name);
     }
