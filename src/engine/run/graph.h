@@ -56,8 +56,8 @@ size_t graph_kv_block_bytes(const struct model *m);
  * another beyond. The kinds must not meet in one sequence; who crosses the border computes its
  * keys and values again, as transformers' generate() does. */
 int graph_kv_kind(const struct graph *g, int n_total);
-/* Whether the tokens of a sequence have the same angles when it is known to reach a or b tokens:
- * if so they may be computed in one batch instead of one by one. */
+/* Whether the tokens of a sequence have the same angles when it is known to reach a or b
+ * tokens: if so they may be computed in one batch instead of one by one. */
 bool graph_same_angles(const struct graph *g, int a, int b);
 
 /* Runs one batch; logits [sum of n_logits, n_vocab] in batch order. Tokens and block numbers

@@ -341,9 +341,9 @@ static void add_seq(struct sched *s, int at, int *n_tok, const struct kv_seq *kv
     *n_tok += n_more;
 }
 
-/* What the batch means for one task. logits: its rows, one and another for each guess behind its
- * last token, or NULL while it prefills. Of the guesses only those that turned out right enter
- * the session's KV; what the others left in its own blocks is written over. */
+/* What the batch means for one task. logits: its rows, one and another for each guess behind
+ * its last token, or NULL while it prefills. Of the guesses only those that turned out right
+ * enter the session's KV; what the others left in its own blocks is written over. */
 static void advance(struct sched *s, struct task *t, int n_more, float *logits) {
     struct session *ss = t->session;
     kv_commit(s->pool, &ss->kv, t->tokens + ss->kv.n_tok, n_more);
