@@ -141,6 +141,7 @@ enum event_type {
 struct event {
     enum event_type type;
     uint64_t request_id; /* as given to session_generate */
+    int64_t at_us;       /* clock_us() when it was made */
     int n_done, n_total; /* PREFILL */
     int32_t token;       /* TOKEN; -1 when the event only releases held-back text */
     char *text;          /* TOKEN: valid UTF-8, never NULL; owned by the event */

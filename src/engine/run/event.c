@@ -6,6 +6,7 @@
  */
 #include "engine/run/event.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include <stdlib.h>
 
@@ -13,6 +14,7 @@ struct event *event_new(enum event_type type, uint64_t request_id) {
     struct event *e = xcalloc(1, sizeof *e);
     e->type = type;
     e->request_id = request_id;
+    e->at_us = clock_us();
     e->token = -1;
     e->text = xstrdup("");
     return e;
