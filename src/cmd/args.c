@@ -17,6 +17,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { COUNT_MAX = 1000000000 };
+
 const struct opt common_opts[] = {
     {"help", 'h', OPT_FLAG, NULL, 0, "Show this help and exit"},
     {"color", 0, OPT_CHOICE, "auto|always|never", 0,
@@ -55,13 +57,16 @@ static bool word_of(const char *words, const char *s) {
 static enum status check_value(const struct opt *o, const char *value, struct err *err) {
     if (o->type == OPT_CHOICE && !word_of(o->arg, value))
         return err_set(err, ST_USAGE, "--%s %s: must be one of %s", o->name, value, o->arg);
-    if (o->type == OPT_COUNT) {
+    for (const char *s = value; s && (o->type == OPT_COUNT || o->type == OPT_COUNTS);) {
         char *end;
         errno = 0;
-        long v = strtol(value, &end, 10);
-        if (!*value || *end || errno || v < o->min || v > 1000000000)
-            return err_set(err, ST_USAGE, "--%s %s: must be a whole number of at least %ld",
-                           o->name, value, o->min);
+        long v = strtol(s, &end, 10);
+        bool more = o->type == OPT_COUNTS && *end == ',';
+        if (end == s || (*end && !more) || errno || v < o->min || v > COUNT_MAX)
+            return err_set(err, ST_USAGE, "--%s %s: must be %s of at least %ld%s", o->name,
+                           value, o->type == OPT_COUNT ? "a whole number" : "whole numbers",
+                           o->min, o->type == OPT_COUNT ? "" : ", with commas between");
+        s = more ? end + 1 : NULL;
     }
     return ST_OK;
 }
@@ -268,6 +273,24 @@ void use_compute_options(struct args *a) {
 long arg_count(const struct args *a, const char *name, long otherwise) {
     const char *s = arg_text(a, name);
     return s ? strtol(s, NULL, 10) : otherwise;
+}
+
+size_t arg_counts(const struct args *a, const char *name, long otherwise, long **out) {
+    const struct opt *o = own_opt(a, name);
+    size_t n = 0;
+    *out = NULL;
+    for (size_t i = 0; i < a->n_given; i++)
+        for (const char *s = a->given[i].opt == o ? a->given[i].value : NULL; s;) {
+            char *end;
+            *out = xreallocarray(*out, n + 1, sizeof **out);
+            (*out)[n++] = strtol(s, &end, 10);
+            s = *end ? end + 1 : NULL;
+        }
+    if (n == 0) {
+        *out = xreallocarray(NULL, 1, sizeof **out);
+        (*out)[n++] = otherwise;
+    }
+    return n;
 }
 
 size_t arg_texts(const struct args *a, const char *name, const char **out, size_t max) {

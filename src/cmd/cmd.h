@@ -15,15 +15,15 @@
 #include "chat/settings.h"
 #include <stdio.h>
 
-enum opt_type { OPT_FLAG, OPT_TEXT, OPT_COUNT, OPT_CHOICE, OPT_TEXTS };
+enum opt_type { OPT_FLAG, OPT_TEXT, OPT_COUNT, OPT_CHOICE, OPT_TEXTS, OPT_COUNTS };
 
 struct opt {
     const char *name;   /* long name, without dashes; NULL ends a table */
     char letter;        /* short name or 0 */
     enum opt_type type; /* COUNT: a whole number >= min; CHOICE: one of the words of arg; TEXTS:
-                           may come again */
+                           may come again; COUNTS: counts with commas between, may come again */
     const char *arg;  /* what the value is called in the help: "FILE", or "a|b|c" for CHOICE */
-    long min;         /* COUNT */
+    long min;         /* COUNT, COUNTS */
     const char *help; /* one sentence without a full stop */
 };
 
@@ -69,6 +69,9 @@ int cmd_main(int argc, char **argv);
 bool arg_flag(const struct args *a, const char *name);
 const char *arg_text(const struct args *a, const char *name); /* NULL: not given */
 long arg_count(const struct args *a, const char *name, long otherwise);
+/* All counts of an OPT_COUNTS, in order; where none was given, `otherwise`. *out [n] is the
+ * caller's to free. */
+size_t arg_counts(const struct args *a, const char *name, long otherwise, long **out);
 size_t arg_texts(const struct args *a, const char *name, const char **out, size_t max);
 
 /* --help, the man page's command sections (roff), completions. */
