@@ -333,8 +333,33 @@ run eval tiny-f32 --text page.txt --ctx 64 --save-logits base.kl; is "eval --sav
 run eval tiny-f32 --text page.txt --ctx 64 --kl-base base.kl --json; is_json "a model against itself: KL 0, top-1 1" 0 out 'abs(d["kl"])<1e-6 and d["top1"]==1'
 run eval tiny --text missing.txt; is "eval of a missing text" 1 - 'missing.txt'
 run bench tiny -p 16 -n 8 -r 1 --json; is_json "bench --json" 0 out 'd[0]["prefill_tok_s"]>0 and d[0]["decode_tok_s"]>0 and d[0]["prompt_tokens"]==16 and all(k in d[0] for k in "model quant device threads batch output_tokens ttft_us bytes_per_token bandwidth_share".split())'
-run bench tiny-f32 -p 61 -n 13 -r 1; is "bench of a model with wide KV" 0 'prefill'
-run bench tiny -p 16 -n 8 -r 1 -b 3; is "bench of a batch" 0 'batch 3'
+run bench tiny-f32 -p 61 -n 13 -r 1; is "bench of a model with wide KV" 0 '^ +61 +13 +1 '
+run bench tiny -p 16,32 -n 4 -n 8 -b 1,3 -r 3 --json
+is_json "bench has a row for each combination" 0 out '[(r["prompt_tokens"],r["output_tokens"],r["batch"]) for r in d]==[(p,n,b) for p in (16,32) for n in (4,8) for b in (1,3)]'
+is_json "tokens a second times the time are the tokens" 0 out 'all(len(r["prefill_runs_us"])==r["runs"]==3 and abs(r["prefill_tok_s"]*sorted(r["prefill_runs_us"])[1]/1e6/(r["prompt_tokens"]*r["batch"])-1)<1e-6 and abs(r["decode_tok_s"]*sorted(r["decode_runs_us"])[1]/1e6/((r["output_tokens"]-1)*r["batch"])-1)<1e-6 for r in d)'
+is_json "spread and percentiles are in order" 0 out 'all(r[k+"_min"]<=r[k]<=r[k+"_max"] and r[k+"_stddev"]>=0 for r in d for k in ("prefill_tok_s","decode_tok_s","ttft_us")) and all(0<r["itl_p50_us"]<=r["itl_p95_us"]<=r["itl_p99_us"] for r in d)'
+is_json "gaps between tokens add up to the decode time" 0 out 'all(r["itl_mean_us"]*(r["output_tokens"]-1)<=max(r["decode_runs_us"])*1.000001 for r in d)'
+is_json "bytes of a token: weights shared by the batch, and KV of the context" 0 out 'all(abs(r["bytes_per_token"]-r["weight_bytes_per_step"]/r["batch"]-r["kv_bytes_per_context_token"]*(r["prompt_tokens"]+r["output_tokens"]/2))<1 and r["weight_bytes_per_step"]>0 and r["kv_bytes_per_context_token"]==2*2*16*2*2 for r in d)'
+is_json "the share of the bandwidth is bytes times tokens over it" 0 out 'all(abs(r["bandwidth_share"]*r["bandwidth_bytes_s"]/(r["decode_tok_s"]*r["bytes_per_token"])-1)<1e-6 for r in d)'
+run bench tiny -p 16,300 -n 8 -b 1,64 -r 2; is "bench as a table" 0 '^ +300 +8 +64 +[0-9.]+ \+-'
+if awk 'length($0) > 80 { exit 1 }' out; then pass "which fits 80 columns"; else fail "which fits 80 columns"; fi
+run bench tiny -p 16, ; is "a list with a hole is usage" 2 - '--prompt 16,: must be whole numbers'
+run bench tiny -p 16,0 -n 8; is "and one with a number too small" 2 - '--prompt 16,0'
+run bench tiny -b 257; is "bench: too many sequences" 2 - '--batch 257: must be at most 256'
+run bench tiny -p 500 -n 100; is "bench: more than the context" 1 - 'more than the model.s context of 512'
+run bench tiny --prompt-len 8; is "bench: --prompt-len alone" 2 - '--prompt-len goes with --num-prompts'
+run bench tiny --num-prompts 3 -p 8; is "bench: -p with --num-prompts" 2 - '--prompt doesn.t go together with'
+run bench tiny --num-prompts 3 --request-rate fast; is "bench: a rate that is no number" 2 - '--request-rate fast'
+run bench tiny --num-prompts 3 --request-rate=-1; is "bench: a negative rate" 2 - '--request-rate -1'
+run bench tiny --num-prompts 10 --prompt-len 16 --output-len 8 --max-concurrency 3 --json
+is_json "bench --num-prompts counts requests and tokens" 0 out 'len(d)==1 and d[0]["completed"]==10 and d[0]["failed"]==0 and d[0]["total_input_tokens"]==160 and d[0]["total_output_tokens"]==80 and d[0]["max_concurrency"]==3 and 1<=d[0]["max_concurrent_requests"]<=3'
+is_json "rates times the duration are requests and tokens" 0 out 'all(abs(d[0][k]*d[0]["duration"]/n-1)<1e-6 for k,n in (("request_throughput",10),("output_throughput",80),("total_token_throughput",240)))'
+is_json "a request is its first token and the gaps after it" 0 out 'abs(d[0]["mean_ttft_ms"]+7*d[0]["mean_tpot_ms"]-d[0]["mean_e2el_ms"])<0.01 and abs(d[0]["mean_itl_ms"]-d[0]["mean_tpot_ms"])<0.01 and all(d[0]["median_"+k]<=d[0]["p99_"+k] for k in ("ttft_ms","tpot_ms","itl_ms"))'
+run bench tiny --num-prompts 4 --prompt-len 16 --output-len 1 --request-rate 100; is "bench as vLLM prints it" 0 '^Output token throughput \(tok/s\): +[0-9.]+'
+if sed -n 's/ *(.*//; s/: .*//; /^[A-Z]/p' out | tr '\n' ',' | grep -q 'Successful requests,Failed requests,Request rate configured,Benchmark duration,Total input tokens,Total generated tokens,Request throughput,Output token throughput,Peak output token throughput,Peak concurrent requests,Total token throughput,Mean TTFT,Median TTFT,P99 TTFT,Mean TPOT,Median TPOT,P99 TPOT,Mean ITL,Median ITL,P99 ITL,'; then pass "in its order"; else fail "in its order"; fi
+rc=0; "$LLMCHAT_BIN" bench tiny -p 8 -n 8,500 -r 300 >out 2>err </dev/null &
+i=0; while ! grep -q '^ *8  *8 ' out && [ $i -lt 600 ]; do sleep 0.1; i=$((i + 1)); done
+kill -INT $!; wait $! || rc=$?; is "an interrupted bench prints what it has" 130 '^ +8 +8 +1 ' 'interrupted'
 run doctor; is "doctor" 0 'sound'
 run doctor --json; is_json "doctor --json" 0 out 'd["machine"]["processor"]["ok"]'
 LLMCHAT_CPU=abacus run doctor; is "doctor with a wrong LLMCHAT_CPU" 1 'BAD  machine +processor .*abacus'

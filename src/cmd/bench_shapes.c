@@ -1,0 +1,277 @@
+/*
+ * bench_shapes.c - prefill and decode of given shapes: so many prompt tokens, so many generated
+ * ones, so many sequences together.
+ *
+ * A run has two halves, as in llama.cpp's batched-bench: first all sequences prefill and give
+ * their first token, then, once all have, they decode together to the end, greedily and past
+ * any end token. So neither half has a part of the other in it. Each sequence has its own
+ * random prompt, so that no block of the KV cache can be shared. Times are the engine's, taken
+ * when a token was chosen: prefill from the first request to the last first token, decode from
+ * there on for the output - 1 tokens of each sequence. One run warms up, the median of the
+ * others counts.
+ *
+ * Bytes moved: a step reads the weights once and the KV of every sequence, on the average over
+ * the output that of prompt + output/2 tokens. With experts and a batch, and with windows on
+ * attention, that is an estimate: a batch reads more experts, a window less KV.
+ */
+#include "base/clock.h"
+#include "base/mem.h"
+#include "cmd/bench.h"
+#include "cmd/cmd.h"
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct seq {
+    struct session *session;
+    int32_t *tokens;         /* [prompt + 1] */
+    int64_t asked_us, at_us; /* of this half: the request, its last token */
+};
+
+struct shape {
+    int prompt, output, batch;
+    struct seq *seqs; /* [batch] */
+    struct mailbox *box;
+};
+
+/* Runs that counted. */
+struct row {
+    struct series prefill_us, decode_us, ttft_us, itl_us;
+    struct series prefill, decode; /* tokens a second; not sorted before they are printed */
+};
+
+static void row_release(struct row *r) {
+    struct series *all[] = {&r->prefill_us, &r->decode_us, &r->ttft_us,
+                            &r->itl_us,     &r->prefill,   &r->decode};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        series_release(all[i]);
+}
+
+/* Asks every sequence for max_tok tokens after its first n_tok; sets *begin_us. */
+static enum status ask_all(struct shape *h, int n_tok, int max_tok, int64_t *begin_us,
+                           struct err *err) {
+    for (int i = 0; i < h->batch; i++) {
+        struct seq *q = &h->seqs[i];
+        struct request r = {.tokens = q->tokens,
+                            .n_tok = (size_t)n_tok,
+                            .sampling = SAMPLING_DEFAULTS,
+                            .max_tok = max_tok,
+                            .ignore_eos = true};
+        r.sampling.temperature = 0;
+        q->at_us = q->asked_us = clock_us();
+        if (i == 0)
+            *begin_us = q->asked_us;
+        CHECK(session_generate(q->session, &r, (uint64_t)i, h->box, err));
+    }
+    return ST_OK;
+}
+
+/* Until all have finished. Gaps between tokens go to itl_us, where it isn't NULL. */
+static enum status hear_all(struct shape *h, int max_tok, struct series *itl_us,
+                            struct err *err) {
+    enum status st = ST_OK;
+    for (int n_finished = 0; n_finished < h->batch && st == ST_OK;) {
+        struct event *e = mailbox_wait(h->box, 100);
+        if (interrupted())
+            st = err_set(err, ST_CANCELLED, "interrupted");
+        if (!e)
+            continue;
+        struct seq *q = &h->seqs[e->request_id];
+        if (e->type == EVENT_TOKEN && e->token >= 0) {
+            if (itl_us)
+                series_add(itl_us, (double)(e->at_us - q->at_us));
+            else
+                q->tokens[h->prompt] = e->token;
+            q->at_us = e->at_us;
+        } else if (e->type == EVENT_ERROR) {
+            *err = e->err;
+            st = e->err.code;
+        } else if (e->type == EVENT_FINISHED) {
+            n_finished++;
+            if (e->completion_tok != max_tok)
+                st = err_set(err, ST_LIMIT, "a sequence ended after %d of %d tokens",
+                             e->completion_tok, max_tok);
+        }
+        event_free(e);
+    }
+    return st;
+}
+
+static int64_t last_token_us(const struct shape *h) {
+    int64_t last = 0;
+    for (int i = 0; i < h->batch; i++)
+        last = h->seqs[i].at_us > last ? h->seqs[i].at_us : last;
+    return last;
+}
+
+static double rate(double tokens, double us) {
+    return us > 0 ? tokens / us * 1e6 : 0;
+}
+
+/* Both halves of one run; it goes into row unless that is NULL. */
+static enum status run_halves(struct shape *h, struct row *row, struct err *err) {
+    int64_t begin = 0;
+    struct series itl = {0};
+    enum status st;
+    TRY(ask_all(h, h->prompt, 1, &begin, err));
+    TRY(hear_all(h, 1, NULL, err));
+    double prefill_us = (double)(last_token_us(h) - begin), ttft_us = 0;
+    for (int i = 0; i < h->batch; i++)
+        ttft_us += (double)(h->seqs[i].at_us - h->seqs[i].asked_us) / h->batch;
+    TRY(ask_all(h, h->prompt + 1, h->output - 1, &begin, err));
+    TRY(hear_all(h, h->output - 1, &itl, err));
+    double decode_us = (double)(last_token_us(h) - begin);
+    if (!row)
+        goto out;
+    series_add(&row->prefill_us, prefill_us);
+    series_add(&row->decode_us, decode_us);
+    series_add(&row->ttft_us, ttft_us);
+    series_add(&row->prefill, rate((double)h->prompt * h->batch, prefill_us));
+    series_add(&row->decode, rate((double)(h->output - 1) * h->batch, decode_us));
+    for (size_t i = 0; i < itl.n; i++)
+        series_add(&row->itl_us, itl.v[i]);
+out:
+    series_release(&itl);
+    return st;
+}
+
+static enum status run_once(struct bench *b, struct shape *h, struct row *row,
+                            struct err *err) {
+    h->seqs = xcalloc((size_t)h->batch, sizeof *h->seqs);
+    h->box = mailbox_new(event_free);
+    for (int i = 0; i < h->batch; i++) {
+        h->seqs[i].session = session_new(b->engine);
+        h->seqs[i].tokens = xcalloc((size_t)h->prompt + 1, sizeof *h->seqs[i].tokens);
+        bench_prompt(b, h->seqs[i].tokens, h->prompt);
+    }
+    enum status st = run_halves(h, row, err);
+    for (int i = 0; i < h->batch; i++) {
+        session_free(h->seqs[i].session);
+        free(h->seqs[i].tokens);
+    }
+    free(h->seqs);
+    mailbox_unref(h->box);
+    return st;
+}
+
+/* -- output -- */
+
+/* Bytes that memory gives to one generated token. */
+static double bytes_per_token(const struct bench *b, const struct shape *h) {
+    double context = h->prompt + h->output / 2.0;
+    return (double)b->info->bytes_per_token / h->batch +
+           (double)b->info->kv_bytes_per_tok * context;
+}
+
+static json_t *times(const struct series *s) {
+    json_t *list = json_array();
+    for (size_t i = 0; i < s->n; i++)
+        json_array_append_new(list, json_real(s->v[i]));
+    return list;
+}
+
+static void put_summary(json_t *j, const char *name, const struct summary *s) {
+    const struct {
+        const char *end;
+        double x;
+    } parts[] = {{"", s->median}, {"_min", s->min}, {"_max", s->max}, {"_stddev", s->stddev}};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        char key[64];
+        snprintf(key, sizeof key, "%s%s", name, parts[i].end);
+        json_object_set_new(j, key, json_real(parts[i].x));
+    }
+}
+
+/* The lists of runs are in their order, so they go first: summaries sort. */
+static json_t *row_json(const struct bench *b, const struct shape *h, struct row *r) {
+    json_t *j = bench_json_start(b);
+    bench_json_add(j, json_pack("{s:i, s:i, s:i, s:I, s:o, s:o, s:o}", "batch", h->batch,
+                                "prompt_tokens", h->prompt, "output_tokens", h->output, "runs",
+                                (json_int_t)r->prefill.n, "prefill_runs_us",
+                                times(&r->prefill_us), "decode_runs_us", times(&r->decode_us),
+                                "ttft_runs_us", times(&r->ttft_us)));
+    struct summary prefill = series_summary(&r->prefill), decode = series_summary(&r->decode),
+                   ttft = series_summary(&r->ttft_us), itl = series_summary(&r->itl_us);
+    double bytes = bytes_per_token(b, h);
+    put_summary(j, "prefill_tok_s", &prefill);
+    put_summary(j, "decode_tok_s", &decode);
+    put_summary(j, "ttft_us", &ttft);
+    double share = b->bandwidth > 0 ? decode.median * bytes / b->bandwidth : 0;
+    bench_json_add(
+        j,
+        json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:f}", "itl_mean_us", itl.mean,
+                  "itl_p50_us", itl.median, "itl_p95_us", itl.p95, "itl_p99_us", itl.p99,
+                  "bytes_per_token", bytes, "bandwidth_share", share, "weight_bytes_per_step",
+                  (json_int_t)b->info->bytes_per_token, "kv_bytes_per_context_token",
+                  (json_int_t)b->info->kv_bytes_per_tok, "bandwidth_bytes_s", b->bandwidth));
+    return j;
+}
+
+static void print_head(const struct bench *b, int repeat) {
+    bench_title(b);
+    printf(", median of %d\n", repeat);
+    printf("A step reads %s of weights and %s of KV for each token of context.\n",
+           show_bytes(b->info->bytes_per_token), show_bytes(b->info->kv_bytes_per_tok));
+    if (b->bandwidth > 0)
+        printf("Memory gives %s/s to as many threads; \"read\" is decode's share of that.\n",
+               show_bytes((uint64_t)b->bandwidth));
+    printf("%6s %6s %5s %14s %14s %8s %7s %6s %4s\n", "prompt", "output", "batch",
+           "prefill tok/s", "decode tok/s", "ttft ms", "itl p50", "p99", "read");
+    fflush(stdout);
+}
+
+static void print_rate(const struct series *runs, const struct summary *s) {
+    printf(" %8.1f", s->median);
+    if (runs->n > 1 && s->median > 0)
+        printf(" +-%2.0f%%", s->stddev / s->median * 100);
+    else
+        printf("%6s", "");
+}
+
+static void print_row(const struct bench *b, const struct shape *h, struct row *r) {
+    struct summary prefill = series_summary(&r->prefill), decode = series_summary(&r->decode),
+                   ttft = series_summary(&r->ttft_us), itl = series_summary(&r->itl_us);
+    printf("%6d %6d %5d", h->prompt, h->output, h->batch);
+    print_rate(&r->prefill, &prefill);
+    print_rate(&r->decode, &decode);
+    printf(" %8.1f %7.2f %6.2f", ttft.median / 1000, itl.median / 1000, itl.p99 / 1000);
+    if (b->bandwidth > 0)
+        printf(" %3.0f%%", decode.median * bytes_per_token(b, h) / b->bandwidth * 100);
+    putchar('\n');
+    fflush(stdout);
+}
+
+/* One row. What was measured when it fails is printed all the same. */
+static enum status measure(struct bench *b, struct shape *h, int repeat, json_t *rows,
+                           struct err *err) {
+    struct row row = {0};
+    enum status st = run_once(b, h, NULL, err); /* warms up */
+    for (int i = 0; i < repeat && st == ST_OK; i++)
+        st = run_once(b, h, &row, err);
+    if (row.prefill.n && b->json)
+        json_array_append_new(rows, row_json(b, h, &row));
+    else if (row.prefill.n)
+        print_row(b, h, &row);
+    row_release(&row);
+    return st;
+}
+
+enum status bench_shapes(struct bench *b, const struct bench_lists *l, struct err *err) {
+    enum status st = ST_OK;
+    json_t *rows = json_array();
+    if (!b->json)
+        print_head(b, l->repeat);
+    for (size_t p = 0; p < l->n_prompt && st == ST_OK; p++)
+        for (size_t n = 0; n < l->n_output && st == ST_OK; n++)
+            for (size_t k = 0; k < l->n_batch && st == ST_OK; k++) {
+                struct shape h = {.prompt = (int)l->prompt[p],
+                                  .output = (int)l->output[n],
+                                  .batch = (int)l->batch[k]};
+                st = measure(b, &h, l->repeat, rows, err);
+            }
+    if (b->json && (st == ST_OK || json_array_size(rows)))
+        put_json(rows);
+    else
+        json_decref(rows);
+    return st;
+}
