@@ -60,7 +60,7 @@ const struct command cmd_table[] = {
      "of each counts.",
      1, 1, 0, eval_opts, cmd_eval},
     {"bench", "MODEL", "Measure speed: prefill, decode, latencies, throughput",
-     "A row for each combination of -p, -n and -b: all sequences prefill, then all decode "
+     "A row for each combination of -d, -p, -n and -b: all sequences prefill, then all decode "
      "together. Prompts are random tokens, new for each run, so that nothing comes from the "
      "cache; one run warms up, the median of the others is printed, with the standard "
      "deviation. ttft is the time to the first token, itl the time between two tokens of a "

@@ -343,6 +343,9 @@ is_json "bytes of a token: weights shared by the batch, and KV of the context" 0
 is_json "the share of the bandwidth is bytes times tokens over it" 0 out 'all(abs(r["bandwidth_share"]*r["bandwidth_bytes_s"]/(r["decode_tok_s"]*r["bytes_per_token"])-1)<1e-6 for r in d)'
 run bench tiny -p 16,300 -n 8 -b 1,64 -r 2; is "bench as a table" 0 '^ +300 +8 +64 +[0-9.]+ \+-'
 if awk 'length($0) > 80 { exit 1 }' out; then pass "which fits 80 columns"; else fail "which fits 80 columns"; fi
+run bench tiny -d 0,48 -p 1 -n 8 -b 2 -r 2 --json
+is_json "bench at a depth computes only what is new" 0 out '[(r["depth"],r["prompt_tokens"]) for r in d]==[(0,1),(48,1)] and d[1]["bytes_per_token"]-d[0]["bytes_per_token"]==48*d[0]["kv_bytes_per_context_token"]'
+run bench tiny -d 48 -p 16 -n 8 -r 1; is "and says so in the table" 0 '^ +16 @ 48 +8 +1 '
 run bench tiny -p 16, ; is "a list with a hole is usage" 2 - '--prompt 16,: must be whole numbers'
 run bench tiny -p 16,0 -n 8; is "and one with a number too small" 2 - '--prompt 16,0'
 run bench tiny -b 257; is "bench: too many sequences" 2 - '--batch 257: must be at most 256'

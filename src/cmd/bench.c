@@ -23,6 +23,8 @@ const struct opt bench_opts[] = {
     {"prompt", 'p', OPT_COUNTS, "N[,N...]", 1, "Tokens of the prompt (default 512)"},
     {"output", 'n', OPT_COUNTS, "N[,N...]", 2, "Tokens to generate (default 128)"},
     {"batch", 'b', OPT_COUNTS, "N[,N...]", 1, "Sequences at the same time, to 256 (default 1)"},
+    {"depth", 'd', OPT_COUNTS, "N[,N...]", 0,
+     "Tokens that are in the KV cache before (default 0): a later turn"},
     {"repeat", 'r', OPT_COUNT, "N", 1, "Runs that count (default 3)"},
     {"num-prompts", 0, OPT_COUNT, "N", 1,
      "Measure the throughput of N requests instead, as vLLM's benchmark does"},
@@ -69,7 +71,7 @@ void bench_json_add(void *json, void *takes_more) {
 struct wanted {
     struct bench_lists lists;
     struct bench_load load; /* n_request 0: shapes */
-    long *prompt, *output, *batch;
+    long *depth, *prompt, *output, *batch;
     int ctx_tok, n_seq;
 };
 
@@ -94,15 +96,15 @@ static enum status read_rate(const char *s, double *out, struct err *err) {
 
 static enum status read_options(const struct args *a, struct wanted *w, struct err *err) {
     static const char *const of_load[] = {"prompt-len", "output-len", "max-concurrency",
-                                          "request-rate"};
-    static const char *const of_shapes[] = {"prompt", "output", "batch", "repeat"};
+                                          "request-rate", NULL};
+    static const char *const of_shapes[] = {"prompt", "output", "batch",
+                                            "depth",  "repeat", NULL};
     w->load.n_request = (int)arg_count(a, "num-prompts", 0);
-    for (size_t i = 0; i < 4; i++) {
-        const char *name = w->load.n_request ? of_shapes[i] : of_load[i];
-        if (arg_text(a, name))
-            return err_set(err, ST_USAGE, "--%s %s with --num-prompts", name,
+    const char *const *wrong = w->load.n_request ? of_shapes : of_load;
+    for (; *wrong; wrong++)
+        if (arg_text(a, *wrong))
+            return err_set(err, ST_USAGE, "--%s %s with --num-prompts", *wrong,
                            w->load.n_request ? "doesn't go together" : "goes");
-    }
     CHECK(read_rate(arg_text(a, "request-rate"), &w->load.rate, err));
     w->load.prompt = (int)arg_count(a, "prompt-len", 512);
     w->load.output = (int)arg_count(a, "output-len", 128);
@@ -110,6 +112,8 @@ static enum status read_options(const struct args *a, struct wanted *w, struct e
     w->lists.n_prompt = arg_counts(a, "prompt", 512, &w->prompt);
     w->lists.n_output = arg_counts(a, "output", 128, &w->output);
     w->lists.n_batch = arg_counts(a, "batch", 1, &w->batch);
+    w->lists.n_depth = arg_counts(a, "depth", 0, &w->depth);
+    w->lists.depth = w->depth;
     w->lists.prompt = w->prompt;
     w->lists.output = w->output;
     w->lists.batch = w->batch;
@@ -123,6 +127,7 @@ static enum status size_up(struct wanted *w, int ctx_train, struct err *err) {
     const struct bench_load *q = &w->load;
     long prompt = q->n_request ? q->prompt : largest(l->prompt, l->n_prompt);
     long output = q->n_request ? q->output : largest(l->output, l->n_output);
+    long depth = q->n_request ? 0 : largest(l->depth, l->n_depth);
     long n_seq = largest(l->batch, l->n_batch);
     if (q->n_request) {
         n_seq = q->concurrency && q->concurrency < q->n_request ? q->concurrency : q->n_request;
@@ -131,12 +136,12 @@ static enum status size_up(struct wanted *w, int ctx_train, struct err *err) {
     if (n_seq > BENCH_MAX_BATCH)
         return err_set(err, ST_USAGE, "--batch %ld: must be at most %d", n_seq,
                        BENCH_MAX_BATCH);
-    if (prompt + output > ctx_train)
+    if (depth + prompt + output > ctx_train)
         return err_set(err, ST_LIMIT,
                        "%ld tokens of prompt and %ld of output are more than the model's "
                        "context of %d",
-                       prompt, output, ctx_train);
-    w->ctx_tok = (int)(prompt + output);
+                       depth + prompt, output, ctx_train);
+    w->ctx_tok = (int)(depth + prompt + output);
     w->n_seq = (int)n_seq;
     return ST_OK;
 }
@@ -201,6 +206,7 @@ int cmd_bench(struct args *a) {
     }
 out:
     engine_close(b.engine);
+    free(w.depth);
     free(w.prompt);
     free(w.output);
     free(w.batch);

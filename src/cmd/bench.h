@@ -28,8 +28,8 @@ void bench_json_add(void *json, void *takes_more); /* the members of another obj
 
 /* -- shapes: every prompt with every output and every batch -- */
 struct bench_lists {
-    const long *prompt, *output, *batch;
-    size_t n_prompt, n_output, n_batch;
+    const long *depth, *prompt, *output, *batch; /* depth: tokens in the KV cache before */
+    size_t n_depth, n_prompt, n_output, n_batch;
     int repeat;
 };
 /* Prints a row for each; when it fails or is interrupted, those that were measured. */

@@ -11,8 +11,8 @@
  * others counts.
  *
  * Bytes moved: a step reads the weights once and the KV of every sequence, on the average over
- * the output that of prompt + output/2 tokens. With experts and a batch, and with windows on
- * attention, that is an estimate: a batch reads more experts, a window less KV.
+ * the output that of depth + prompt + output/2 tokens. With experts and a batch, and with
+ * windows on attention, that is an estimate: a batch reads more experts, a window less KV.
  */
 #include "base/clock.h"
 #include "base/mem.h"
@@ -24,12 +24,12 @@
 
 struct seq {
     struct session *session;
-    int32_t *tokens;         /* [prompt + 1] */
+    int32_t *tokens;         /* [depth + prompt + 1] */
     int64_t asked_us, at_us; /* of this half: the request, its last token */
 };
 
 struct shape {
-    int prompt, output, batch;
+    int depth, prompt, output, batch;
     struct seq *seqs; /* [batch] */
     struct mailbox *box;
 };
@@ -81,7 +81,7 @@ static enum status hear_all(struct shape *h, int max_tok, struct series *itl_us,
             if (itl_us)
                 series_add(itl_us, (double)(e->at_us - q->at_us));
             else
-                q->tokens[h->prompt] = e->token;
+                q->tokens[h->depth + h->prompt] = e->token;
             q->at_us = e->at_us;
         } else if (e->type == EVENT_ERROR) {
             *err = e->err;
@@ -113,12 +113,17 @@ static enum status run_halves(struct shape *h, struct row *row, struct err *err)
     int64_t begin = 0;
     struct series itl = {0};
     enum status st;
-    TRY(ask_all(h, h->prompt, 1, &begin, err));
+    int all = h->depth + h->prompt;
+    if (h->depth) { /* the token that comes behind it is overwritten by the next half's */
+        TRY(ask_all(h, h->depth, 1, &begin, err));
+        TRY(hear_all(h, 1, NULL, err));
+    }
+    TRY(ask_all(h, all, 1, &begin, err));
     TRY(hear_all(h, 1, NULL, err));
     double prefill_us = (double)(last_token_us(h) - begin), ttft_us = 0;
     for (int i = 0; i < h->batch; i++)
         ttft_us += (double)(h->seqs[i].at_us - h->seqs[i].asked_us) / h->batch;
-    TRY(ask_all(h, h->prompt + 1, h->output - 1, &begin, err));
+    TRY(ask_all(h, all + 1, h->output - 1, &begin, err));
     TRY(hear_all(h, h->output - 1, &itl, err));
     double decode_us = (double)(last_token_us(h) - begin);
     if (!row)
@@ -141,8 +146,8 @@ static enum status run_once(struct bench *b, struct shape *h, struct row *row,
     h->box = mailbox_new(event_free);
     for (int i = 0; i < h->batch; i++) {
         h->seqs[i].session = session_new(b->engine);
-        h->seqs[i].tokens = xcalloc((size_t)h->prompt + 1, sizeof *h->seqs[i].tokens);
-        bench_prompt(b, h->seqs[i].tokens, h->prompt);
+        h->seqs[i].tokens = xcalloc((size_t)(h->depth + h->prompt) + 1, sizeof(int32_t));
+        bench_prompt(b, h->seqs[i].tokens, h->depth + h->prompt);
     }
     enum status st = run_halves(h, row, err);
     for (int i = 0; i < h->batch; i++) {
@@ -158,7 +163,7 @@ static enum status run_once(struct bench *b, struct shape *h, struct row *row,
 
 /* Bytes that memory gives to one generated token. */
 static double bytes_per_token(const struct bench *b, const struct shape *h) {
-    double context = h->prompt + h->output / 2.0;
+    double context = h->depth + h->prompt + h->output / 2.0;
     return (double)b->info->bytes_per_token / h->batch +
            (double)b->info->kv_bytes_per_tok * context;
 }
@@ -185,9 +190,9 @@ static void put_summary(json_t *j, const char *name, const struct summary *s) {
 /* The lists of runs are in their order, so they go first: summaries sort. */
 static json_t *row_json(const struct bench *b, const struct shape *h, struct row *r) {
     json_t *j = bench_json_start(b);
-    bench_json_add(j, json_pack("{s:i, s:i, s:i, s:I, s:o, s:o, s:o}", "batch", h->batch,
-                                "prompt_tokens", h->prompt, "output_tokens", h->output, "runs",
-                                (json_int_t)r->prefill.n, "prefill_runs_us",
+    bench_json_add(j, json_pack("{s:i, s:i, s:i, s:i, s:I, s:o, s:o, s:o}", "depth", h->depth,
+                                "batch", h->batch, "prompt_tokens", h->prompt, "output_tokens",
+                                h->output, "runs", (json_int_t)r->prefill.n, "prefill_runs_us",
                                 times(&r->prefill_us), "decode_runs_us", times(&r->decode_us),
                                 "ttft_runs_us", times(&r->ttft_us)));
     struct summary prefill = series_summary(&r->prefill), decode = series_summary(&r->decode),
@@ -215,8 +220,8 @@ static void print_head(const struct bench *b, int repeat) {
     if (b->bandwidth > 0)
         printf("Memory gives %s/s to as many threads; \"read\" is decode's share of that.\n",
                show_bytes((uint64_t)b->bandwidth));
-    printf("%6s %6s %5s %14s %14s %8s %7s %6s %4s\n", "prompt", "output", "batch",
-           "prefill tok/s", "decode tok/s", "ttft ms", "itl p50", "p99", "read");
+    printf("%11s %5s %3s %14s %14s %8s %7s %6s %4s\n", "prompt", "out", "seq", "prefill tok/s",
+           "decode tok/s", "ttft ms", "itl p50", "p99", "read");
     fflush(stdout);
 }
 
@@ -231,7 +236,9 @@ static void print_rate(const struct series *runs, const struct summary *s) {
 static void print_row(const struct bench *b, const struct shape *h, struct row *r) {
     struct summary prefill = series_summary(&r->prefill), decode = series_summary(&r->decode),
                    ttft = series_summary(&r->ttft_us), itl = series_summary(&r->itl_us);
-    printf("%6d %6d %5d", h->prompt, h->output, h->batch);
+    char prompt[32];
+    snprintf(prompt, sizeof prompt, h->depth ? "%d @ %d" : "%d", h->prompt, h->depth);
+    printf("%11s %5d %3d", prompt, h->output, h->batch);
     print_rate(&r->prefill, &prefill);
     print_rate(&r->decode, &decode);
     printf(" %8.1f %7.2f %6.2f", ttft.median / 1000, itl.median / 1000, itl.p99 / 1000);
@@ -261,14 +268,16 @@ enum status bench_shapes(struct bench *b, const struct bench_lists *l, struct er
     json_t *rows = json_array();
     if (!b->json)
         print_head(b, l->repeat);
-    for (size_t p = 0; p < l->n_prompt && st == ST_OK; p++)
-        for (size_t n = 0; n < l->n_output && st == ST_OK; n++)
-            for (size_t k = 0; k < l->n_batch && st == ST_OK; k++) {
-                struct shape h = {.prompt = (int)l->prompt[p],
-                                  .output = (int)l->output[n],
-                                  .batch = (int)l->batch[k]};
-                st = measure(b, &h, l->repeat, rows, err);
-            }
+    size_t n_rows = l->n_depth * l->n_prompt * l->n_output * l->n_batch;
+    for (size_t i = 0; i < n_rows && st == ST_OK; i++) { /* the last list turns fastest */
+        size_t k = i;
+        struct shape h;
+        h.batch = (int)l->batch[k % l->n_batch], k /= l->n_batch;
+        h.output = (int)l->output[k % l->n_output], k /= l->n_output;
+        h.prompt = (int)l->prompt[k % l->n_prompt], k /= l->n_prompt;
+        h.depth = (int)l->depth[k];
+        st = measure(b, &h, l->repeat, rows, err);
+    }
     if (b->json && (st == ST_OK || json_array_size(rows)))
         put_json(rows);
     else
