@@ -220,7 +220,7 @@ static void print_head(const struct bench *b, int repeat) {
     if (b->bandwidth > 0)
         printf("Memory gives %s/s to as many threads; \"read\" is decode's share of that.\n",
                show_bytes((uint64_t)b->bandwidth));
-    printf("%11s %5s %3s %14s %14s %8s %7s %6s %4s\n", "prompt", "out", "seq", "prefill tok/s",
+    printf("%9s %5s %3s %14s %14s %8s %7s %6s %4s\n", "prompt", "out", "seq", "prefill tok/s",
            "decode tok/s", "ttft ms", "itl p50", "p99", "read");
     fflush(stdout);
 }
@@ -238,7 +238,7 @@ static void print_row(const struct bench *b, const struct shape *h, struct row *
                    ttft = series_summary(&r->ttft_us), itl = series_summary(&r->itl_us);
     char prompt[32];
     snprintf(prompt, sizeof prompt, h->depth ? "%d @ %d" : "%d", h->prompt, h->depth);
-    printf("%11s %5d %3d", prompt, h->output, h->batch);
+    printf("%9s %5d %3d", prompt, h->output, h->batch);
     print_rate(&r->prefill, &prefill);
     print_rate(&r->decode, &decode);
     printf(" %8.1f %7.2f %6.2f", ttft.median / 1000, itl.median / 1000, itl.p99 / 1000);
