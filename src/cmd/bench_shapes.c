@@ -252,7 +252,10 @@ static void print_row(const struct bench *b, const struct shape *h, struct row *
 static enum status measure(struct bench *b, struct shape *h, int repeat, json_t *rows,
                            struct err *err) {
     struct row row = {0};
-    enum status st = run_once(b, h, NULL, err); /* warms up */
+    struct shape warm = {.prompt = h->prompt < 512 ? h->prompt : 512,
+                         .output = h->output < 16 ? h->output : 16,
+                         .batch = h->batch};
+    enum status st = run_once(b, &warm, NULL, err);
     for (int i = 0; i < repeat && st == ST_OK; i++)
         st = run_once(b, h, &row, err);
     if (row.prefill.n && b->json)
