@@ -19,7 +19,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { PASSES = 10, STREAMS = 4 };
+enum { PASSES = 16, STREAMS = 4 };
 
 typedef uint64_t vec __attribute__((vector_size(16)));
 
