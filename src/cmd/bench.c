@@ -45,10 +45,12 @@ const struct opt bench_opts[] = {
 
 void bench_prompt(struct bench *b, int32_t *tokens, int n) {
     const struct text_model *t = engine_text(b->engine);
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
+        int tries = 1000; /* a vocabulary may have nothing else */
         do
             tokens[i] = (int32_t)(bench_random(&b->random) % (uint32_t)b->info->n_vocab);
-        while (text_is_control(t, tokens[i]));
+        while (text_is_control(t, tokens[i]) && --tries);
+    }
 }
 
 void bench_title(const struct bench *b) {

@@ -203,12 +203,12 @@ static json_t *row_json(const struct bench *b, const struct shape *h, struct row
     put_summary(j, "ttft_us", &ttft);
     double share = b->bandwidth > 0 ? decode.median * bytes / b->bandwidth : 0;
     bench_json_add(
-        j,
-        json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:f}", "itl_mean_us", itl.mean,
-                  "itl_p50_us", itl.median, "itl_p95_us", itl.p95, "itl_p99_us", itl.p99,
-                  "bytes_per_token", bytes, "bandwidth_share", share, "weight_bytes_per_step",
-                  (json_int_t)b->info->bytes_per_token, "kv_bytes_per_context_token",
-                  (json_int_t)b->info->kv_bytes_per_tok, "bandwidth_bytes_s", b->bandwidth));
+        j, json_pack("{s:f, s:f, s:f, s:f, s:I, s:f, s:I, s:I, s:f}", "itl_mean_us", itl.mean,
+                     "itl_p50_us", itl.median, "itl_p95_us", itl.p95, "itl_p99_us", itl.p99,
+                     "bytes_per_token", (json_int_t)(bytes + 0.5), "bandwidth_share", share,
+                     "weight_bytes_per_step", (json_int_t)b->info->bytes_per_token,
+                     "kv_bytes_per_context_token", (json_int_t)b->info->kv_bytes_per_tok,
+                     "bandwidth_bytes_s", b->bandwidth));
     return j;
 }
 
