@@ -354,6 +354,7 @@ run bench tiny --prompt-len 8; is "bench: --prompt-len alone" 2 - '--prompt-len 
 run bench tiny --num-prompts 3 -p 8; is "bench: -p with --num-prompts" 2 - '--prompt doesn.t go together with'
 run bench tiny --num-prompts 3 --request-rate fast; is "bench: a rate that is no number" 2 - '--request-rate fast'
 run bench tiny --num-prompts 3 --request-rate=-1; is "bench: a negative rate" 2 - '--request-rate -1'
+run bench tiny --num-prompts 1000001; is "bench: too many requests" 2 - 'must be at most 1000000'
 run bench tiny --num-prompts 10 --prompt-len 16 --output-len 8 --max-concurrency 3 --json
 is_json "bench --num-prompts counts requests and tokens" 0 out 'len(d)==1 and d[0]["completed"]==10 and d[0]["failed"]==0 and d[0]["total_input_tokens"]==160 and d[0]["total_output_tokens"]==80 and d[0]["max_concurrency"]==3 and 1<=d[0]["max_concurrent_requests"]<=3'
 is_json "rates times the duration are requests and tokens" 0 out 'all(abs(d[0][k]*d[0]["duration"]/n-1)<1e-6 for k,n in (("request_throughput",10),("output_throughput",80),("total_token_throughput",240)))'

@@ -69,6 +69,8 @@ void bench_json_add(void *json, void *takes_more) {
     json_decref(takes_more);
 }
 
+enum { MAX_REQUESTS = 1000000 };
+
 /* What is measured, and what that needs. */
 struct wanted {
     struct bench_lists lists;
@@ -107,6 +109,9 @@ static enum status read_options(const struct args *a, struct wanted *w, struct e
         if (arg_text(a, *wrong))
             return err_set(err, ST_USAGE, "--%s %s with --num-prompts", *wrong,
                            w->load.n_request ? "doesn't go together" : "goes");
+    if (w->load.n_request > MAX_REQUESTS)
+        return err_set(err, ST_USAGE, "--num-prompts %d: must be at most %d", w->load.n_request,
+                       MAX_REQUESTS);
     CHECK(read_rate(arg_text(a, "request-rate"), &w->load.rate, err));
     w->load.prompt = (int)arg_count(a, "prompt-len", 512);
     w->load.output = (int)arg_count(a, "output-len", 128);
