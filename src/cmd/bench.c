@@ -37,6 +37,10 @@ const struct opt bench_opts[] = {
     {"request-rate", 0, OPT_TEXT, "R", 0,
      "With --num-prompts: requests a second, at random (default inf: all at once)"},
     {"seed", 0, OPT_COUNT, "N", 0, "For prompts and arrivals (default 0)"},
+    {"draft", 0, OPT_TEXT, "MODEL", 0, "A draft model; with --speculation"},
+    {"speculation", 0, OPT_CHOICE, "off|auto|lookup|draft", 0,
+     "Guess tokens (default off, with --draft draft): random prompts lead to answers that "
+     "repeat themselves more than a person's"},
     {"threads", 't', OPT_COUNT, "N", 1, "Threads (default: the cores this process may use)"},
     {"device", 0, OPT_CHOICE, "auto|cpu", 0, "Where to compute"},
     {"json", 0, OPT_FLAG, NULL, 0, "Print a JSON list"},
@@ -153,14 +157,19 @@ static enum status size_up(struct wanted *w, int ctx_train, struct err *err) {
     return ST_OK;
 }
 
-/* Bytes of KV for all sequences. The last block of each may be partly filled, and one is to
- * spare. Most models keep KV as 2 bytes a number, some as 4; pages that nobody writes cost
- * nothing, so the pool has room for 4. */
-static enum status pool_bytes(const struct wanted *w, const struct model_info *m, size_t *out,
-                              struct err *err) {
+/* For a token, with 2 bytes a number. */
+static size_t kv_bytes(const struct model_info *m) {
+    return (size_t)m->n_layer * (size_t)m->n_head_kv * (size_t)m->head_dim * 2 * 2;
+}
+
+/* Bytes of KV for all sequences, also of a draft model (empty: none). The last block of each
+ * may be partly filled, and one is to spare. Most models keep KV as 2 bytes a number, some as
+ * 4; pages that nobody writes cost nothing, so the pool has room for 4. */
+static enum status pool_bytes(const struct wanted *w, const struct model_info *m,
+                              const struct model_info *draft, size_t *out, struct err *err) {
     long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
     size_t half = pages > 0 && page_bytes > 0 ? (size_t)pages / 2 * (size_t)page_bytes : 0;
-    size_t per_tok = (size_t)m->n_layer * (size_t)m->n_head_kv * (size_t)m->head_dim * 2 * 2;
+    size_t per_tok = kv_bytes(m) + kv_bytes(draft);
     size_t one = per_tok * (size_t)(w->ctx_tok + 32), all;
     if (mul_overflows(one, (size_t)w->n_seq, &all))
         all = SIZE_MAX / 2;
@@ -176,35 +185,54 @@ static enum status pool_bytes(const struct wanted *w, const struct model_info *m
 }
 
 static enum status open_model(struct bench *b, const struct args *a, const char *path,
-                              struct wanted *w, struct err *err) {
-    struct engine_params ep = {
-        .device = a->config.device, .threads = a->config.threads, .progress = progress_show};
-    struct model_info m = {0};
+                              const char *draft, struct wanted *w, struct err *err) {
+    struct engine_params ep = {.device = a->config.device,
+                               .threads = a->config.threads,
+                               .draft_path = draft,
+                               .progress = progress_show};
+    struct model_info m = {0}, d = {0};
     enum status st;
     TRY(models_info(path, &m, err));
     TRY(size_up(w, m.ctx_train, err));
-    TRY(pool_bytes(w, &m, &ep.kv_bytes, err));
+    if (draft)
+        TRY(models_info(draft, &d, err));
+    TRY(pool_bytes(w, &m, &d, &ep.kv_bytes, err));
     ep.ctx_tok = w->ctx_tok;
     TRY(engine_open(path, &ep, &b->engine, err));
     progress_clear();
     b->info = engine_info(b->engine);
 out:
     model_info_release(&m);
+    model_info_release(&d);
     return st;
+}
+
+static enum speculation speculation_of(const char *word) {
+    const struct setting_def *d = setting_find("speculation");
+    int i = 0;
+    while (strcmp(word, setting_word(d, i)) != 0)
+        i++; /* one of them: the table of options has the same words */
+    return (enum speculation)i;
 }
 
 int cmd_bench(struct args *a) {
     struct err err = {0};
     struct bench b = {.model = path_base(a->pos[0]), .json = arg_flag(a, "json")};
     struct wanted w = {0};
-    char *path = NULL;
+    char *path = NULL, *draft = NULL;
     enum status st;
     interrupt_catch();
     use_compute_options(a);
     bench_seed(&b.random, (uint64_t)arg_count(a, "seed", 0));
     TRY(read_options(a, &w, &err));
     TRY(models_resolve(a->pos[0], progress_show, NULL, &path, &err));
-    TRY(open_model(&b, a, path, &w, &err));
+    if (arg_text(a, "draft")) {
+        b.speculation = SPECULATION_DRAFT;
+        TRY(models_resolve(arg_text(a, "draft"), progress_show, NULL, &draft, &err));
+    }
+    if (arg_text(a, "speculation"))
+        b.speculation = speculation_of(arg_text(a, "speculation"));
+    TRY(open_model(&b, a, path, draft, &w, &err));
     if (w.load.n_request) {
         st = bench_serve(&b, &w.load, &err);
     } else {
@@ -218,5 +246,6 @@ out:
     free(w.output);
     free(w.batch);
     free(path);
+    free(draft);
     return st == ST_OK ? 0 : fail(&err);
 }

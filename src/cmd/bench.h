@@ -17,6 +17,7 @@ struct bench {
     const char *model; /* as it was typed, without folders */
     uint64_t random;   /* state of bench_random() */
     double bandwidth;  /* bytes a second that memory gives; 0: not measured */
+    enum speculation speculation;
     bool json;
 };
 /* n random tokens that are no control tokens; never the same twice. */

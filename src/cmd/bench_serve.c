@@ -61,6 +61,7 @@ static void send_next(struct serve *s) {
                         .n_tok = (size_t)s->load->prompt,
                         .sampling = SAMPLING_DEFAULTS,
                         .max_tok = s->load->output,
+                        .speculation = s->b->speculation,
                         .ignore_eos = true};
     struct err err;
     r.sampling.temperature = 0;

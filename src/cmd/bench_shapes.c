@@ -32,12 +32,15 @@ struct shape {
     int depth, prompt, output, batch;
     struct seq *seqs; /* [batch] */
     struct mailbox *box;
+    enum speculation speculation;
+    int64_t drafted, accepted; /* of the last run */
 };
 
 /* Runs that counted. */
 struct row {
     struct series prefill_us, decode_us, ttft_us, itl_us;
     struct series prefill, decode; /* tokens a second; not sorted before they are printed */
+    int64_t drafted, accepted;     /* tokens that were guessed; of them right */
 };
 
 static void row_release(struct row *r) {
@@ -56,6 +59,7 @@ static enum status ask_all(struct shape *h, int n_tok, int max_tok, int64_t *beg
                             .n_tok = (size_t)n_tok,
                             .sampling = SAMPLING_DEFAULTS,
                             .max_tok = max_tok,
+                            .speculation = h->speculation,
                             .ignore_eos = true};
         r.sampling.temperature = 0;
         q->at_us = q->asked_us = clock_us();
@@ -88,6 +92,8 @@ static enum status hear_all(struct shape *h, int max_tok, struct series *itl_us,
             st = e->err.code;
         } else if (e->type == EVENT_FINISHED) {
             n_finished++;
+            h->drafted += e->drafted_tok;
+            h->accepted += e->accepted_tok;
             if (e->completion_tok != max_tok)
                 st = err_set(err, ST_LIMIT, "a sequence ended after %d of %d tokens",
                              e->completion_tok, max_tok);
@@ -128,6 +134,8 @@ static enum status run_halves(struct shape *h, struct row *row, struct err *err)
     double decode_us = (double)(last_token_us(h) - begin);
     if (!row)
         goto out;
+    row->drafted += h->drafted;
+    row->accepted += h->accepted;
     series_add(&row->prefill_us, prefill_us);
     series_add(&row->decode_us, decode_us);
     series_add(&row->ttft_us, ttft_us);
@@ -144,6 +152,8 @@ static enum status run_once(struct bench *b, struct shape *h, struct row *row,
                             struct err *err) {
     h->seqs = xcalloc((size_t)h->batch, sizeof *h->seqs);
     h->box = mailbox_new(event_free);
+    h->speculation = b->speculation;
+    h->drafted = h->accepted = 0;
     for (int i = 0; i < h->batch; i++) {
         h->seqs[i].session = session_new(b->engine);
         h->seqs[i].tokens = xcalloc((size_t)(h->depth + h->prompt) + 1, sizeof(int32_t));
@@ -166,6 +176,14 @@ static double bytes_per_token(const struct bench *b, const struct shape *h) {
     double context = h->depth + h->prompt + h->output / 2.0;
     return (double)b->info->bytes_per_token / h->batch +
            (double)b->info->kv_bytes_per_tok * context;
+}
+
+/* 0 where it isn't known: a step that checks guesses makes any number of tokens. */
+static double share_of_bandwidth(const struct bench *b, const struct shape *h,
+                                 const struct row *r, double decode_tok_s) {
+    if (b->bandwidth <= 0 || r->drafted)
+        return 0;
+    return decode_tok_s * bytes_per_token(b, h) / b->bandwidth;
 }
 
 static json_t *times(const struct series *s) {
@@ -201,20 +219,23 @@ static json_t *row_json(const struct bench *b, const struct shape *h, struct row
     put_summary(j, "prefill_tok_s", &prefill);
     put_summary(j, "decode_tok_s", &decode);
     put_summary(j, "ttft_us", &ttft);
-    double share = b->bandwidth > 0 ? decode.median * bytes / b->bandwidth : 0;
+    double share = share_of_bandwidth(b, h, r, decode.median);
     bench_json_add(
-        j, json_pack("{s:f, s:f, s:f, s:f, s:I, s:f, s:I, s:I, s:f}", "itl_mean_us", itl.mean,
-                     "itl_p50_us", itl.median, "itl_p95_us", itl.p95, "itl_p99_us", itl.p99,
-                     "bytes_per_token", (json_int_t)(bytes + 0.5), "bandwidth_share", share,
-                     "weight_bytes_per_step", (json_int_t)b->info->bytes_per_token,
+        j, json_pack("{s:f, s:f, s:f, s:f, s:I, s:f, s:I, s:I, s:f, s:I, s:I}", "itl_mean_us",
+                     itl.mean, "itl_p50_us", itl.median, "itl_p95_us", itl.p95, "itl_p99_us",
+                     itl.p99, "bytes_per_token", (json_int_t)(bytes + 0.5), "bandwidth_share",
+                     share, "weight_bytes_per_step", (json_int_t)b->info->bytes_per_token,
                      "kv_bytes_per_context_token", (json_int_t)b->info->kv_bytes_per_tok,
-                     "bandwidth_bytes_s", b->bandwidth));
+                     "bandwidth_bytes_s", b->bandwidth, "drafted_tokens",
+                     (json_int_t)r->drafted, "accepted_tokens", (json_int_t)r->accepted));
     return j;
 }
 
 static void print_head(const struct bench *b, int repeat) {
     bench_title(b);
     printf(", median of %d\n", repeat);
+    if (*b->info->draft)
+        printf("draft model %s, %s more\n", b->info->draft, show_bytes(b->info->draft_bytes));
     printf("A step reads %s of weights and %s of KV for each token of context.\n",
            show_bytes(b->info->bytes_per_token), show_bytes(b->info->kv_bytes_per_tok));
     if (b->bandwidth > 0)
@@ -242,9 +263,13 @@ static void print_row(const struct bench *b, const struct shape *h, struct row *
     print_rate(&r->prefill, &prefill);
     print_rate(&r->decode, &decode);
     printf(" %8.1f %7.2f %6.2f", ttft.median / 1000, itl.median / 1000, itl.p99 / 1000);
-    if (b->bandwidth > 0)
-        printf(" %3.0f%%", decode.median * bytes_per_token(b, h) / b->bandwidth * 100);
+    double share = share_of_bandwidth(b, h, r, decode.median);
+    if (share > 0)
+        printf(" %3.0f%%", share * 100);
     putchar('\n');
+    if (b->speculation != SPECULATION_OFF)
+        printf("%9s guessed %lld tokens, %lld of them right\n", "", (long long)r->drafted,
+               (long long)r->accepted);
     fflush(stdout);
 }
 
