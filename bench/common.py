@@ -152,8 +152,10 @@ def save_record(path, record):
 
 def make_q4_0(source, cache):
     """source as llama.cpp's Q4_0, by its own quantiser; made once and kept. A file that is Q4_0 already is taken."""
-    if "Q4_0" in os.path.basename(source).upper():
+    if "Q4_0" in os.path.basename(source).upper() and os.path.exists(source):
         return source
+    if not os.path.exists(source):
+        raise Failed(f"{source}: not found")
     os.makedirs(cache, exist_ok=True)
     stem, st = os.path.splitext(os.path.basename(source))[0], os.stat(source)
     target = os.path.join(cache, f"{stem}.{st.st_size}.{int(st.st_mtime)}.Q4_0.gguf")
