@@ -372,6 +372,33 @@ static void sampler_names_a_logit_that_is_no_number(void **state) {
     sampler_scratch_free(w);
 }
 
+/* A best logit, a tie behind it and something that is no number, at every place of a vocabulary
+ * of whole spans and a part of one. */
+static void sampler_sees_every_place_of_a_vocabulary(void **state) {
+    (void)state;
+    enum { N = 64 * 3 + 17 };
+    struct sampling set = plain;
+    set.temperature = 0;
+    for (int at = 0; at < N; at++) {
+        float logits[N];
+        for (int i = 0; i < N; i++)
+            logits[i] = i % 3 ? -(float)i - 1 : -INFINITY;
+        logits[at] = 1;
+        if (at % 2 && at + 5 < N)
+            logits[at + 5] = 1;
+        assert_int_equal(next(&set, logits, N, NULL, 0, NULL, 0), at);
+        const float wrong[] = {NAN, -NAN, INFINITY};
+        struct sampler_scratch *w = sampler_scratch_new(N);
+        struct sampler s;
+        struct sampled out;
+        struct err err;
+        sampler_init(&s, &set, NULL, 0, 0);
+        logits[at] = wrong[at % 3];
+        assert_int_equal(sampler_next(&s, w, logits, NULL, 0, &out, &err), ST_INTERNAL);
+        sampler_scratch_free(w);
+    }
+}
+
 static void sampler_check_names_the_setting(void **state) {
     (void)state;
     struct err err;
@@ -444,6 +471,7 @@ int main(void) {
         cmocka_unit_test(sampler_bias_raises_and_forbids),
         cmocka_unit_test(sampler_logprobs_are_of_the_raw_logits),
         cmocka_unit_test(sampler_names_a_logit_that_is_no_number),
+        cmocka_unit_test(sampler_sees_every_place_of_a_vocabulary),
         cmocka_unit_test(sampler_check_names_the_setting),
         cmocka_unit_test(sampler_survives_every_mix_of_settings),
     };

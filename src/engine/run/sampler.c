@@ -1,11 +1,12 @@
 /*
  * sampler.c - see sampler.h.
  *
- * Data: `cand` holds the tokens that are still in the race. Nothing here sorts the vocabulary:
- * top-k keeps a heap of the k best while it runs over the logits once; top-p and typical make a
- * heap of all candidates (linear) and take the best one after the other until they have enough.
- * `score` is what a heap is ordered by, the lower token first among equals, so the result never
- * depends on how a heap happens to be arranged.
+ * Data: `cand` holds the tokens that are still in the race. Logits are read once, in spans
+ * whose largest ones are kept: the best token and top-k look only into spans that can hold what
+ * they want. Nothing here sorts the vocabulary: top-k keeps a heap of the k best; top-p and
+ * typical make a heap of all candidates (linear) and take the best one after the other until
+ * they have enough. `score` is what a heap is ordered by, the lower token first among equals,
+ * so the result never depends on how a heap happens to be arranged.
  *
  * Probabilities are float, their sums double. `sorted` remembers that the candidates lie in
  * falling order of logits.
@@ -31,8 +32,11 @@ struct cand {
     int32_t token;
 };
 
+enum { SPAN = 64, LANES = 8 };
+
 struct sampler_scratch {
     int n_vocab;
+    float *top;        /* [ceil(n_vocab / SPAN)] the largest logit of each span */
     struct cand *cand; /* [n_vocab], the first n are alive */
     int n;
     bool sorted;
@@ -123,6 +127,7 @@ void sampler_init(struct sampler *s, const struct sampling *set, const struct lo
 struct sampler_scratch *sampler_scratch_new(int n_vocab) {
     struct sampler_scratch *w = xcalloc(1, sizeof *w);
     w->n_vocab = n_vocab;
+    w->top = xcalloc((size_t)n_vocab / SPAN + 1, sizeof *w->top);
     w->cand = xcalloc((size_t)n_vocab, sizeof *w->cand);
     w->count = xcalloc((size_t)n_vocab, sizeof *w->count);
     w->raw = xcalloc((size_t)n_vocab, sizeof *w->raw);
@@ -132,6 +137,7 @@ struct sampler_scratch *sampler_scratch_new(int n_vocab) {
 void sampler_scratch_free(struct sampler_scratch *w) {
     if (!w)
         return;
+    free(w->top);
     free(w->cand);
     free(w->count);
     free(w->raw);
@@ -174,14 +180,18 @@ static void pop_root(struct cand *c, int n, bool worst) {
     sift_down(c, n - 1, 0, worst);
 }
 
-/* The k best of logits [n], sorted. */
-static int best_k(struct cand *c, int k, const float *logits, int n) {
+/* The k best of logits [n], whose spans' largest are in top, sorted. */
+static int best_k(struct cand *c, int k, const float *logits, int n, const float *top) {
     k = k < n ? k : n;
     for (int i = 0; i < k; i++)
         c[i] = (struct cand){.score = logits[i], .logit = logits[i], .token = i};
     heapify(c, k, true);
     float least = c[0].score;
     for (int i = k; i < n; i++) {
+        if (top[i / SPAN] <= least)
+            i = (i / SPAN + 1) * SPAN;
+        if (i >= n)
+            break;
         if (logits[i] <= least) /* among equals the lower token, which came first, stays */
             continue;
         c[0] = (struct cand){.score = logits[i], .logit = logits[i], .token = i};
@@ -323,20 +333,53 @@ static int32_t draw(struct sampler_scratch *w, double temperature, struct rng *r
     return w->cand[last].token;
 }
 
-/* The best logit's token; ST_INTERNAL when one is not a number or nothing is left. */
-static enum status scan(const float *logits, int n, int32_t *best, struct err *err) {
-    int32_t at = 0;
-    for (int i = 0; i < n; i++) {
-        if (!(logits[i] < INFINITY))
-            return err_set(err, ST_INTERNAL, "the model gave the logit %f for token %d",
-                           (double)logits[i], i);
-        if (logits[i] > logits[at])
-            at = i;
+/* The largest of a whole span, and the largest bits without a sign, which tell whether
+ * something is not a number: eight running maxima each, in a form that the compiler turns into
+ * vectors. */
+static float span_top(const float *x, int32_t *bits) {
+    float m[LANES];
+    int32_t a[LANES] = {0}, b[LANES];
+    memcpy(m, x, sizeof m);
+    for (int i = 0; i < SPAN; i += LANES) {
+        memcpy(b, x + i, sizeof b);
+        for (int j = 0; j < LANES; j++) {
+            b[j] &= INT32_MAX;
+            a[j] = b[j] > a[j] ? b[j] : a[j];
+            m[j] = x[i + j] > m[j] ? x[i + j] : m[j];
+        }
     }
-    if (logits[at] == -INFINITY)
+    *bits = a[0];
+    for (int j = 1; j < LANES; j++) {
+        *bits = a[j] > *bits ? a[j] : *bits;
+        m[0] = m[j] > m[0] ? m[j] : m[0];
+    }
+    return m[0];
+}
+
+/* Fills w->top and tells the best logit's token, the first among equals; ST_INTERNAL when one
+ * is not a number or nothing is left. */
+static enum status scan(struct sampler_scratch *w, const float *logits, int32_t *best,
+                        struct err *err) {
+    enum { INF_BITS = 0x7f800000 };
+    int n = w->n_vocab, first = 0;
+    for (int i = 0; i < n; i += SPAN) {
+        int32_t bits = INT32_MAX;
+        if (i + SPAN <= n)
+            w->top[i / SPAN] = span_top(logits + i, &bits);
+        for (int j = i; bits >= INF_BITS && j < i + SPAN && j < n; j++) {
+            if (!(logits[j] < INFINITY))
+                return err_set(err, ST_INTERNAL, "the model gave the logit %f for token %d",
+                               (double)logits[j], j);
+            w->top[i / SPAN] = j > i ? fmaxf(logits[j], w->top[i / SPAN]) : logits[j];
+        }
+        if (w->top[i / SPAN] > w->top[first])
+            first = i / SPAN;
+    }
+    if (w->top[first] == -INFINITY)
         return err_set(err, ST_INTERNAL,
                        "no token is left to choose: all logits are -infinity");
-    *best = at;
+    for (*best = first * SPAN; logits[*best] != w->top[first];)
+        (*best)++;
     return ST_OK;
 }
 
@@ -345,7 +388,7 @@ static void keep_candidates(struct sampler *s, struct sampler_scratch *w, const 
     int n = w->n_vocab;
     w->sorted = set->top_k > 0 && set->top_k < n;
     if (w->sorted) {
-        w->n = best_k(w->cand, set->top_k, logits, n);
+        w->n = best_k(w->cand, set->top_k, logits, n, w->top);
     } else {
         w->n = n;
         for (int i = 0; i < n; i++)
@@ -366,7 +409,7 @@ static double raw_logprobs(struct sampler *s, struct sampler_scratch *w, float m
     for (int i = 0; i < w->n_vocab; i++)
         sum += expf(w->raw[i] - max);
     double norm = max + log(sum);
-    out->n_alt = best_k(w->cand, s->n_logprobs, w->raw, w->n_vocab);
+    out->n_alt = best_k(w->cand, s->n_logprobs, w->raw, w->n_vocab, w->top);
     for (int i = 0; i < out->n_alt; i++) {
         out->alt[i].token = w->cand[i].token;
         out->alt[i].logprob = (float)(w->cand[i].logit - norm);
@@ -381,14 +424,14 @@ enum status sampler_next(struct sampler *s, struct sampler_scratch *w, float *lo
     double norm = 0;
     out->n_alt = 0;
     out->logprob = 0;
-    CHECK(scan(logits, w->n_vocab, &best, err));
     if (s->n_logprobs) {
+        CHECK(scan(w, logits, &best, err));
         memcpy(w->raw, logits, (size_t)w->n_vocab * sizeof *logits);
         norm = raw_logprobs(s, w, logits[best], out);
     }
     apply_bias(s, logits);
     apply_penalties(s, w, logits, history, n_history);
-    CHECK(scan(logits, w->n_vocab, &best, err));
+    CHECK(scan(w, logits, &best, err));
     if (s->set.temperature == 0) {
         out->token = best;
     } else {
