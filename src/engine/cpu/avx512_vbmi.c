@@ -90,17 +90,91 @@ static inline __m512 load16(const float *x, int K, int k) {
     return _mm512_maskz_loadu_ps(first(K - k), x + k);
 }
 
+/* Lane i of the result is the largest lane of v[i]. */
+static inline __m512 top_of_each(const __m512 v[16]) {
+    __m512 t[8], u[4];
+    for (int i = 0; i < 8; i++)
+        t[i] = _mm512_max_ps(_mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]),
+                             _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]));
+    for (int i = 0; i < 4; i++) {
+        __m512d x = _mm512_castps_pd(t[2 * i]), y = _mm512_castps_pd(t[2 * i + 1]);
+        u[i] = _mm512_max_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)),
+                             _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+    }
+    for (int i = 0; i < 2; i++)
+        t[i] = _mm512_max_ps(_mm512_shuffle_f32x4(u[2 * i], u[2 * i + 1], 0x88),
+                             _mm512_shuffle_f32x4(u[2 * i], u[2 * i + 1], 0xdd));
+    return _mm512_max_ps(_mm512_shuffle_f32x4(t[0], t[1], 0x88),
+                         _mm512_shuffle_f32x4(t[0], t[1], 0xdd));
+}
+
 /* The largest activation of each group of a token to top [H, NT]; returns what a wide group's
  * is above. */
-static float group_tops(const float *x, int K, int Kp, int NT, float *top) {
-    float sum = 0;
-    for (int k = 0; k < Kp; k += 32, top += NT) {
-        __m512 v =
-            _mm512_max_ps(_mm512_abs_ps(load16(x, K, k)), _mm512_abs_ps(load16(x, K, k + 16)));
-        *top = _mm512_reduce_max_ps(v);
-        sum += *top;
+static float group_tops(const float *x, int K, int H, int NT, float *top) {
+    __m512 sum = _mm512_setzero_ps();
+    for (int h = 0; h < H; h += 16) {
+        __m512 v[16];
+        float tops[16];
+        for (int i = 0; i < 16; i++) {
+            int k = (h + i) * 32;
+            v[i] = _mm512_max_ps(_mm512_abs_ps(load16(x, K, k)),
+                                 _mm512_abs_ps(load16(x, K, k + 16)));
+        }
+        __m512 t = top_of_each(v);
+        sum = _mm512_add_ps(sum, t);
+        _mm512_storeu_ps(tops, t);
+        for (int i = 0; i < 16 && h + i < H; i++)
+            top[(h + i) * NT] = tops[i];
     }
-    return CPU_WIDE_FROM * sum / (float)((K + 31) / 32);
+    return CPU_WIDE_FROM * _mm512_reduce_add_ps(sum) / (float)((K + 31) / 32);
+}
+
+/* 16 activations as steps. */
+static inline __m512i steps16(const float *x, int K, int k, float per_unit) {
+    return _mm512_cvtps_epi32(_mm512_mul_ps(load16(x, K, k), _mm512_set1_ps(per_unit)));
+}
+
+/* The 16-bit digits of group h of token i, with the sums of its halves s; none: zeros. */
+static void put_wide(const float *x, int K, int h, int i, int NT, float per_unit,
+                     const struct tokens *b, int32_t s[2]) {
+    for (int j = 0; j < 2; j++) {
+        int32_t digits[8];
+        int k = h * 32 + j * 16;
+        __m512i v = steps16(x, K, k, per_unit);
+        s[j] = _mm512_reduce_add_epi32(v);
+        v = _mm512_shuffle_epi32(v, _MM_PERM_DBCA); /* pairs (0, 2), (1, 3) */
+        _mm256_storeu_si256((__m256i *)digits, _mm512_cvtepi32_epi16(v));
+        for (int c = 0; c < 8; c++)
+            memcpy(b->q16 + ((k / 2 + c) * NT + i) * 2, &digits[c], 4);
+    }
+}
+
+/* The 8-bit digits of groups h and h + 1 of token i, with the sums of their halves. */
+static inline void put_narrow(const float *x, int K, int h, int i, int NT,
+                              const float per_unit[2], const struct tokens *b, int32_t s[4]) {
+    const __m512i flip = _mm512_set1_epi8((char)0x80);
+    const __m512i order =
+        _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+    __m512i v[4];
+    int32_t digits[16];
+    int64_t sums[8];
+    for (int j = 0; j < 4; j++)
+        v[j] = steps16(x, K, h * 32 + j * 16, per_unit[j / 2]);
+    v[0] = _mm512_packs_epi32(v[0], v[1]); /* within 128 bits */
+    v[2] = _mm512_packs_epi32(v[2], v[3]);
+    const __m512i all = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(v[0], v[2]));
+    _mm512_storeu_si512(digits, all);
+    /* sums of 8 bytes, each 128 too much */
+    _mm512_storeu_si512(sums,
+                        _mm512_sad_epu8(_mm512_xor_si512(all, flip), _mm512_setzero_si512()));
+    for (int j = 0; j < 4; j++)
+        s[j] = (int32_t)(sums[2 * j] + sums[2 * j + 1]) - 16 * 128;
+    int8_t *to = b->q8 + (h * 8 * NT + i) * 4;
+    if (NT == 1)
+        _mm512_storeu_si512(to, all);
+    else
+        for (int c = 0; c < 16; c++, to += 4 * NT)
+            memcpy(to, &digits[c], 4);
 }
 
 /* The sums over groups of 64, of 32 and of 16 inputs of token i that group h is part of. */
@@ -114,28 +188,46 @@ static void put_sums(const struct tokens *b, int Kp, int h, int i, int NT, const
         of64[h / 2 * NT] = of32[(h - 1) * NT] + of32[h * NT];
 }
 
-/* Group h of token i: its digits, its scale and its sums s. */
-static void quantize_group(const float *x, int K, int h, int i, int NT, bool wide, bool some,
-                           const struct tokens *b, int32_t s[2]) {
-    float steps = wide ? X_STEPS : X8_STEPS, top = b->scale[h * NT + i];
-    const __m512 inv = _mm512_set1_ps(top > 1e-30f ? steps / top : 0);
-    const __m512i none = _mm512_setzero_si512();
-    for (int j = 0; j < 2; j++) {
-        int32_t digits[8];
-        int k = h * 32 + j * 16;
-        __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(load16(x, K, k), inv));
-        s[j] = _mm512_reduce_add_epi32(v);
-        _mm_storeu_si128((__m128i *)digits, _mm512_cvtepi32_epi8(wide ? none : v));
-        for (int c = 0; c < 4; c++)
-            memcpy(b->q8 + ((k / 4 + c) * NT + i) * 4, &digits[c], 4);
-        if (!some)
-            continue;
-        v = _mm512_shuffle_epi32(wide ? v : none, _MM_PERM_DBCA); /* pairs (0, 2), (1, 3) */
-        _mm256_storeu_si256((__m256i *)digits, _mm512_cvtepi32_epi16(v));
-        for (int c = 0; c < 8; c++)
-            memcpy(b->q16 + ((k / 2 + c) * NT + i) * 2, &digits[c], 4);
+/* Where the accumulators of group h of token i start; s: sums of its halves in 8 bits. */
+static inline void put_zeros(const struct tokens *b, int h, int i, int NT, const int32_t s[2]) {
+    b->zero16[2 * h * NT + i] = -128 * s[0];
+    b->zero16[(2 * h + 1) * NT + i] = -128 * s[1];
+    b->zero[h * NT + i] = -128 * (s[0] + s[1]);
+    b->zero_nf4[h * NT + i] = _mm_cvtss_si32(_mm_set_ss(-NF4_BYTE_ZERO * (float)(s[0] + s[1])));
+}
+
+static inline float steps_per_unit(float steps, float top) {
+    return top > 1e-30f ? steps / top : 0;
+}
+
+/* Token i: its digits, scales and starts. */
+static inline __attribute__((always_inline)) void quantize_token(const float *x, int K, int Kp,
+                                                                 int i, const int NT,
+                                                                 float from, bool sums,
+                                                                 const struct tokens *b) {
+    static const int32_t none[2] = {0};
+    for (int h = 0; h < Kp / 32; h += 2) {
+        float per_unit[2], top[2] = {b->scale[h * NT + i], b->scale[(h + 1) * NT + i]};
+        int32_t s[4];
+        for (int j = 0; j < 2; j++) {
+            per_unit[j] = top[j] > from ? 0 : steps_per_unit(X8_STEPS, top[j]);
+            b->scale[(h + j) * NT + i] = top[j] * (1.0f / X8_STEPS);
+        }
+        put_narrow(x, K, h, i, NT, per_unit, b, s);
+        for (int j = 0; j < 2; j++) {
+            bool wide = top[j] > from;
+            put_zeros(b, h + j, i, NT, wide ? none : s + 2 * j);
+            if (bit(b->some, h + j)) {
+                int32_t *to = s + 2 * j, unused[2];
+                put_wide(x, K, h + j, i, NT, wide ? steps_per_unit(X_STEPS, top[j]) : 0, b,
+                         wide ? to : unused);
+                if (wide)
+                    b->scale[(h + j) * NT + i] = top[j] / X_STEPS;
+            }
+            if (sums)
+                put_sums(b, Kp, h + j, i, NT, s + 2 * j);
+        }
     }
-    b->scale[h * NT + i] = top / steps;
 }
 
 static void quantize8(const float *x, size_t ldx, int NT, int K, bool sums, void *to) {
@@ -143,7 +235,7 @@ static void quantize8(const float *x, size_t ldx, int NT, int K, bool sums, void
     const struct tokens b = tokens_at(to, Kp, NT);
     float from[BLOCK];
     for (int i = 0; i < NT; i++)
-        from[i] = group_tops(x + (size_t)i * ldx, K, Kp, NT, b.scale + i);
+        from[i] = group_tops(x + (size_t)i * ldx, K, H, NT, b.scale + i);
     memset(b.some, 0, 2 * wide_words(Kp) * sizeof *b.some);
     for (int h = 0; h < H; h++) {
         int n = 0;
@@ -151,19 +243,13 @@ static void quantize8(const float *x, size_t ldx, int NT, int K, bool sums, void
             n += b.scale[h * NT + i] > from[i];
         b.some[h / 32] |= (uint32_t)(n > 0) << h % 32;
         b.all[h / 32] |= (uint32_t)(n == NT) << h % 32;
-        for (int i = 0; i < NT; i++) {
-            bool wide = b.scale[h * NT + i] > from[i];
-            int32_t s[2], narrow = wide ? 0 : 1;
-            quantize_group(x + (size_t)i * ldx, K, h, i, NT, wide, n > 0, &b, s);
-            if (sums)
-                put_sums(&b, Kp, h, i, NT, s);
-            b.zero16[2 * h * NT + i] = -128 * narrow * s[0];
-            b.zero16[(2 * h + 1) * NT + i] = -128 * narrow * s[1];
-            s[0] = narrow * (s[0] + s[1]);
-            b.zero[h * NT + i] = -128 * s[0];
-            b.zero_nf4[h * NT + i] = (int32_t)lrintf(-NF4_BYTE_ZERO * (float)s[0]);
-        }
     }
+    if (NT == 1) {
+        quantize_token(x, K, Kp, 0, 1, from[0], sums, &b);
+        return;
+    }
+    for (int i = 0; i < NT; i++)
+        quantize_token(x + (size_t)i * ldx, K, Kp, i, NT, from[i], sums, &b);
 }
 
 /* What a kernel knows of a weight. */
