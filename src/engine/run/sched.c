@@ -245,10 +245,12 @@ static bool load_state(struct sched *s, const struct task *t) {
     struct session *ss = t->session;
     bool alone = s->n_active + (s->evals && s->evals->running) == 0;
     size_t piece = alone ? 4 * (size_t)SCHED_LOAD_BYTES : SCHED_LOAD_BYTES;
-    if (!s->keep || !keep_load(s->keep, &ss->kv, t->tokens, t->n_tok, piece))
-        return false;
+    int held = ss->kv.n_tok;
+    bool more = s->keep && keep_load(s->keep, &ss->kv, t->tokens, t->n_tok, piece);
+    if (ss->kv.n_tok > held)
+        ss->kept_tok = ss->kv.n_tok; /* a file has them */
     atomic_store(&ss->cached_tok, ss->kv.n_tok);
-    return true;
+    return more;
 }
 
 /* A waiting task becomes active when its whole timeline fits. */
@@ -258,6 +260,8 @@ static bool admit(struct sched *s, struct task *t) {
         return false;
     kv_set_kind(s->pool, &ss->kv, graph_kv_kind(s->graph, t->n_tok));
     int kept = kv_match(s->pool, &ss->kv, t->tokens, t->n_tok);
+    if (kept < ss->kept_tok)
+        ss->kept_tok = kept; /* another branch */
     if (!make_room(s, kv_need(&ss->kv, t->n_tok - kept) + s->n_active, ss)) {
         atomic_store(&ss->cached_tok, kept);
         return false;
