@@ -342,7 +342,7 @@ static void damaged_head_is_no_state(void **state) {
     (void)state;
     struct answer a;
     int32_t t[512];
-    static const off_t places[] = {0, 9, 17, 25, 33, 41, 49, 56, 60, 64, 68, 75, 300, 1500};
+    static const off_t places[] = {9, 17, 25, 33, 41, 49, 56, 60, 64, 68, 75, 300, 1500};
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
         int n = 300;
         fill(t, n, (int)i);
@@ -356,6 +356,37 @@ static void damaged_head_is_no_state(void **state) {
         engine_close(en);
         assert_int_equal(files(), 0);
     }
+}
+
+/* Another version of the program may still use it. */
+static void state_of_another_version_stays(void **state) {
+    (void)state;
+    struct answer a;
+    int32_t t[512];
+    int n = 300;
+    fill(t, n, 0);
+    turn(&a, 5, t, &n, 5);
+    assert_int_equal(files(), 1);
+    damage(found.path, 7);
+    struct engine *en = open_engine();
+    ask(&a, session_new(en), t, 300, 5);
+    assert_int_equal(a.cached, 0);
+    engine_close(en);
+    assert_int_equal(files(), 1);
+}
+
+static void folder_that_is_gone_is_made_again(void **state) {
+    (void)state;
+    struct answer a;
+    int32_t t[512];
+    fill(t, 300, 0);
+    struct engine *en = open_engine();
+    struct session *s = session_new(en);
+    session_keep(s, 1);
+    ask(&a, s, t, 300, 5);
+    assert_int_equal(rmdir(dir), 0);
+    engine_close(en);
+    assert_int_equal(files(), 1);
 }
 
 static void file_that_is_cut_is_no_state(void **state) {
@@ -653,6 +684,8 @@ int main(void) {
         T(state_is_written_when_a_conversation_rests),
         T(damaged_block_is_computed),
         T(damaged_head_is_no_state),
+        T(state_of_another_version_stays),
+        T(folder_that_is_gone_is_made_again),
         T(file_that_is_cut_is_no_state),
         T(other_numbers_are_not_taken),
         T(least_recently_used_make_room),

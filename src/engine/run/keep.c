@@ -4,8 +4,9 @@
  * Data: a queue of jobs that the keeper's thread takes from the front, one piece of memory
  * through which blocks travel, and the index: the tokens of every file of this model in the
  * folder. The lock guards all of them; the timelines of jobs and the file that is being read
- * are the engine thread's alone. The index is read by the keeper's thread when it starts, and
- * again by whoever looks something up after the folder has changed.
+ * are the engine thread's alone. The index is made by the keeper's thread when it starts,
+ * without the lock, so that opening a model never waits for a folder; later whoever looks
+ * something up reads what is new when the folder has changed.
  *
  * A lookup compares the prompt with each file's tokens. They are few: all tokens of a folder of
  * 4 GB take less than a megabyte.
@@ -63,6 +64,7 @@ struct keep {
 
     struct job *queue; /* the first one is being written, when `writing` */
     struct job *done;  /* the engine thread frees them */
+    bool indexed;      /* until then the index is the keeper's thread's alone */
     bool writing, want, quit, ended;
     char *piece; /* [n_piece][block_bytes] */
     int n_piece, n_filled;
@@ -80,7 +82,7 @@ static int blocks_of(int n_tok) {
     return (n_tok + KV_BLOCK - 1) / KV_BLOCK;
 }
 
-/* ---- the index; under the lock ---- */
+/* ---- the index; under the lock, but for the first time ---- */
 
 static void entry_release(struct entry *e) {
     free(e->name);
@@ -129,6 +131,8 @@ static void index_one(void *user, const char *path, const char *name) {
         log_warn("%s; it is removed", err.msg);
         unlink(path);
     }
+    if (st == ST_UNSUPPORTED)
+        add_entry(k, name, NULL, NULL);
     if (st != ST_OK)
         return;
     add_entry(k, name, fits(k, &f.head) ? &f.head : NULL, f.tokens);
@@ -161,11 +165,13 @@ static int common(const int32_t *a, int n_a, const int32_t *b, int n_b) {
     return i;
 }
 
-/* The file with the longest common beginning. */
+/* The file with the longest common beginning; under the lock. */
 static struct entry *longest(struct keep *k, int kind, const int32_t *tokens, int n_tok,
                              int *n_common) {
     struct entry *best = NULL;
     *n_common = 0;
+    while (!k->indexed)
+        pthread_cond_wait(&k->to_engine, &k->lock);
     refresh(k);
     for (size_t i = 0; i < k->n_entry; i++) {
         struct entry *e = &k->entries[i];
@@ -269,10 +275,10 @@ static enum status write_state(struct keep *k, const struct job *j, const char *
                                     .kind = (uint32_t)j->kind};
     char *path = path_join(k->dir, name);
     pthread_mutex_unlock(&k->lock);
-    enum status st = ST_OK;
-    if (!states_make_room(
-            k->dir, k->p.max_bytes,
-            state_file_bytes((uint64_t)j->n_tok, k->p.block_bytes, strlen(k->name))))
+    enum status st = path_make_dirs(k->dir, err); /* a person may have emptied the cache */
+    if (st == ST_OK && !states_make_room(k->dir, k->p.max_bytes,
+                                         state_file_bytes((uint64_t)j->n_tok, k->p.block_bytes,
+                                                          strlen(k->name))))
         st = err_set(err, ST_LIMIT, "%d tokens: larger than what may be kept", j->n_tok);
     if (st == ST_OK)
         st = state_write_begin(&w, path, &head, j->tokens, k->name, err);
@@ -326,9 +332,11 @@ static void forget(struct keep *k, int64_t owner) {
 
 static void *work(void *arg) {
     struct keep *k = arg;
-    pthread_mutex_lock(&k->lock);
     states_sweep(k->dir);
     refresh(k);
+    pthread_mutex_lock(&k->lock);
+    k->indexed = true;
+    pthread_cond_signal(&k->to_engine);
     for (;;) {
         while (!k->queue && !k->quit)
             pthread_cond_wait(&k->to_keeper, &k->lock);

@@ -59,7 +59,8 @@ struct state_file {
     uint64_t n_bytes;      /* of the file */
     int64_t used_us;       /* when it was used last (microseconds since 1970): its time */
 };
-/* ST_NOT_FOUND, ST_IO, ST_FORMAT (which field, found, wanted). */
+/* ST_NOT_FOUND, ST_IO, ST_FORMAT (which field, found, wanted), ST_UNSUPPORTED (not one of ours,
+ * or of another version). */
 enum status state_open(struct state_file *f, const char *path, struct err *err);
 /* Block i to out [block_bytes]; ST_FORMAT when it is damaged. */
 enum status state_read_block(const struct state_file *f, uint32_t i, void *out,
