@@ -89,6 +89,7 @@ if command -v bash >/dev/null 2>&1; then
     "$LLMCHAT_BIN" help --completion bash >c.bash
     rc=0; bash try.bash c.bash llmchat create x --quant '' >out 2>err || rc=$?; is "completion of a choice" 0 '^nf4 int8 bf16 f32 keep$' -
     rc=0; bash try.bash c.bash llmchat run m --typ >out 2>err || rc=$?; is "completion of a setting" 0 '^--typical-p$' -
+    rc=0; bash try.bash c.bash llmchat kv p >out 2>err || rc=$?; is "completion of a sub-command's word" 0 '^prune$' -
     rc=0; bash try.bash c.bash llmchat exp >out 2>err || rc=$?; is "completion of a command" 0 '^export$' -
 fi
 

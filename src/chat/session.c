@@ -37,9 +37,9 @@ void chat_forget(struct chat *c, int64_t conv) {
             session_free(c->slots[i].session);
             c->slots[i] = (struct session_slot){0};
         }
-    if (c->engine)
+    if (c->engine && c->config->kv_cache)
         engine_forget(c->engine, conv);
-    else
+    else /* of times when some were saved */
         states_forget(conv);
 }
 
