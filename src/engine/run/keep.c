@@ -264,6 +264,7 @@ static void end_name(const char *name) {
     pthread_mutex_unlock(&writers_lock);
 }
 
+/* Under the lock, which is given back while it works on files. */
 static enum status write_state(struct keep *k, const struct job *j, const char *name,
                                struct err *err) {
     struct state_writer w;
@@ -282,15 +283,17 @@ static enum status write_state(struct keep *k, const struct job *j, const char *
         st = err_set(err, ST_LIMIT, "%d tokens: larger than what may be kept", j->n_tok);
     if (st == ST_OK)
         st = state_write_begin(&w, path, &head, j->tokens, k->name, err);
-    pthread_mutex_lock(&k->lock);
     if (st == ST_OK) {
+        pthread_mutex_lock(&k->lock);
         st = write_blocks(k, j, &w, err);
+        pthread_mutex_unlock(&k->lock);
         if (st == ST_OK)
             st = state_write_end(&w, err);
         else
             state_write_abort(&w);
     }
-    if (st == ST_OK)
+    pthread_mutex_lock(&k->lock);
+    if (st == ST_OK && !find_entry(k, name))
         add_entry(k, name, &w.head, j->tokens);
     free(path);
     return st;
@@ -371,7 +374,8 @@ static void push(struct keep *k, struct job *j) {
     pthread_cond_signal(&k->to_keeper);
 }
 
-/* A job that is not begun and that the new one makes useless, or that must not be. */
+/* Drops what waits for the owner: all of it, or with `by` what is not begun and is the
+ * beginning of that. */
 static void drop_waiting(struct keep *k, int64_t owner, const struct job *by) {
     for (struct job *j = k->queue; j; j = j->next) {
         bool begun = k->writing && j == k->queue;
