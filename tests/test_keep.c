@@ -620,6 +620,45 @@ static void state_is_read_in_pieces(void **state) {
     graph_close(g);
 }
 
+/* Nobody hands blocks to the keeper's thread here: all that waits keeps its own until the pool
+ * wants them, and then nothing of it is written. */
+static void blocks_that_wait_come_back(void **state) {
+    (void)state;
+    struct graph *g;
+    int32_t t[512];
+    struct kv_seq kv = {0};
+    OK(graph_open(NULL, &(struct graph_params){.n_block = 64}, &g, &e));
+    struct kv_pool *pool = kv_pool_new(64, no_copy, g);
+    struct keep *k = keep_open(&(struct keep_params){.dir = dir,
+                                                     .max_bytes = PLENTY,
+                                                     .model = 1,
+                                                     .form = 2,
+                                                     .name = "fake",
+                                                     .block_bytes = FAKE_BLOCK_BYTES,
+                                                     .graph = g,
+                                                     .pool = pool,
+                                                     .wake = nobody});
+    assert_non_null(k);
+    for (int i = 0; i < 2; i++) {
+        fill(t, 480, i);
+        assert_true(kv_reserve(pool, &kv, 480));
+        kv_commit(pool, &kv, t, 480);
+        keep_save(k, &kv, i + 1);
+        kv_seq_clear(pool, &kv);
+    }
+    assert_int_equal(kv_available(pool), 4);
+    assert_true(keep_give_up(k));
+    assert_int_equal(kv_available(pool), 34);
+    assert_true(keep_give_up(k));
+    assert_int_equal(kv_available(pool), 64);
+    assert_false(keep_give_up(k));
+    keep_close(k);
+    assert_int_equal(files(), 0);
+    kv_seq_release(pool, &kv);
+    kv_pool_free(pool);
+    graph_close(g);
+}
+
 static void state_list_says_what_there_is(void **state) {
     (void)state;
     struct answer a;
@@ -695,6 +734,7 @@ int main(void) {
         T(full_disk_leaves_no_file),
         T(leavings_of_the_dead_are_removed),
         T(state_is_read_in_pieces),
+        T(blocks_that_wait_come_back),
         T(state_list_says_what_there_is),
         T(names_of_states_are_told),
     };
