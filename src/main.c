@@ -31,6 +31,15 @@ const struct command cmd_table[] = {
      show_opts, cmd_show},
     {"rm", "NAME...", "Remove models", "", 1, -1, 0, rm_opts, cmd_rm},
     {"cp", "NAME NEW", "Copy a model under another name", "", 2, 2, 0, cp_opts, cmd_cp},
+    {"kv", "list|prune", "List or remove the saved states of conversations",
+     "When a stored conversation is left, the keys and values that the model has computed for "
+     "it "
+     "are saved in the cache folder, so that it goes on at once after a restart. kv list shows "
+     "them; kv prune removes those that its options name, and needs at least one. What is "
+     "removed is only computed again. The configuration (kv_cache) says how much they may "
+     "take; "
+     "those that were not used for longest make room.",
+     1, 1, 0, kv_opts, cmd_kv},
     {"chats", "", "List stored conversations, the latest first", "", 0, 0, 0, chats_opts,
      cmd_chats},
     {"search", "WORDS...", "Find words in all conversations",

@@ -36,7 +36,7 @@ struct session {
     char *reply;
     int max_tok, fail_after, token_us;
     bool endless;
-    int64_t seed;
+    int64_t seed, owner;
 };
 
 void fake_reset(void) {
@@ -92,6 +92,8 @@ enum status engine_open(const char *path, const struct engine_params *params, st
                                    .system = "",
                                    .settings = ""};
     n_engines++;
+    fake.kv_dir = params->kv_dir ? "states" : NULL;
+    fake.kv_dir_bytes = params->kv_dir_bytes;
     *out = e;
     return ST_OK;
 }
@@ -139,11 +141,22 @@ void session_free(struct session *s) {
         return;
     s->cancel = true;
     end_thread(s);
+    if (s->owner)
+        fake.n_kept++;
     buf_release(&s->held);
     buf_release(&s->prompt);
     free(s->reply);
     free(s);
     n_sessions--;
+}
+
+void session_keep(struct session *s, int64_t owner) {
+    s->owner = owner;
+}
+
+void engine_forget(struct engine *e, int64_t owner) {
+    (void)e;
+    fake.forgotten = owner;
 }
 
 void session_cancel(struct session *s) {
@@ -257,6 +270,16 @@ enum status text_prompt(const struct text_model *t, const struct render_opts *op
 }
 
 /* -- models.h -- */
+
+enum status states_dir(char **out, struct err *err) {
+    (void)err;
+    *out = xstrdup("states");
+    return ST_OK;
+}
+
+void states_forget(int64_t conversation) {
+    fake.forgotten = conversation;
+}
 
 void model_list_release(struct model_list *l) {
     for (size_t i = 0; i < l->n; i++) {

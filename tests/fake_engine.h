@@ -20,6 +20,11 @@ struct fake {
     bool load_fails, load_hangs, no_system; /* no_system: the template refuses system messages */
     bool endless;              /* repeats the reply until a limit */
     const char *installed;     /* model names, blanks between */
+    /* what was seen */
+    const char *kv_dir;        /* of the engine opened last; NULL or "states" */
+    uint64_t kv_dir_bytes;
+    int n_kept;                /* sessions freed whose state would be saved */
+    int64_t forgotten;         /* the last conversation whose states were removed */
 };
 extern struct fake fake;
 void fake_reset(void);

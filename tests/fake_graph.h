@@ -44,7 +44,7 @@ extern struct fake {
     int fail_at, nan_at; /* the forward with this number fails, those from this one on give no
                             numbers; 0: none */
     /* what was seen; read while the engine is idle */
-    int n_forward, n_tok, max_seq, n_block, n_copied;
+    int n_forward, n_tok, max_seq, n_block, n_copied, n_loaded;
     int longest;   /* tokens of a sequence in a batch, with those in its KV */
     int n_draft;   /* tokens of "fake-draft" */
     int n_starved; /* batches that left a decoding sequence out while it was in the batch before

@@ -140,6 +140,43 @@ static const struct message *last(void) {
 
 /* -- a turn -- */
 
+static void states_are_saved_of_stored_conversations_only(void **state) {
+    (void)state;
+    assert_string_equal(fake.kv_dir, "states");
+    assert_int_equal(fake.kv_dir_bytes, config.kv_cache);
+    turn("one");
+    chat_free(chat);
+    assert_int_equal(fake.n_kept, 1);
+    store_close(store);
+    OK(store_open(":memory:", &store, &e));
+    config.kv_cache = 0; /* and not at all when the configuration says so */
+    chat = chat_new(store, &config);
+    load("smol");
+    assert_null(fake.kv_dir);
+    turn("two");
+    load("smol"); /* lets go of all sessions */
+    assert_int_equal(fake.n_kept, 1);
+}
+
+static void forgotten_conversation_is_not_saved(void **state) {
+    (void)state;
+    turn("one");
+    int64_t id = chat_id(chat);
+    OK(chat_open(chat, 0, &e));
+    turn("two");
+    chat_forget(chat, id);
+    assert_int_equal(fake.forgotten, id);
+    assert_int_equal(fake_sessions(), 1);
+    load("smol");
+    assert_int_equal(fake.n_kept, 1); /* the other one */
+}
+
+static void states_are_forgotten_without_a_model(void **state) {
+    (void)state;
+    chat_forget(chat, 17);
+    assert_int_equal(fake.forgotten, 17);
+}
+
 static void turn_is_stored_with_all_its_figures(void **state) {
     (void)state;
     turn("How do tides work?");
@@ -845,6 +882,9 @@ static void defaults_of_the_configuration_hold_for_new_ones(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        T(states_are_saved_of_stored_conversations_only),
+        T(forgotten_conversation_is_not_saved),
+        BARE(states_are_forgotten_without_a_model),
         T(turn_is_stored_with_all_its_figures),
         T(new_conversation_has_no_row_before_its_first_message),
         T(tokens_are_told_when_wanted),

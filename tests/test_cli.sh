@@ -61,7 +61,7 @@ is_json() {
 # -- usage ------------------------------------------------------------------
 run --version; is "--version" 0 '^llmchat [0-9]' -
 run --help; is "--help lists the commands on standard output" 0 '^  tokenize' -
-for c in run create list show rm cp chats search export import tokenize template eval bench doctor help; do
+for c in run create list show rm cp kv chats search export import tokenize template eval bench doctor help; do
     run $c --help
     is "$c --help" 0 "^usage: llmchat $c" -
 done
@@ -89,6 +89,7 @@ if command -v bash >/dev/null 2>&1; then
     "$LLMCHAT_BIN" help --completion bash >c.bash
     rc=0; bash try.bash c.bash llmchat create x --quant '' >out 2>err || rc=$?; is "completion of a choice" 0 '^nf4 int8 bf16 f32 keep$' -
     rc=0; bash try.bash c.bash llmchat run m --typ >out 2>err || rc=$?; is "completion of a setting" 0 '^--typical-p$' -
+    rc=0; bash try.bash c.bash llmchat kv p >out 2>err || rc=$?; is "completion of a sub-command's word" 0 '^prune$' -
     rc=0; bash try.bash c.bash llmchat exp >out 2>err || rc=$?; is "completion of a command" 0 '^export$' -
 fi
 
@@ -325,6 +326,46 @@ printf '{%% for i in range(1000000000) %%}x{%% endfor %%}' >t.jinja
 run template tiny --messages m.json --template-file t.jinja; is "a template without end ends" 1
 printf 'nonsense' >m.json
 run template tiny --messages m.json; is "messages that are no JSON" 1 - 'm.json'
+
+# -- saved states -----------------------------------------------------------
+rm -rf home/cache/kv
+run kv list; is "no saved states" 0 - 'No states'
+run kv list --json; is "no saved states: an empty JSON list" 0 '^\[\]$' -
+words=$(printf 'word%s ' 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30)
+run run tiny --max-tokens 4 $words; run kv list --json
+is "of a conversation that is not stored nothing is saved" 0 '^\[\]$'
+run run tiny --save --temperature 0 --max-tokens 4 --json $words
+is_json "a stored one" 0 out 'lines[-1]["cached_tokens"]==0'
+n=$(sed -n 's/.*"prompt_tokens": *\([0-9]*\).*/\1/p' out)
+id=$(sed -n 's/.*conversation \([0-9]*\).*/\1/p' err)
+run kv list --json
+is_json "is saved: kv list --json" 0 out "len(d)==1 and d[0]['model']=='tiny' and d[0]['tokens']==$n+3 and d[0]['conversation']==$id and d[0]['title'].startswith('word1')"
+run kv list; is "kv list" 0 '^MODEL +TOKENS'
+if [ -z "$(find home/cache -type f ! -perm 600)$(find home/cache -type d ! -perm 700)" ]; then pass "and for nobody else's eyes"; else fail "and for nobody else's eyes"; fi
+run run tiny --chat "$id" --temperature 0 --max-tokens 4 --json and on
+is_json "after a restart the history is not computed again" 0 out "lines[-1]['cached_tokens']>=$n"
+run kv list --json; is_json "the longer state takes the place of the first" 0 out 'len(d)==1'
+run run tiny-f32 --save --max-tokens 4 $words
+run kv; is "kv alone" 2 - 'missing'
+run kv remove; is "kv wants list or prune" 2 - 'list or prune'
+run kv prune; is "kv prune wants to know which" 2 - '--all'
+run kv prune --all --model tiny; is "kv prune --all is all" 2 - '--all'
+run kv prune --to much; is "kv prune --to nonsense" 2 - 'must be a size'
+run kv prune --json; is "kv prune has no --json" 2 - '--json'
+run kv list --all; is "kv list chooses nothing" 2 - '--all'
+run kv prune --older 1; is "kv prune --older" 0 - '^0 removed'
+run kv prune --model tiny; is "kv prune --model" 0 - '^1 removed'
+run kv list --json; is_json "leaves the other's" 0 out '[s["model"] for s in d]==["tiny-f32"]'
+run kv prune --to 1G; is "kv prune --to what there is room for" 0 - '^0 removed'
+printf 'kv_cache: 0\n' >home/config/config.yaml
+run run tiny --save --max-tokens 4 $words; run kv list --json; is_json "kv_cache: 0 saves nothing" 0 out 'len(d)==1'
+rm home/config/config.yaml
+run run tiny --save --max-tokens 4 $words; run kv prune --to 0; is "kv prune --to 0" 0 - '^2 removed'
+run cp tiny brief; run rm tiny; run cp brief tiny
+run run brief --save --max-tokens 4 $words; run rm brief; run kv list --json
+is_json "a model with two names keeps its states" 0 out 'len(d)==1'
+run rm tiny; run kv list --json; is_json "they go with the model" 0 out 'len(d)==0'
+run create tiny --from tiny.gguf
 
 # -- eval, bench, doctor ----------------------------------------------------
 for i in 1 2 3 4 5 6 7 8; do printf 'The tide comes in and the tide goes out, and it is the moon that pulls it. %s\n' $i; done >page.txt

@@ -81,6 +81,9 @@ static void mistakes_are_named_with_their_line(void **state) {
         {"threads: many\n",
          "c.yaml:1: threads: many given, a whole number from 0 to 1024 wanted"},
         {"threads: 99999999999999999999\n", "c.yaml:1: threads"},
+        {"model: x\nkv_cache: much\n", "c.yaml:2: kv_cache: a size like 4 GB or 500 MB wanted"},
+        {"kv_cache: -1\n", "c.yaml:1: kv_cache"},
+        {"kv_cache: 1e30\n", "c.yaml:1: kv_cache"},
         {"mouse: perhaps\n", "c.yaml:1: mouse: perhaps given, true or false wanted"},
         {"theme: pink\n", "c.yaml:1: theme: pink given, auto, dark, light or mono wanted"},
         {"model: [a]\n", "c.yaml:1: model: a list given, a text wanted"},
@@ -113,6 +116,41 @@ static void mistakes_are_named_with_their_line(void **state) {
         if (st != ST_FORMAT || strncmp(e.msg, bad[i].want, strlen(bad[i].want)) != 0)
             fail_msg("%s: \"%s\" wanted, \"%s\" found", bad[i].yaml, bad[i].want, e.msg);
     }
+}
+
+static void sizes_are_read(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        uint64_t bytes;
+    } good[] = {{"0", 0},
+                {"12345", 12345},
+                {"500MB", 500000000},
+                {"500 M", 500000000},
+                {"2G", 2000000000},
+                {"1.5 GB", 1500000000},
+                {"4 GiB", 4ull << 30},
+                {"3k", 3000},
+                {"3 KiB", 3072},
+                {"1T", 1000000000000},
+                {"7 B", 7}};
+    static const char *const bad[] = {"",     "-1", "G",   "4 GBs", "4 X",
+                                      "1e19", "0x", "nan", "4 i",   " "};
+    uint64_t bytes;
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        assert_true(config_size(good[i].text, &bytes));
+        assert_int_equal(bytes, good[i].bytes);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        if (config_size(bad[i], &bytes))
+            fail_msg("\"%s\" is taken for a size", bad[i]);
+    struct config c;
+    OK(parse("kv_cache: 2 GB\n", &c));
+    assert_int_equal(c.kv_cache, 2000000000);
+    config_release(&c);
+    OK(parse("", &c));
+    assert_int_equal(c.kv_cache, 4000000000);
+    config_release(&c);
 }
 
 static void prompt_must_be_in_the_library(void **state) {
@@ -161,6 +199,7 @@ int main(void) {
         cmocka_unit_test(everything_is_read),
         cmocka_unit_test(missing_and_empty_files_are_no_errors),
         cmocka_unit_test(mistakes_are_named_with_their_line),
+        cmocka_unit_test(sizes_are_read),
         cmocka_unit_test(prompt_must_be_in_the_library),
         cmocka_unit_test(size_is_bounded),
     };

@@ -260,6 +260,58 @@ static void second_turn_computes_only_new_tokens(void **state) {
     engine_close(e);
 }
 
+/* A state of about 600 tokens that comes from a file: only the new tokens are computed, and the
+ * answer is the one without it. */
+static void state_from_a_file_gives_the_same_answer(void **state) {
+    (void)state;
+    char *states = path_join(dir, "states"), *page_path = golden("page.txt");
+    struct tok_list prompt = {0};
+    struct answer first, whole, saved;
+    struct buf page = {0};
+    struct err err = {0};
+    assert_int_equal(path_make_dirs(states, &err), ST_OK);
+    assert_int_equal(file_read(page_path, 1 << 20, &page, &err), ST_OK);
+    const struct engine_params p = {
+        .ctx_tok = 1024, .kv_dir = states, .kv_dir_bytes = 1u << 30};
+    for (int i = 0; i < 2; i++) {
+        struct engine *e;
+        assert_int_equal(engine_open(nf4_path, &p, &e, &err), ST_OK);
+        struct session *s = session_new(e);
+        session_keep(s, 1);
+        if (i == 0) {
+            assert_int_equal(text_encode(engine_text(e), page.p, 2000, &(struct encode_opts){0},
+                                         &prompt, &err),
+                             ST_OK);
+            ask(&first, s, &prompt, 5);
+            for (int k = 0; k < first.n_tok; k++)
+                tok_list_add(&prompt, first.tokens[k]);
+            for (int k = 0; k < 20; k++)
+                tok_list_add(&prompt, prompt.v[k * 7]);
+        } else {
+            ask(&saved, s, &prompt, 24);
+        }
+        engine_close(e);
+    }
+    struct engine *e = open_engine(nf4_path); /* without files */
+    ask(&whole, session_new(e), &prompt, 24);
+    engine_close(e);
+    printf("%zu tokens, %d of them from a file\n", prompt.n, saved.last.cached_tok);
+    assert_int_equal(whole.last.cached_tok, 0);
+    assert_int_equal(saved.last.cached_tok, (int)prompt.n - 21);
+    assert_int_equal(whole.n_tok, saved.n_tok);
+    assert_memory_equal(whole.tokens, saved.tokens, (size_t)saved.n_tok * sizeof *saved.tokens);
+    char *clean = xasprintf("rm -r '%s'", states);
+    assert_int_equal(system(clean), 0);
+    free(clean);
+    buf_release(&first.text);
+    buf_release(&whole.text);
+    buf_release(&saved.text);
+    buf_release(&page);
+    tok_list_release(&prompt);
+    free(states);
+    free(page_path);
+}
+
 /* The first greedy token is the best of the evaluation's logits at the prompt's last position.
  */
 static void logits_and_generation_agree(void **state) {
@@ -361,6 +413,7 @@ int main(void) {
         cmocka_unit_test(nf4_perplexity_is_near_the_oracles),
         cmocka_unit_test(greedy_answer_is_text_and_repeats),
         cmocka_unit_test(second_turn_computes_only_new_tokens),
+        cmocka_unit_test(state_from_a_file_gives_the_same_answer),
         cmocka_unit_test(logits_and_generation_agree),
         cmocka_unit_test(speculation_changes_no_token),
     };

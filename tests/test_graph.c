@@ -187,6 +187,60 @@ static void graph_token_by_token_equals_prompt_whole(void **state) {
     everywhere(one_by_one);
 }
 
+/* Blocks of one graph in another, as a file brings them: it goes on with the same bits. */
+static void saved(struct graph *g) {
+    size_t bytes = graph_kv_block_bytes(&model);
+    char *block = xmalloc(bytes), *again = xmalloc(bytes);
+    struct graph *other = open_graph(graph_kernels(g), 1);
+    int n = 37; /* two blocks and five tokens */
+    for (int i = 0; i < 3; i++) {
+        int used = n - i * KV_BLOCK < KV_BLOCK ? n - i * KV_BLOCK : KV_BLOCK;
+        graph_read_block(g, straight[i], used, block);
+        graph_write_block(other, 40 + i, block);
+        graph_read_block(other, 40 + i, used, again);
+        assert_memory_equal(block, again, bytes);
+    }
+    static const int32_t blocks[] = {40, 41, 42, 7};
+    forward(other, blocks, n, N_TOK - n, logits_b);
+    assert_memory_equal(logits_a + (size_t)n * V, logits_b,
+                        (size_t)(N_TOK - n) * V * sizeof(float));
+    graph_close(other);
+    free(block);
+    free(again);
+}
+
+static void graph_saved_blocks_go_on_with_the_same_bits(void **state) {
+    (void)state;
+    everywhere(saved);
+}
+
+/* Of a block that is partly used nothing else comes out: it may be another conversation's. */
+static void rest_is_blank(struct graph *g) {
+    size_t bytes = graph_kv_block_bytes(&model), n_zero = 0, n_zero_whole = 0;
+    unsigned char *part = xmalloc(bytes), *whole = xmalloc(bytes);
+    graph_read_block(g, 0, 5, part);
+    graph_read_block(g, 0, KV_BLOCK, whole);
+    size_t size = bytes / (2 * N_LAYER * HKV * D * KV_BLOCK);
+    for (size_t i = 0; i < bytes; i += size) {
+        static const unsigned char zero[4];
+        bool blank = memcmp(part + i, zero, size) == 0;
+        n_zero += blank;
+        n_zero_whole += memcmp(whole + i, zero, size) == 0;
+        if (!blank)
+            assert_memory_equal(part + i, whole + i, size);
+    }
+    assert_true(n_zero_whole < bytes / size / 16);
+    assert_true(n_zero - n_zero_whole <= bytes / size * 11 / 16);
+    assert_true(n_zero >= bytes / size * 11 / 16);
+    free(part);
+    free(whole);
+}
+
+static void graph_saved_part_of_a_block_has_nothing_of_others(void **state) {
+    (void)state;
+    everywhere(rest_is_blank);
+}
+
 static void permuted(struct graph *g) {
     static const int32_t blocks[] = {17, 3, 60, 9};
     forward(g, blocks, 0, N_TOK, logits_b);
@@ -327,6 +381,8 @@ int main(void) {
         cmocka_unit_test(graph_sequences_of_a_batch_do_not_touch_each_other),
         cmocka_unit_test(graph_computes_only_the_logits_that_are_wanted),
         cmocka_unit_test(graph_copied_block_continues_like_the_original),
+        cmocka_unit_test(graph_saved_blocks_go_on_with_the_same_bits),
+        cmocka_unit_test(graph_saved_part_of_a_block_has_nothing_of_others),
         cmocka_unit_test(graph_kernel_sets_agree),
         cmocka_unit_test(graph_block_bytes_follow_the_type_of_the_cache),
         cmocka_unit_test(graph_open_refuses_kernels_that_do_not_exist),

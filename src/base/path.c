@@ -279,7 +279,7 @@ static bool put_in_place(const struct atomic_file *f) {
 }
 
 enum status atomic_commit(struct atomic_file *f, struct err *err) {
-    bool failed = fsync(f->fd) != 0;
+    bool failed = !f->fleeting && fsync(f->fd) != 0;
     int why = errno;
     if (close(f->fd) != 0 && !failed) {
         failed = true;
@@ -295,7 +295,7 @@ enum status atomic_commit(struct atomic_file *f, struct err *err) {
         st = err_set(err, why == EEXIST ? ST_EXISTS : ST_IO, "can't write %s: %s", f->path,
                      strerror(why));
         unlink(f->tmp);
-    } else {
+    } else if (!f->fleeting) {
         sync_folder_of(f->path);
     }
     free(f->path);

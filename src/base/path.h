@@ -41,6 +41,8 @@ enum status file_read(const char *path, size_t max_bytes, struct buf *out, struc
 struct atomic_file {
     int fd;
     bool keep; /* may be set before the commit: fail with ST_EXISTS where a file is by then */
+    bool fleeting; /* likewise: not synced, for files that are checked when they are read and
+                      can be made again */
     char *path, *tmp;
 };
 enum status atomic_open(struct atomic_file *f, const char *path, struct err *err);

@@ -49,7 +49,9 @@ enum status chat_choose_model(struct chat *c, const char *wanted, char **name, s
 
 /* -- the conversation -- */
 enum status chat_open(struct chat *c, int64_t conv, struct err *err); /* 0: a new one */
-int64_t chat_id(const struct chat *c);                                /* 0: not stored yet */
+/* Removes what was saved of a conversation's state for a quick return; not the conversation. */
+void chat_forget(struct chat *c, int64_t conv);
+int64_t chat_id(const struct chat *c); /* 0: not stored yet */
 const char *chat_title(const struct chat *c);
 enum status chat_set_title(struct chat *c, const char *title, struct err *err);
 const char *chat_system(const struct chat *c);

@@ -14,6 +14,7 @@
 #include "chat/chat.h"
 #include "engine/models.h"
 #include "engine/text.h"
+#include <pthread.h>
 #include <sys/stat.h>
 
 #define SUMMARY_FINISH "summary" /* message.finish of a summary in the tree */
@@ -93,6 +94,8 @@ struct chat {
     struct loader *loaders; /* all whose threads are not joined */
     struct loader *loading; /* the one that counts; NULL none */
     struct loader *ready;   /* loaded, waits for the end of the turn */
+    pthread_t closer;       /* closes the engine that was in use before, when `closing` */
+    bool closing;
     bool load_failed;
     bool fail_shown; /* the failure was given as an event */
 

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 enum { MAX_CONFIG_BYTES = 1 << 20, MAX_KEYS = 500 };
+#define DEFAULT_KV_CACHE 4000000000u /* bytes */
 
 typedef enum status (*read_key)(struct config *c, const struct ynode *v, struct err *err);
 
@@ -78,6 +79,39 @@ static enum status read_full(struct config *c, const struct ynode *v, struct err
     return ST_OK;
 }
 
+bool config_size(const char *s, uint64_t *bytes) {
+    static const char units[] = "kMGT";
+    char *end;
+    if (*s < '0' || *s > '9')
+        return false;
+    double v = strtod(s, &end);
+    end += strspn(end, " ");
+    const char *unit = *end == 'K' ? units : *end ? strchr(units, *end) : NULL;
+    if (unit) {
+        bool binary = end[1] == 'i';
+        for (long n = unit - units; n >= 0; n--)
+            v *= binary ? 1024 : 1000;
+        end += binary ? 2 : 1;
+    }
+    end += *end == 'B';
+    if (*end || !(v >= 0 && v < 1e18))
+        return false;
+    *bytes = (uint64_t)v;
+    return true;
+}
+
+static enum status read_kv_cache(struct config *c, const struct ynode *v, struct err *err) {
+    char *text = NULL;
+    CHECK(ytree_text(v, c->path, &text, err));
+    enum status st = ST_OK;
+    if (!config_size(text, &c->kv_cache))
+        st = err_set(err, ST_FORMAT,
+                     "%s:%d: kv_cache: a size like 4 GB or 500 MB wanted, or 0, not \"%s\"",
+                     c->path, v->line, text);
+    free(text);
+    return st;
+}
+
 static enum status read_sampling(struct config *c, const struct ynode *v, struct err *err) {
     return ytree_settings(v, c->path, &c->settings, err);
 }
@@ -114,12 +148,13 @@ static enum status read_keys(struct config *c, const struct ynode *v, struct err
     return ST_OK;
 }
 
-static const char *const key_names[] = {"model",  "draft_model", "device",   "threads",
-                                        "theme",  "mouse",       "markdown", "context_full",
-                                        "system", "prompt",      "sampling", "keys"};
+static const char *const key_names[] = {
+    "model",        "draft_model", "device", "threads", "theme",    "mouse", "markdown",
+    "context_full", "kv_cache",    "system", "prompt",  "sampling", "keys"};
 static const read_key key_readers[] = {
-    read_model,    read_draft_model, read_device, read_threads, read_theme,    read_mouse,
-    read_markdown, read_full,        read_system, read_prompt,  read_sampling, read_keys};
+    read_model,  read_draft_model, read_device, read_threads,  read_theme,
+    read_mouse,  read_markdown,    read_full,   read_kv_cache, read_system,
+    read_prompt, read_sampling,    read_keys};
 enum { N_KEYS = sizeof key_names / sizeof *key_names };
 
 static enum status apply(struct config *c, const struct ynode *root, struct err *err) {
@@ -166,7 +201,7 @@ out:
 }
 
 void config_init(struct config *c) {
-    *c = (struct config){.mouse = true, .markdown = true};
+    *c = (struct config){.mouse = true, .markdown = true, .kv_cache = DEFAULT_KV_CACHE};
     settings_init(&c->settings);
 }
 

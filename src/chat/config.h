@@ -9,6 +9,7 @@
  *   mouse: true
  *   markdown: true
  *   context_full: ask           # ask | summarise | drop | stop
+ *   kv_cache: 4 GB              # saved states of conversations may take; 0: none are saved
  *   system: You are …           # system prompt of new conversations
  *   prompt: NAME                # or one from the prompt library
  *   sampling: { temperature: 0.7, … }   # the names of settings.h
@@ -41,6 +42,7 @@ struct config {
     enum theme theme;
     bool mouse, markdown;
     enum overflow context_full;
+    uint64_t kv_cache; /* bytes */
     struct settings settings;
     struct key_binding *keys;
     size_t n_keys;
@@ -52,5 +54,8 @@ enum status config_parse(const char *yaml, size_t len, const char *path, struct 
                          struct err *err);
 void config_init(struct config *c);
 void config_release(struct config *c);
+/* "4 GB", "500M", "0": a number with a unit (k, M, G, T; a B or iB may follow, a thousand or
+ * 1024), without one of bytes. False when it is something else. */
+bool config_size(const char *s, uint64_t *bytes);
 
 #endif

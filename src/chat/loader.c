@@ -11,6 +11,7 @@
  */
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "chat/chat_internal.h"
 
 #include <pthread.h>
@@ -27,6 +28,7 @@ struct loader {
     struct mailbox *box;
     char *name, *draft; /* draft NULL: none */
     bool draft_wanted;
+    char *kv_dir;
     struct engine_params params;
     atomic_bool cancel;
     int64_t told_us;
@@ -98,6 +100,15 @@ static void *load(void *arg) {
     return NULL;
 }
 
+static void free_loader(struct loader *l) {
+    free(l->kv_dir);
+    free(l->path);
+    free(l->draft_path);
+    free(l->draft);
+    free(l->name);
+    free(l);
+}
+
 /* Its thread has sent its last note. Closes what it opened and nobody took. */
 static void end_loader(struct chat *c, struct loader *l) {
     struct loader **p = &c->loaders;
@@ -106,11 +117,7 @@ static void end_loader(struct chat *c, struct loader *l) {
     *p = l->next;
     pthread_join(l->thread, NULL);
     engine_close(l->engine);
-    free(l->path);
-    free(l->draft_path);
-    free(l->draft);
-    free(l->name);
-    free(l);
+    free_loader(l);
 }
 
 enum status chat_load_model(struct chat *c, const char *name, struct err *err) {
@@ -133,11 +140,16 @@ enum status chat_load_model(struct chat *c, const char *name, struct err *err) {
                                     .ctx_tok = c->settings.ctx,
                                     .progress = progress,
                                     .user = l}};
+    struct err no_dir;
+    if (c->config->kv_cache && states_dir(&l->kv_dir, &no_dir) != ST_OK) {
+        log_warn("states are not kept: %s", no_dir.msg);
+        l->kv_dir = NULL;
+    }
+    l->params.kv_dir = l->kv_dir;
+    l->params.kv_dir_bytes = c->config->kv_cache;
     if (pthread_create(&l->thread, NULL, load, l) != 0) {
         mailbox_unref(l->box);
-        free(l->draft);
-        free(l->name);
-        free(l);
+        free_loader(l);
         return err_set(err, ST_INTERNAL, "no thread could be started to load %s", name);
     }
     c->loaders = l;
@@ -152,13 +164,27 @@ static char *lasting_name(const char *name) {
     return real ? real : xstrdup(name);
 }
 
+static void *close_engine(void *engine) {
+    engine_close(engine);
+    return NULL;
+}
+
+/* Closes an engine that is not used any more. It may save states for a while; nobody waits. */
+static void close_aside(struct chat *c, struct engine *e) {
+    if (c->closing)
+        pthread_join(c->closer, NULL);
+    c->closing = e && thread_start(&c->closer, close_engine, e) == 0;
+    if (!c->closing)
+        engine_close(e);
+}
+
 void loader_adopt(struct chat *c) {
     struct loader *l = c->ready;
     struct err err;
     if (!l || c->turn.kind != TURN_NONE)
         return;
     sessions_release(c);
-    engine_close(c->engine);
+    close_aside(c, c->engine);
     c->engine = l->engine;
     l->engine = NULL;
     free(c->model);
@@ -208,6 +234,9 @@ void loader_end_all(struct chat *c) {
     while (c->loaders)
         end_loader(c, c->loaders);
     c->loading = c->ready = NULL;
+    if (c->closing)
+        pthread_join(c->closer, NULL);
+    c->closing = false;
 }
 
 enum model_state chat_model_state(const struct chat *c) {

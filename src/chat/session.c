@@ -4,7 +4,8 @@
  *
  * A handful of slots; the one that was not used for longest makes room. The blocks behind them
  * are the engine's: when its pool is full it takes them from idle sessions by itself, and the
- * next turn there computes its prompt anew.
+ * next turn there computes its prompt anew, or finds it in a file: the states of conversations
+ * that are stored are saved.
  */
 #include "chat/chat_internal.h"
 
@@ -24,7 +25,22 @@ struct session *session_of(struct chat *c, int64_t conv) {
     session_free(oldest->session);
     *oldest = (struct session_slot){
         .conv = conv, .session = session_new(c->engine), .used = ++c->clock};
+    if (strcmp(store_path(c->store), ":memory:") != 0) /* what nobody stores leaves no trace */
+        session_keep(oldest->session, conv);
     return oldest->session;
+}
+
+void chat_forget(struct chat *c, int64_t conv) {
+    for (int i = 0; i < N_SESSIONS && conv; i++)
+        if (c->slots[i].conv == conv) {
+            session_keep(c->slots[i].session, 0);
+            session_free(c->slots[i].session);
+            c->slots[i] = (struct session_slot){0};
+        }
+    if (c->engine && c->config->kv_cache)
+        engine_forget(c->engine, conv);
+    else /* of times when some were saved */
+        states_forget(conv);
 }
 
 void sessions_release(struct chat *c) {

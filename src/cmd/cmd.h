@@ -135,6 +135,7 @@ int cmd_list(struct args *a);
 int cmd_show(struct args *a);
 int cmd_rm(struct args *a);
 int cmd_cp(struct args *a);
+int cmd_kv(struct args *a);
 int cmd_chats(struct args *a);
 int cmd_search(struct args *a);
 int cmd_export(struct args *a);
@@ -147,7 +148,7 @@ int cmd_doctor(struct args *a);
 int cmd_help(struct args *a);
 
 extern const struct opt ui_opts[], run_opts[], create_opts[], list_opts[], show_opts[],
-    rm_opts[], cp_opts[], chats_opts[], search_opts[], export_opts[], import_opts[],
+    rm_opts[], cp_opts[], kv_opts[], chats_opts[], search_opts[], export_opts[], import_opts[],
     tokenize_opts[], template_opts[], eval_opts[], bench_opts[], doctor_opts[], help_opts[];
 
 #endif

@@ -21,6 +21,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 #include <utf8proc.h>
+#include <xxhash.h>
 #include <yaml.h>
 
 const struct opt doctor_opts[] = {
@@ -80,6 +81,8 @@ static void libraries(struct report *r) {
     finding(r, "libraries", "pcre2", true, "%s%s", v, jit ? ", JIT" : ", no JIT");
     finding(r, "libraries", "utf8proc", true, "%s", utf8proc_version());
     finding(r, "libraries", "jansson", true, "%s", JANSSON_VERSION);
+    unsigned x = XXH_versionNumber();
+    finding(r, "libraries", "xxhash", true, "%u.%u.%u", x / 10000, x / 100 % 100, x % 100);
     finding(r, "libraries", "libyaml", true, "%s", yaml_get_version_string());
 }
 

@@ -209,6 +209,17 @@ static bool takes_model(const struct command *c) {
     return strncmp(c->usage, "MODEL", 5) == 0 || strncmp(c->usage, "NAME", 4) == 0;
 }
 
+/* The words of a command's usage "list|prune", with a blank before each; nothing where the
+ * usage is of another kind. */
+static void usage_words(struct buf *b, const struct command *c) {
+    if (!strchr(c->usage, '|') ||
+        strspn(c->usage, "abcdefghijklmnopqrstuvwxyz|") != strlen(c->usage))
+        return;
+    buf_addc(b, ' ');
+    for (const char *s = c->usage; *s; s++)
+        buf_addc(b, *s == '|' ? ' ' : *s);
+}
+
 /* One line of a shell's `case` for each option with a choice of words: after --NAME come these.
  * An option's name means the same in every command. */
 static void choice_case(FILE *f, const char *name, const char *words, const char *before,
@@ -259,6 +270,7 @@ static void completion_bash(FILE *f) {
     for (const struct command *c = cmd_table + 1; c->summary; c++) {
         buf_clear(&b);
         option_words(&b, c);
+        usage_words(&b, c);
         fprintf(f, "        %s) words=\"%s%s\" ;;\n", c->name, buf_str(&b),
                 takes_model(c) ? " $(llmchat list --names 2>/dev/null)" : "");
     }
@@ -294,17 +306,21 @@ static void completion_zsh(FILE *f) {
         fputs("'\n", f);
     }
     fputs("    )\n    _describe command cmds\n    return\nfi\n"
-          "local options= models=\ncase $words[2] in\n",
+          "local options= models= what=\ncase $words[2] in\n",
           f);
     for (const struct command *c = cmd_table + 1; c->summary; c++) {
         buf_clear(&b);
         option_words(&b, c);
-        fprintf(f, "    %s) options='%s'%s ;;\n", c->name, buf_str(&b),
+        fprintf(f, "    %s) options='%s'%s", c->name, buf_str(&b),
                 takes_model(c) ? " models=1" : "");
+        buf_clear(&b);
+        usage_words(&b, c);
+        fprintf(f, " what='%s' ;;\n", buf_str(&b));
     }
     buf_release(&b);
     fputs("esac\nif [[ $words[CURRENT] == -* ]]; then\n    compadd -- ${=options}\n    return\n"
-          "fi\n[[ -z $models ]] || compadd -- ${(f)\"$(llmchat list --names 2>/dev/null)\"}\n"
+          "fi\n[[ -z $what ]] || compadd -- ${=what}\n[[ -z $models ]] || compadd -- "
+          "${(f)\"$(llmchat list --names 2>/dev/null)\"}\n"
           "_files\n",
           f);
 }
@@ -362,6 +378,13 @@ static void completion_fish(FILE *f) {
             fputs("'\n", f);
             free(name);
         }
+        struct buf words = {0};
+        usage_words(&words, c);
+        if (words.len) {
+            fish_start(f, c);
+            fprintf(f, " -x -a '%s'\n", words.p + 1);
+        }
+        buf_release(&words);
         if (takes_model(c)) {
             fish_start(f, c);
             fputs(" -a '(llmchat list --names 2>/dev/null)'\n", f);

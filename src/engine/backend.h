@@ -3,8 +3,8 @@
  * table.
  *
  * Activations are f32 matrices [T, K] with a row stride of weight_pad_k(K) floats, in memory
- * that came from alloc(): for a device they are its own addresses and only download() reads
- * them. alloc() gives zeros, and no function writes beyond a row's logical K columns, so the
+ * that came from alloc(): for a device they are its own addresses, which download() reads and
+ * upload() writes. alloc() gives zeros, and no function writes beyond a row's logical K columns, so the
  * padding of a row stays zero and kernels may read it.
  *
  * KV: for each layer and block, K is [Hkv, D, 16] (the 16 tokens of a block innermost: 16
@@ -102,6 +102,8 @@ struct backend {
     void *(*alloc)(struct backend *be, size_t bytes);
     void (*free)(struct backend *be, void *p);
     void (*download)(struct backend *be, void *host, const void *dev, size_t bytes);
+    /* The caller may change host again at once. */
+    void (*upload)(struct backend *be, void *dev, const void *host, size_t bytes);
     /* Makes a weight, or other data, of the mapped model usable by the device; *dev lives until
      * close(). */
     enum status (*bind)(struct backend *be, const struct weight *host, struct weight *dev,

@@ -31,6 +31,9 @@ struct engine_params {
     const char *draft_path; /* one of our model files with the same vocabulary, smaller, that
                                guesses for this one; NULL: none. The KV pool is shared out so
                                that both hold as many tokens */
+    const char *kv_dir; /* folder of saved states (models.h: states_dir); copied; NULL: none */
+    uint64_t kv_dir_bytes; /* what it may hold, of all models together; 0: nothing is saved */
+    int kv_rest_ms; /* how long a session rests before its state is saved; 0: 20 seconds */
     /* Called while a file is opened or converted, from the calling thread; false cancels. May
      * be NULL. */
     bool (*progress)(void *user, const char *what, uint64_t done, uint64_t total);
@@ -63,7 +66,8 @@ struct session;
  * nothing is repacked. */
 enum status engine_open(const char *path, const struct engine_params *params,
                         struct engine **out, struct err *err);
-/* Cancels what runs, frees sessions that are left, ends the thread, unmaps. NULL is allowed. */
+/* Cancels what runs, frees sessions that are left, waits while states are saved (two seconds at
+ * most), ends the thread, unmaps. NULL is allowed. */
 void engine_close(struct engine *e);
 const struct engine_info *engine_info(const struct engine *e); /* lives as long as the engine */
 
@@ -72,6 +76,13 @@ struct session *session_new(struct engine *e);
  * them. */
 struct session *session_fork(struct session *s);
 void session_free(struct session *s); /* cancels; NULL is allowed */
+/* Saves this session's state in kv_dir when it rests for a while, when it is freed and when the
+ * engine is closed, in the background, for owner: the number of a stored conversation, greater
+ * than 0. What is saved is found by every session that has the same tokens, also after a
+ * restart. Without this call, or with 0, nothing of a session is ever written. */
+void session_keep(struct session *s, int64_t owner);
+/* Removes what was saved for owner, of any model, in the background. */
+void engine_forget(struct engine *e, int64_t owner);
 /* Tokens whose KV this session holds right now. */
 int session_cached_tok(struct session *s);
 

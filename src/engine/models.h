@@ -1,6 +1,6 @@
 /*
  * models.h - the models on disk: a folder of our own model files, one file each,
- * NAME.safetensors.
+ * NAME.safetensors; and the states of conversations that were saved for them.
  *
  * A name is 1 to 100 characters of A-Z a-z 0-9 . _ : + - and does not start with a dot or a
  * dash.
@@ -55,8 +55,8 @@ enum status models_copy(const char *from, const char *to,
  * there. For a folder without config.json that holds one GGUF model, that file; for that of a
  * repository in the hub's cache, its newest snapshot. *out is the caller's to free. */
 enum status models_find(const char *name_or_path, char **out, struct err *err);
-/* The same for what a model is made from: a model in the current folder goes before an installed
- * one of its name. */
+/* The same for what a model is made from: a model in the current folder goes before an
+ * installed one of its name. */
 enum status models_find_source(const char *path_or_name, char **out, struct err *err);
 /* The path engine_open() takes for what a person typed: the file of an installed model, or a
  * path to one of our files as it is; for a path to a GGUF file or a Hugging Face folder a
@@ -91,5 +91,28 @@ struct create_params {
 };
 /* Makes a model. Nothing is left behind when it fails or is cancelled (ST_CANCELLED). */
 enum status models_create(const struct create_params *p, struct err *err);
+
+/* Saved states: the keys and values of stored conversations, in the cache folder, so that they
+ * are not computed again after a restart (engine.h: kv_dir, session_keep). What is removed is
+ * only computed again. */
+struct saved_state {
+    char *path, *model;   /* model: its name */
+    int64_t conversation; /* whose it is */
+    int n_tok;
+    uint64_t bytes;
+    int64_t used_us; /* microseconds since 1970 */
+};
+struct saved_state_list { /* {0} is empty; the one that was used last first */
+    struct saved_state *v;
+    size_t n;
+    struct strlist broken; /* paths of files that are damaged or of another version */
+};
+/* The folder, made if missing. *out is the caller's to free. */
+enum status states_dir(char **out, struct err *err);
+enum status states_list(struct saved_state_list *out, struct err *err);
+void saved_state_list_release(struct saved_state_list *l);
+enum status states_remove(const char *path, struct err *err);
+/* Removes those of a conversation; with an engine open engine_forget() does. */
+void states_forget(int64_t conversation);
 
 #endif

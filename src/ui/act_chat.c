@@ -133,6 +133,7 @@ void act_delete(struct app *a) {
     if ((!here || app_open(a, 0)) &&
         app_ok(a, store_conv_delete(a->params.store, id, &err), &err)) {
         a->deleted = id;
+        chat_forget(a->chat, id);
         list_load(a);
         app_say(a, "Deleted “%.60s” · Chat > Undo delete brings it back", conv.title);
     }

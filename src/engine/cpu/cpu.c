@@ -43,6 +43,11 @@ static void cpu_download(struct backend *be, void *host, const void *dev, size_t
     memcpy(host, dev, bytes);
 }
 
+static void cpu_upload(struct backend *be, void *dev, const void *host, size_t bytes) {
+    (void)be;
+    memcpy(dev, host, bytes);
+}
+
 static enum status cpu_bind(struct backend *be, const struct weight *host, struct weight *dev,
                             struct err *err) {
     (void)be;
@@ -284,6 +289,7 @@ static const struct backend cpu_table = {
     .alloc = cpu_alloc,
     .free = cpu_free,
     .download = cpu_download,
+    .upload = cpu_upload,
     .bind = cpu_bind,
     .bind_data = cpu_bind_data,
     .reserve = cpu_reserve,

@@ -15,6 +15,7 @@
 #include "base/path.h"
 #include "base/sha256.h"
 #include "engine/model/model_file.h"
+#include "engine/run/states.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -316,16 +317,31 @@ enum status models_info(const char *name, struct model_info *out, struct err *er
     return st;
 }
 
+/* Removes the states that were saved for a model. */
+static void remove_states(uint64_t model) {
+    char *dir;
+    if (states_dir(&dir, NULL) != ST_OK)
+        return;
+    states_remove_model(dir, model);
+    free(dir);
+}
+
 enum status models_remove(const char *name, struct err *err) {
     char *path;
     if (!models_name_ok(name))
         return not_found("model", name, err);
     CHECK(installed_path(name, &path, err));
     enum status st = ST_OK;
+    struct stat sb;
+    uint64_t model;
+    bool last = stat(path, &sb) == 0 && sb.st_nlink == 1 &&
+                model_file_hash(path, &model, NULL) == ST_OK;
     if (unlink(path) != 0)
         st = errno == ENOENT
                  ? not_found("model", name, err)
                  : err_set(err, ST_IO, "can't remove %s: %s", path, strerror(errno));
+    else if (last) /* no copy of it has another name */
+        remove_states(model);
     free(path);
     return st;
 }

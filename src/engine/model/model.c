@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 struct binding {
     struct model *m;
@@ -145,6 +146,27 @@ out:
 enum status model_intact(const struct model *m, struct err *err) {
     const struct container *c = m->priv;
     return c ? container_intact(c, err) : ST_OK;
+}
+
+static uint64_t hash_of(const struct container *c) {
+    struct file_map map = container_map(c);
+    uint64_t header = 0;
+    memcpy(&header, map.p, sizeof header); /* container_open() has checked it */
+    size_t len = header < map.len - 8 ? (size_t)header + 8 : map.len;
+    return XXH3_64bits_withSeed(map.p, len, container_bytes(c));
+}
+
+uint64_t model_hash(const struct model *m) {
+    return hash_of(m->priv);
+}
+
+enum status model_file_hash(const char *path, uint64_t *out, struct err *err) {
+    struct container *c;
+    CHECK(container_open(path, &c, err));
+    *out = hash_of(c);
+    enum status st = container_intact(c, err);
+    container_close(c);
+    return st;
 }
 
 void model_close(struct model *m) {

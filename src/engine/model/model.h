@@ -171,5 +171,9 @@ enum status model_open(const char *path, struct model **out, struct err *err);
 /* ST_IO when the file was cut since: what was computed from it is wrong. */
 enum status model_intact(const struct model *m, struct err *err);
 void model_close(struct model *m);
+/* Tells model files apart: a hash of the header (sizes, settings, the source's own hash, the
+ * time of its making) and the size. A copy has the same. */
+uint64_t model_hash(const struct model *m);
+enum status model_file_hash(const char *path, uint64_t *out, struct err *err);
 
 #endif

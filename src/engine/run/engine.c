@@ -18,22 +18,40 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/path.h"
+#include "base/thread.h"
 #include "engine/model/arch.h"
 #include "engine/run/eval.h"
 #include "engine/run/event.h"
 #include "engine/run/graph.h"
 #include "engine/run/sched.h"
+#include "engine/run/state_file.h"
 #include "engine/run/task.h"
 #include "engine/text.h"
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <xxhash.h>
 
-enum { DEFAULT_CTX_TOK = 8192, DEFAULT_CONTEXTS = 4, MAX_BLOCKS = 1 << 26 };
+enum {
+    DEFAULT_CTX_TOK = 8192,
+    DEFAULT_CONTEXTS = 4,
+    MAX_BLOCKS = 1 << 26,
+    DEFAULT_REST_MS = 20000
+};
 
-enum msg_type { MSG_NEW, MSG_FORK, MSG_FREE, MSG_SUBMIT, MSG_CANCEL, MSG_EVAL, MSG_QUIT };
+enum msg_type {
+    MSG_NEW,
+    MSG_FORK,
+    MSG_FREE,
+    MSG_SUBMIT,
+    MSG_CANCEL,
+    MSG_EVAL,
+    MSG_KEEP,
+    MSG_FORGET,
+    MSG_WAKE, /* the scheduler has something to tend to */
+    MSG_QUIT
+};
 
 struct msg {
     enum msg_type type;
@@ -41,6 +59,7 @@ struct msg {
     struct session *src; /* FORK */
     struct task *task;   /* SUBMIT */
     struct eval *eval;   /* EVAL */
+    int64_t owner;       /* KEEP, FORGET */
 };
 
 struct engine {
@@ -85,6 +104,13 @@ static void handle(struct sched *s, const struct msg *m) {
     case MSG_EVAL:
         sched_evaluate(s, m->eval);
         break;
+    case MSG_KEEP:
+        sched_keep_session(s, m->session, m->owner);
+        break;
+    case MSG_FORGET:
+        sched_forget(s, m->owner);
+        break;
+    case MSG_WAKE:
     case MSG_QUIT:
         break;
     }
@@ -95,12 +121,15 @@ static void *run(void *arg) {
     bool quit = false;
     while (!quit) {
         bool work = sched_has_work(e->sched);
-        struct msg *m = work ? mailbox_take(e->inbox) : mailbox_wait(e->inbox, -1);
+        struct msg *m =
+            work ? mailbox_take(e->inbox) : mailbox_wait(e->inbox, sched_wait_ms(e->sched));
         for (; m; m = mailbox_take(e->inbox)) {
             quit = quit || m->type == MSG_QUIT;
             handle(e->sched, m);
             free(m);
         }
+        if (!quit)
+            sched_tend(e->sched);
         if (!quit && sched_has_work(e->sched))
             sched_step(e->sched);
     }
@@ -108,18 +137,8 @@ static void *run(void *arg) {
     return NULL;
 }
 
-/* The thread takes no signals: they are for who talks to the person. Those of its own faults
- * stay: blocked, they would end the program past the handlers that mend a mapping and restore
- * the terminal. */
 static enum status start_thread(struct engine *e, struct err *err) {
-    static const int faults[] = {SIGBUS, SIGSEGV, SIGILL, SIGFPE, SIGABRT};
-    sigset_t all, old;
-    sigfillset(&all);
-    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
-        sigdelset(&all, faults[i]);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    int rc = pthread_create(&e->thread, NULL, run, e);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    int rc = thread_start(&e->thread, run, e);
     if (rc)
         return err_set(err, ST_NOMEM, "can't start the engine's thread: %s", strerror(rc));
     return ST_OK;
@@ -308,6 +327,28 @@ static enum status start_draft(struct engine *e, const struct engine_params *p, 
     return ST_OK;
 }
 
+static void wake(void *user) {
+    post(user, (struct msg){.type = MSG_WAKE});
+}
+
+/* Saved states are of this model, and of what else decides which numbers it computes. */
+static void keep_states(struct engine *e, const struct engine_params *p, size_t block_bytes) {
+    if (!p->kv_dir || !p->kv_dir_bytes)
+        return;
+    char *form = xasprintf("%s %s %s %s %zu %d", LLMCHAT_VERSION, STATE_KV, e->info.device,
+                           e->info.kernels, block_bytes, KV_BLOCK);
+    struct keep_params k = {.dir = p->kv_dir,
+                            .max_bytes = p->kv_dir_bytes,
+                            .model = model_hash(e->model),
+                            .form = XXH3_64bits(form, strlen(form)),
+                            .name = e->info.path,
+                            .block_bytes = block_bytes,
+                            .wake = wake,
+                            .user = e};
+    sched_keep(e->sched, &k, p->kv_rest_ms ? p->kv_rest_ms : DEFAULT_REST_MS);
+    free(form);
+}
+
 enum status engine_open(const char *path, const struct engine_params *params,
                         struct engine **out, struct err *err) {
     static const struct engine_params defaults = {0};
@@ -335,6 +376,7 @@ enum status engine_open(const char *path, const struct engine_params *params,
     e->sched =
         sched_new(e->graph, e->model->text, e->model->hp.n_vocab, ctx_tok, n_block, e->draft);
     e->inbox = mailbox_new(free);
+    keep_states(e, p, block_bytes);
     st = start_thread(e, err);
     if (st != ST_OK) {
         sched_free(e->sched);
@@ -408,6 +450,14 @@ enum status session_generate(struct session *s, const struct request *r, uint64_
     t->events = mailbox_ref(events);
     post(e, (struct msg){.type = MSG_SUBMIT, .session = s, .task = t});
     return ST_OK;
+}
+
+void session_keep(struct session *s, int64_t owner) {
+    post(s->engine, (struct msg){.type = MSG_KEEP, .session = s, .owner = owner});
+}
+
+void engine_forget(struct engine *e, int64_t owner) {
+    post(e, (struct msg){.type = MSG_FORGET, .owner = owner});
 }
 
 void session_cancel(struct session *s) {

@@ -198,6 +198,40 @@ void graph_copy_block(struct graph *g, int dst, int src, int n_tok) {
     }
 }
 
+/* Zeros behind n_tok in K [rows = Hkv * D, 16] and V [Hkv, 16, D] of elements of `size` bytes.
+ */
+static void blank_rest(char *k, char *v, const struct kv_layer *kv, int n_tok, size_t size) {
+    size_t D = (size_t)kv->D, used = (size_t)n_tok, rest = KV_BLOCK - used;
+    for (size_t i = 0; i < (size_t)kv->Hkv * D; i++)
+        memset(k + (i * KV_BLOCK + used) * size, 0, rest * size);
+    for (size_t h = 0; h < (size_t)kv->Hkv; h++)
+        memset(v + (h * KV_BLOCK + used) * D * size, 0, rest * D * size);
+}
+
+void graph_read_block(struct graph *g, int block, int n_tok, void *host) {
+    size_t part = kv_part_block(g->model), at = part * (size_t)block;
+    char *to = host;
+    assert(block >= 0 && block < g->n_block && n_tok >= 0 && n_tok <= KV_BLOCK);
+    for (int i = 0; i < g->model->hp.n_layer; i++, to += 2 * part) {
+        struct kv_layer kv = graph_kv(g, i);
+        g->be->download(g->be, to, (char *)kv.k + at, part);
+        g->be->download(g->be, to + part, (char *)kv.v + at, part);
+        if (n_tok < KV_BLOCK)
+            blank_rest(to, to + part, &kv, n_tok, kv.f16 ? sizeof(uint16_t) : sizeof(float));
+    }
+}
+
+void graph_write_block(struct graph *g, int block, const void *host) {
+    size_t part = kv_part_block(g->model), at = part * (size_t)block;
+    const char *from = host;
+    assert(block >= 0 && block < g->n_block);
+    for (int i = 0; i < g->model->hp.n_layer; i++, from += 2 * part) {
+        struct kv_layer kv = graph_kv(g, i);
+        g->be->upload(g->be, (char *)kv.k + at, from, part);
+        g->be->upload(g->be, (char *)kv.v + at, from + part, part);
+    }
+}
+
 /* The angles of row t, which is token pos of its sequence. */
 static void fill_rope(struct graph *g, int t, int pos) {
     size_t dim = (size_t)g->model->hp.rope_dim;

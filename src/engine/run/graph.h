@@ -67,5 +67,10 @@ enum status graph_forward(struct graph *g, const struct batch *b, float *logits,
 /* Copies the first n_tok tokens of block src to block dst in every layer (a fork's last,
  * partial block). */
 void graph_copy_block(struct graph *g, int dst, int src, int n_tok);
+/* A block to host memory and back, graph_kv_block_bytes() in the layout of the pool: for each
+ * layer its K, then its V. Of a block that is read, what lies behind the first n_tok tokens
+ * comes as zeros: it may be left from another conversation. */
+void graph_read_block(struct graph *g, int block, int n_tok, void *host);
+void graph_write_block(struct graph *g, int block, const void *host);
 
 #endif

@@ -35,6 +35,8 @@ struct sched {
     const struct text_model *text;
     int n_vocab, ctx_tok;
     struct kv_pool *pool;
+    struct keep *keep; /* or NULL */
+    int64_t rest_us;   /* a conversation rests so long before its state is kept */
     struct session *sessions;
     uint64_t clock;
 
@@ -99,8 +101,62 @@ static bool is_idle(const struct session *ss) {
     return !ss->task || !ss->task->active;
 }
 
-/* Makes the idle session that was used longest ago give up its blocks. False when there is
- * none. */
+/* ---- states in files ---- */
+
+void sched_keep(struct sched *s, struct keep_params *p, int idle_ms) {
+    p->graph = s->graph;
+    p->pool = s->pool;
+    s->keep = keep_open(p);
+    s->rest_us = (int64_t)idle_ms * 1000;
+}
+
+void sched_keep_session(struct sched *s, struct session *ss, int64_t owner) {
+    (void)s;
+    ss->kept_tok = owner == ss->owner ? ss->kept_tok : 0;
+    ss->owner = owner;
+}
+
+void sched_forget(struct sched *s, int64_t owner) {
+    if (s->keep)
+        keep_forget(s->keep, owner);
+}
+
+static void keep_session(struct sched *s, struct session *ss) {
+    keep_save(s->keep, &ss->kv, ss->owner);
+    ss->kept_tok = ss->kv.n_tok;
+}
+
+/* Enough is new: a state is written whole, and with a quarter more each time what is written in
+ * all is at most five times the last one. */
+static bool keep_pays(const struct session *ss) {
+    int more = ss->kept_tok / 4 > KEEP_MIN_TOK ? ss->kept_tok / 4 : KEEP_MIN_TOK;
+    return ss->owner && !ss->task && ss->kv.n_tok >= ss->kept_tok + more;
+}
+
+void sched_tend(struct sched *s) {
+    if (!s->keep)
+        return;
+    keep_pump(s->keep);
+    int64_t now = clock_us();
+    for (struct session *ss = s->sessions; ss; ss = ss->next)
+        if (keep_pays(ss) && now >= ss->ended_us + s->rest_us)
+            keep_session(s, ss);
+}
+
+int sched_wait_ms(const struct sched *s) {
+    int64_t first = INT64_MAX, now = clock_us();
+    for (struct session *ss = s->sessions; ss && s->keep; ss = ss->next)
+        if (keep_pays(ss) && ss->ended_us + s->rest_us < first)
+            first = ss->ended_us + s->rest_us;
+    if (first == INT64_MAX)
+        return -1;
+    return first > now ? (int)((first - now) / 1000) + 1 : 0;
+}
+
+/* ---- room ---- */
+
+/* Makes the idle session that was used longest ago give up its blocks, or what waits to be
+ * written to a file. False when there is none. */
 static bool release_idle(struct sched *s, const struct session *except) {
     struct session *oldest = NULL;
     for (struct session *ss = s->sessions; ss; ss = ss->next)
@@ -108,7 +164,7 @@ static bool release_idle(struct sched *s, const struct session *except) {
             (!oldest || ss->used < oldest->used))
             oldest = ss;
     if (!oldest)
-        return false;
+        return s->keep && keep_give_up(s->keep);
     kv_seq_clear(s->pool, &oldest->kv);
     atomic_store(&oldest->cached_tok, 0);
     return true;
@@ -151,6 +207,7 @@ static void detach(struct sched *s, struct task *t) {
         }
     kv_trim(s->pool, &t->session->kv);
     t->session->used = ++s->clock;
+    t->session->ended_us = clock_us();
 }
 
 static void finish(struct sched *s, struct task *t, enum finish why) {
@@ -178,6 +235,8 @@ void sched_free_session(struct sched *s, struct session *ss) {
     sched_cancel(s, ss);
     if (s->draft)
         draft_forget(s->draft, ss);
+    if (s->keep && ss->owner)
+        keep_session(s, ss);
     kv_seq_release(s->pool, &ss->kv);
     if (ss->prev)
         ss->prev->next = ss->next;
@@ -188,6 +247,19 @@ void sched_free_session(struct sched *s, struct session *ss) {
     free(ss);
 }
 
+/* Reads what a file has of the task's tokens, a piece. True when there is more. */
+static bool load_state(struct sched *s, const struct task *t) {
+    struct session *ss = t->session;
+    bool alone = s->n_active + (s->evals && s->evals->running) == 0;
+    size_t piece = alone ? 4 * (size_t)SCHED_LOAD_BYTES : SCHED_LOAD_BYTES;
+    int held = ss->kv.n_tok;
+    bool more = s->keep && keep_load(s->keep, &ss->kv, t->tokens, t->n_tok, piece);
+    if (ss->kv.n_tok > held)
+        ss->kept_tok = ss->kv.n_tok; /* a file has them */
+    atomic_store(&ss->cached_tok, ss->kv.n_tok);
+    return more;
+}
+
 /* A waiting task becomes active when its whole timeline fits. */
 static bool admit(struct sched *s, struct task *t) {
     struct session *ss = t->session;
@@ -195,10 +267,15 @@ static bool admit(struct sched *s, struct task *t) {
         return false;
     kv_set_kind(s->pool, &ss->kv, graph_kv_kind(s->graph, t->n_tok));
     int kept = kv_match(s->pool, &ss->kv, t->tokens, t->n_tok);
+    if (kept < ss->kept_tok)
+        ss->kept_tok = kept; /* another branch */
     if (!make_room(s, kv_need(&ss->kv, t->n_tok - kept) + s->n_active, ss)) {
         atomic_store(&ss->cached_tok, kept);
         return false;
     }
+    if (load_state(s, t)) /* goes on behind the next step */
+        return false;
+    kept = ss->kv.n_tok;
     if (!t->started) {
         t->started = true;
         t->cached_tok = kept;
@@ -490,8 +567,13 @@ void sched_free(struct sched *s) {
         err_set(&s->evals->err, ST_CANCELLED, "the model is being closed");
         eval_end(s, ST_CANCELLED);
     }
-    while (s->sessions)
-        sched_free_session(s, s->sessions);
+    while (s->sessions) { /* the one that was used last is saved first */
+        struct session *last = s->sessions;
+        for (struct session *ss = last; ss; ss = ss->next)
+            last = ss->used > last->used ? ss : last;
+        sched_free_session(s, last);
+    }
+    keep_close(s->keep);
     kv_pool_free(s->pool);
     sampler_scratch_free(s->scratch);
     spec_free(s->spec);

@@ -15,6 +15,7 @@
 #include "engine/run/draft.h"
 #include "engine/run/eval.h"
 #include "engine/run/graph.h"
+#include "engine/run/keep.h"
 #include "engine/run/task.h"
 
 enum {
@@ -23,6 +24,7 @@ enum {
     SCHED_STEP_US = 100000,  /* what a step with prefill may cost while others share it */
     SCHED_ALONE_US = 200000, /* and when only one request waits for it */
     SCHED_MIN_CHUNK = 8,
+    SCHED_LOAD_BYTES = 16 << 20, /* of a saved state that are read between two steps */
 };
 
 struct sched;
@@ -41,6 +43,17 @@ void sched_submit(struct sched *s, struct task *takes_t);
 void sched_cancel(struct sched *s, struct session *ss);
 /* An evaluation; its owner gets it back through its reply mailbox. */
 void sched_evaluate(struct sched *s, struct eval *e);
+
+/* Keeps states of sessions in files (keep.h); pool and graph of p are filled in. Once, at the
+ * start. idle_ms: how long a conversation rests before its state is kept. */
+void sched_keep(struct sched *s, struct keep_params *p, int idle_ms);
+/* owner 0: its state is not kept. */
+void sched_keep_session(struct sched *s, struct session *ss, int64_t owner);
+void sched_forget(struct sched *s, int64_t owner);
+/* Between two steps, and after sched_wait_ms() when there is none. */
+void sched_tend(struct sched *s);
+/* How long it may wait without work; -1: for ever. */
+int sched_wait_ms(const struct sched *s);
 
 bool sched_has_work(const struct sched *s);
 void sched_step(struct sched *s);

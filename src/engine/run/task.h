@@ -23,7 +23,10 @@ struct session {
     struct session *prev, *next;
     struct kv_seq kv;
     struct task *task;
-    uint64_t used; /* when it last ran, in the scheduler's count */
+    uint64_t used;    /* when it last ran, in the scheduler's count */
+    int64_t owner;    /* whose state is kept; 0: nobody's */
+    int kept_tok;     /* tokens when it was handed to the keeper last */
+    int64_t ended_us; /* when its last request ended */
 };
 
 struct task {
