@@ -123,7 +123,7 @@ struct graph {
     int n_block, max_tok, max_logits;
     int32_t (*kv)[KV_BLOCK]; /* tokens, + KIND for KV of the second kind */
     int32_t *history;
-    int32_t decoding[64]; /* last block of the sequences that decoded in the batch before */
+    int32_t decoding[256]; /* last block of the sequences that decoded in the batch before */
     int n_decoding;
 };
 
@@ -210,7 +210,7 @@ static void watch_decoders(struct graph *g, const struct batch *b) {
     }
     fake.n_starved += prefill && seen < g->n_decoding;
     g->n_decoding = 0;
-    for (int i = 0; i < b->n_seq && i < 64; i++)
+    for (int i = 0; i < b->n_seq && i < 256; i++)
         if (b->seqs[i].n_tok == 1 && b->seqs[i].n_logits)
             g->decoding[g->n_decoding++] = b->seqs[i].blocks[0];
 }

@@ -126,6 +126,7 @@ static enum status start_round(struct chat *c, struct err *err) {
     session = session_new(c->engine);
     struct request r = {
         .tokens = t.v, .n_tok = t.n, .sampling = SAMPLING_DEFAULTS, .max_tok = summary_room(c)};
+    r.priority = PRIORITY_INTERACTIVE;
     r.sampling.temperature = 0;
     r.sampling.repeat_penalty = 1.1;
     c->turn = (struct turn){.kind = TURN_SUMMARY, .prompt_tok = (int)t.n};

@@ -97,6 +97,7 @@ static enum status ask_engine(struct chat *c, const struct tok_list *t, struct e
     int room = context_size(c) - (int)t->n;
     struct request r = {.tokens = t->v,
                         .n_tok = t->n,
+                        .priority = PRIORITY_INTERACTIVE,
                         .sampling = s->sampling,
                         .max_tok =
                             s->max_tokens > 0 && s->max_tokens < room ? s->max_tokens : room,

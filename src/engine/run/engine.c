@@ -31,7 +31,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { DEFAULT_CTX_TOK = 8192, DEFAULT_CONTEXTS = 4, MAX_BLOCKS = 1 << 26 };
+enum { DEFAULT_CTX_TOK = 8192, DEFAULT_CONTEXTS = 4, MAX_BLOCKS = 1 << 26, MAX_WAITING = 1024 };
 
 enum msg_type { MSG_NEW, MSG_FORK, MSG_FREE, MSG_SUBMIT, MSG_CANCEL, MSG_EVAL, MSG_QUIT };
 
@@ -50,6 +50,8 @@ struct engine {
     struct graph *graph;
     struct sched *sched; /* the thread's */
     struct mailbox *inbox;
+    int max_waiting;
+    atomic_int n_waiting; /* requests that wait for their first step */
     pthread_t thread;
 };
 
@@ -292,6 +294,7 @@ enum status engine_open(const char *path, const struct engine_params *params,
         TRY(err_set(err, ST_CANCELLED, "cancelled"));
     e->sched = sched_new(e->graph, e->model->text, e->model->hp.n_vocab, ctx_tok, n_block);
     e->inbox = mailbox_new(free);
+    e->max_waiting = p->max_waiting > 0 ? p->max_waiting : MAX_WAITING;
     st = start_thread(e, err);
     if (st != ST_OK) {
         sched_free(e->sched);
@@ -354,10 +357,19 @@ enum status session_generate(struct session *s, const struct request *r, uint64_
     const struct task_limits lim = {.n_vocab = e->info.n_vocab, .ctx_tok = e->info.ctx_tok};
     struct task *t;
     CHECK(task_new(r, &lim, &t, err));
-    if (atomic_exchange(&s->busy, true)) {
+    if (atomic_load(&s->busy)) { /* set below, by the one thread that uses the session */
         task_free(t);
         return err_set(err, ST_BUSY, "this session is answering already");
     }
+    if (atomic_fetch_add(&e->n_waiting, 1) >= e->max_waiting) {
+        atomic_fetch_sub(&e->n_waiting, 1);
+        task_free(t);
+        return err_set(err, ST_QUEUE_FULL, "%d requests are waiting already, the most allowed",
+                       e->max_waiting);
+    }
+    t->queue = &e->n_waiting;
+    if (r->priority != PRIORITY_IDLE)
+        atomic_store(&s->busy, true);
     t->request_id = request_id;
     t->events = mailbox_ref(events);
     post(e, (struct msg){.type = MSG_SUBMIT, .session = s, .task = t});
