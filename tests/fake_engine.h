@@ -9,6 +9,7 @@
 #define LLMCHAT_TESTS_FAKE_ENGINE_H
 
 #include "engine/engine.h"
+#include <stdatomic.h>
 
 struct fake {
     int ctx_tok;               /* 4096 */
@@ -17,7 +18,8 @@ struct fake {
     int token_us;              /* pause before each token */
     int fail_after;            /* tokens until EVENT_ERROR; -1 never */
     enum status generate_fails; /* what session_generate returns */
-    bool load_fails, load_hangs, no_system; /* no_system: the template refuses system messages */
+    atomic_bool load_hangs;    /* set while a load runs, too */
+    bool load_fails, no_system; /* no_system: the template refuses system messages */
     bool endless;              /* repeats the reply until a limit */
     const char *installed;     /* model names, blanks between */
 };
