@@ -28,6 +28,10 @@ void fake_reset(void);
 /* The prompt of the last request; lives until the next one. */
 const char *fake_prompt(void);
 int fake_requests(void);
+/* Of idle requests: the last prompt, how many came, how many were cancelled. A guess is computed at once. */
+const char *fake_guess(void);
+int fake_guesses(void);
+int fake_guesses_ended(void);
 int fake_sessions(void); /* alive */
 int fake_engines(void);
 

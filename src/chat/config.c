@@ -74,6 +74,11 @@ static enum status read_full(struct config *c, const struct ynode *v, struct err
     return ST_OK;
 }
 
+static enum status read_prefill_draft(struct config *c, const struct ynode *v,
+                                      struct err *err) {
+    return ytree_bool(v, c->path, &c->prefill_draft, err);
+}
+
 static enum status read_sampling(struct config *c, const struct ynode *v, struct err *err) {
     return ytree_settings(v, c->path, &c->settings, err);
 }
@@ -112,10 +117,10 @@ static enum status read_keys(struct config *c, const struct ynode *v, struct err
 
 static const char *const key_names[] = {"model",  "device",   "threads",      "theme",
                                         "mouse",  "markdown", "context_full", "system",
-                                        "prompt", "sampling", "keys"};
-static const read_key key_readers[] = {read_model,  read_device,   read_threads, read_theme,
-                                       read_mouse,  read_markdown, read_full,    read_system,
-                                       read_prompt, read_sampling, read_keys};
+                                        "prompt", "sampling", "keys",         "prefill_draft"};
+static const read_key key_readers[] = {
+    read_model, read_device, read_threads, read_theme,    read_mouse, read_markdown,
+    read_full,  read_system, read_prompt,  read_sampling, read_keys,  read_prefill_draft};
 enum { N_KEYS = sizeof key_names / sizeof *key_names };
 
 static enum status apply(struct config *c, const struct ynode *root, struct err *err) {
@@ -162,7 +167,7 @@ out:
 }
 
 void config_init(struct config *c) {
-    *c = (struct config){.mouse = true, .markdown = true};
+    *c = (struct config){.mouse = true, .markdown = true, .prefill_draft = true};
     settings_init(&c->settings);
 }
 

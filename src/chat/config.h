@@ -8,6 +8,7 @@
  *   mouse: true
  *   markdown: true
  *   context_full: ask           # ask | summarise | drop | stop
+ *   prefill_draft: true         # compute the prompt while it is typed
  *   system: You are …           # system prompt of new conversations
  *   prompt: NAME                # or one from the prompt library
  *   sampling: { temperature: 0.7, … }   # the names of settings.h
@@ -35,7 +36,7 @@ struct config {
     enum device device;
     int threads;
     enum theme theme;
-    bool mouse, markdown;
+    bool mouse, markdown, prefill_draft;
     enum overflow context_full;
     struct settings settings;
     struct key_binding *keys;

@@ -32,6 +32,7 @@ void turn_clear(struct chat *c) {
 
 enum status turn_request(struct chat *c, const struct request *r, struct session *session,
                          struct err *err) {
+    draft_end(c);
     c->turn.request = ++c->last_request;
     c->turn.start_us = c->turn.saved_us = clock_us();
     c->turn.limit_tok = r->max_tok;
