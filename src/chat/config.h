@@ -3,7 +3,7 @@
  *
  *   model: smollm2              # used when nothing else says which
  *   device: auto                # auto | cpu
- *   threads: 0                  # 0: all cores this process may use
+ *   threads: 0                  # 0: one for each fast core
  *   theme: auto                 # auto | dark | light | mono
  *   mouse: true
  *   markdown: true

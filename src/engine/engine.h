@@ -24,7 +24,8 @@ enum device { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
 
 struct engine_params {
     enum device device;
-    int threads; /* 0: as many as the cores this process may use */
+    int threads; /* 0: one for each fast core this process may use (hyperthreads of a core
+                    count once) */
     int ctx_tok; /* longest timeline of a session; 0: the model's, at most 8192 by default */
     size_t kv_bytes; /* size of the KV pool; 0: room for about four full contexts, bounded by an
                         eighth of memory */
@@ -177,8 +178,8 @@ enum status engine_logits(struct engine *e, const int32_t *tokens, int n_tok, in
                           float *out, struct err *err);
 
 /* For `doctor`: appends the processor's name, the features that choose the kernels and the set
- * that is chosen, or why none can be (then false); and the cores that this process may use
- * (affinity and container limits count). */
+ * that is chosen, or why none can be (then false); and the fast cores that this process may
+ * use (affinity and container limits count). */
 bool engine_cpu_features(struct buf *out);
 int engine_usable_cores(void);
 
