@@ -248,6 +248,29 @@ static void sched_who_waits_long_is_raised(void **state) {
     world_close(&w);
 }
 
+/* Before anything is measured a guess bounds the first step: few tokens of a large model, most
+ * prompts whole of a small one. */
+static void sched_first_step_is_as_long_as_expected(void **state) {
+    (void)state;
+    static const struct {
+        double us_per_tok;
+        int n_tok;
+    } cases[] = {{1e6, SCHED_MIN_CHUNK}, {SCHED_ALONE_US / 48.0, 48}, {1, SCHED_FIRST_TOK}};
+    for (int i = 0; i < 3; i++) {
+        struct world w = world_open(CTX_BLOCKS);
+        struct asker a;
+        sched_expect(w.sched, cases[i].us_per_tok);
+        asker_open(&w, &a);
+        fill(a.tokens, CTX, 0);
+        ask(&w, &a, PRIORITY_NORMAL, 600, 1);
+        step(&w, &a, 1);
+        assert_int_equal(held(&a), cases[i].n_tok);
+        step_until_idle(&w, &a, 1);
+        asker_close(&w, &a);
+        world_close(&w);
+    }
+}
+
 /* ---- idle requests ---- */
 
 static void sched_idle_work_stands_still_while_there_is_other(void **state) {
@@ -480,6 +503,7 @@ int main(void) {
         cmocka_unit_test_setup(sched_better_class_gets_most_of_the_prefill_and_others_some,
                                setup),
         cmocka_unit_test_setup(sched_who_waits_long_is_raised, setup),
+        cmocka_unit_test_setup(sched_first_step_is_as_long_as_expected, setup),
         cmocka_unit_test_setup(sched_idle_work_stands_still_while_there_is_other, setup),
         cmocka_unit_test_setup(sched_next_request_ends_the_guess_and_keeps_what_it_computed,
                                setup),

@@ -261,6 +261,14 @@ static void fill_info(struct engine *e, const char *path, int ctx_tok, size_t bl
     count_bytes(e->model, &i->weights_bytes, &i->bytes_per_token);
 }
 
+/* A guess at what a token of a prompt costs, from above: two operations a weight, weights of
+ * four bits, 50 thousand million operations a second and thread. A large model's first step
+ * then does not take many seconds, in which no cancel is seen; a small one's whole prompt
+ * mostly fits. */
+static double token_cost_us(const struct engine_info *i) {
+    return 4.0 * (double)i->bytes_per_token / (50e3 * i->threads);
+}
+
 static void release(struct engine *e) {
     mailbox_unref(e->inbox);
     if (e->graph)
@@ -293,6 +301,7 @@ enum status engine_open(const char *path, const struct engine_params *params,
     if (!tell(p, 1))
         TRY(err_set(err, ST_CANCELLED, "cancelled"));
     e->sched = sched_new(e->graph, e->model->text, e->model->hp.n_vocab, ctx_tok, n_block);
+    sched_expect(e->sched, token_cost_us(&e->info));
     e->inbox = mailbox_new(free);
     e->max_waiting = p->max_waiting > 0 ? p->max_waiting : MAX_WAITING;
     st = start_thread(e, err);

@@ -52,6 +52,7 @@ struct sched {
 
     int max_tok;       /* of the graph */
     int measured_tok;  /* largest batch so far; 0: none */
+    int first_tok;     /* largest batch until then */
     double us_per_tok; /* 0: not measured */
     int32_t *tokens;   /* [max_tok] */
     float *logits;     /* [cap_logits, n_vocab] */
@@ -73,10 +74,18 @@ struct sched *sched_new(struct graph *graph, const struct text_model *text, int 
     s->pool = kv_pool_new(n_block, copy_block, graph);
     s->scratch = sampler_scratch_new(n_vocab);
     s->max_tok = graph_max_tok(graph);
+    s->first_tok = 2 * KV_BLOCK;
     s->max_active = s->max_tok / 2 < SCHED_MAX_ACTIVE ? s->max_tok / 2 : SCHED_MAX_ACTIVE;
     assert(s->max_active >= 1 && (ctx_tok + KV_BLOCK - 1) / KV_BLOCK <= n_block);
     s->tokens = xcalloc((size_t)s->max_tok, sizeof *s->tokens);
     return s;
+}
+
+void sched_expect(struct sched *s, double us_per_tok) {
+    double n = SCHED_ALONE_US / us_per_tok;
+    s->first_tok = n < SCHED_MIN_CHUNK   ? SCHED_MIN_CHUNK
+                   : n < SCHED_FIRST_TOK ? (int)n
+                                         : SCHED_FIRST_TOK;
 }
 
 /* ---- sessions ---- */
@@ -322,12 +331,12 @@ static void follow_kinds(struct sched *s) {
 static int chunk_tok(const struct sched *s) {
     bool alone = s->n_active + (s->evals && s->evals->running) == 1;
     int time_us = !others_work(s) ? SCHED_IDLE_US : alone ? SCHED_ALONE_US : SCHED_STEP_US;
-    double fits = 2 * KV_BLOCK;
+    double fits = s->first_tok;
     if (s->us_per_tok > 0)
         fits = time_us / s->us_per_tok;
     else if (s->measured_tok)
         fits = s->max_tok; /* too fast for the clock */
-    int most = s->measured_tok ? 2 * s->measured_tok : 2 * KV_BLOCK;
+    int most = s->measured_tok ? 2 * s->measured_tok : s->first_tok;
     most = most < s->max_tok ? most : s->max_tok;
     int n = fits < most ? (int)fits : most;
     if (n > KV_BLOCK)

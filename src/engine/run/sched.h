@@ -34,6 +34,8 @@ enum {
     SCHED_ALONE_US = 200000, /* and when only one request waits for it */
     SCHED_IDLE_US = 50000,   /* and when nobody waits for it */
     SCHED_MIN_CHUNK = 8,
+    SCHED_FIRST_TOK =
+        128, /* the first step's prompt tokens at most: nothing was measured yet */
     SCHED_AGE_STEPS = 64,
     SCHED_WEIGHT = 8,
 };
@@ -43,6 +45,9 @@ struct sched;
 /* All borrowed. n_block >= ceil(ctx_tok / KV_BLOCK). */
 struct sched *sched_new(struct graph *graph, const struct text_model *text, int n_vocab,
                         int ctx_tok, int n_block);
+/* What a token of a prompt is thought to cost before any was measured: bounds the first step.
+ */
+void sched_expect(struct sched *s, double us_per_tok);
 void sched_free(struct sched *s); /* ends what runs with FINISH_CANCEL, frees the sessions; NULL
                                      is allowed */
 
