@@ -329,11 +329,11 @@ static void follow_kinds(struct sched *s) {
 /* Tokens of one step that prefills: as many as their time allows, at most twice as many as were
  * measured last. */
 static int chunk_tok(const struct sched *s) {
-    bool alone = s->n_active + (s->evals && s->evals->running) == 1;
-    int time_us = !others_work(s) ? SCHED_IDLE_US : alone ? SCHED_ALONE_US : SCHED_STEP_US;
+    /* an idle one keeps to shorter steps: nobody waits for it, but somebody may come */
+    bool alone = s->n_active + (s->evals && s->evals->running) == 1 && others_work(s);
     double fits = s->first_tok;
     if (s->us_per_tok > 0)
-        fits = time_us / s->us_per_tok;
+        fits = (alone ? SCHED_ALONE_US : SCHED_STEP_US) / s->us_per_tok;
     else if (s->measured_tok)
         fits = s->max_tok; /* too fast for the clock */
     int most = s->measured_tok ? 2 * s->measured_tok : s->first_tok;

@@ -16,8 +16,8 @@
  * active request waits; what nobody took of its blocks by then it finds again, the rest is
  * computed anew. A single request always fits.
  *
- * Idle requests run while there is nothing else, in small steps: whoever comes waits for the
- * step that runs. They are never raised. Used by the engine thread only.
+ * Idle requests run while there is nothing else: whoever comes waits for the step that runs.
+ * They are never raised. Used by the engine thread only.
  */
 #ifndef LLMCHAT_ENGINE_RUN_SCHED_H
 #define LLMCHAT_ENGINE_RUN_SCHED_H
@@ -32,7 +32,6 @@ enum {
     SCHED_EVAL_LOGITS = 64,  /* of them for an evaluation */
     SCHED_STEP_US = 100000,  /* what a step with prefill may cost while others share it */
     SCHED_ALONE_US = 200000, /* and when only one request waits for it */
-    SCHED_IDLE_US = 50000,   /* and when nobody waits for it */
     SCHED_MIN_CHUNK = 8,
     SCHED_FIRST_TOK =
         128, /* the first step's prompt tokens at most: nothing was measured yet */
