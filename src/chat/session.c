@@ -25,7 +25,7 @@ struct session *session_find(struct chat *c, int64_t conv) {
 struct session *session_of(struct chat *c, int64_t conv) {
     struct session_slot *s = find(c, conv);
     if (!s && (s = find(c, CONV_NEW)))
-        s->conv = conv; /* it has got a row: what was computed for its draft goes along */
+        s->conv = conv; /* mostly that one got a row: what its draft computed goes along */
     if (s) {
         s->used = ++c->clock;
         return s->session;
