@@ -18,8 +18,8 @@
 
 struct fake fake;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct buf last_prompt;
-static atomic_int n_requests, n_sessions, n_engines;
+static struct buf last_prompt, last_guess;
+static atomic_int n_requests, n_sessions, n_engines, n_guesses, n_guesses_ended;
 
 struct engine {
     struct engine_info info;
@@ -29,6 +29,7 @@ struct session {
     struct buf held;
     pthread_t thread;
     bool running; /* a thread to join */
+    bool guessed; /* by an idle request since the last one that counts */
     atomic_bool busy, cancel;
     struct mailbox *box;
     uint64_t id;
@@ -43,7 +44,19 @@ void fake_reset(void) {
     fake = (struct fake){
         .ctx_tok = 4096, .reply = "one two three", .summary_reply = "They talked.", .fail_after = -1,
         .installed = "smol"};
-    n_requests = 0;
+    n_requests = n_guesses = n_guesses_ended = 0;
+}
+
+const char *fake_guess(void) {
+    return buf_str(&last_guess);
+}
+
+int fake_guesses(void) {
+    return n_guesses;
+}
+
+int fake_guesses_ended(void) {
+    return n_guesses_ended;
 }
 
 const char *fake_prompt(void) {
@@ -161,6 +174,8 @@ void engine_forget(struct engine *e, int64_t owner) {
 
 void session_cancel(struct session *s) {
     s->cancel = true;
+    n_guesses_ended += s->guessed;
+    s->guessed = false;
 }
 
 static void put(struct session *s, struct event e) {
@@ -213,6 +228,20 @@ static void *generate(void *arg) {
     return NULL;
 }
 
+static void guess(struct session *s, const struct request *r, uint64_t id, struct mailbox *events) {
+    buf_clear(&s->held);
+    for (size_t i = 0; i < r->n_tok; i++)
+        buf_addc(&s->held, (char)r->tokens[i]);
+    buf_clear(&last_guess);
+    buf_adds(&last_guess, buf_str(&s->held));
+    n_guesses++;
+    s->guessed = true;
+    s->box = events;
+    s->id = id;
+    put(s, (struct event){.type = EVENT_PREFILL, .n_done = (int)r->n_tok, .n_total = (int)r->n_tok});
+    put(s, (struct event){.type = EVENT_FINISHED, .finish = FINISH_LENGTH, .prompt_tok = (int)r->n_tok});
+}
+
 enum status session_generate(struct session *s, const struct request *r, uint64_t request_id,
                              struct mailbox *events, struct err *err) {
     if (fake.generate_fails)
@@ -222,6 +251,12 @@ enum status session_generate(struct session *s, const struct request *r, uint64_
     if ((int)r->n_tok >= s->e->info.ctx_tok)
         return err_set(err, ST_CONTEXT_FULL, "the prompt is too long");
     end_thread(s);
+    if (r->priority == PRIORITY_IDLE) {
+        assert(r->max_tok == 0);
+        guess(s, r, request_id, events);
+        return ST_OK;
+    }
+    s->guessed = false;
     buf_clear(&s->prompt);
     for (size_t i = 0; i < r->n_tok; i++)
         buf_addc(&s->prompt, (char)r->tokens[i]);

@@ -9,6 +9,7 @@
 #define LLMCHAT_TESTS_FAKE_ENGINE_H
 
 #include "engine/engine.h"
+#include <stdatomic.h>
 
 struct fake {
     int ctx_tok;               /* 4096 */
@@ -17,7 +18,8 @@ struct fake {
     int token_us;              /* pause before each token */
     int fail_after;            /* tokens until EVENT_ERROR; -1 never */
     enum status generate_fails; /* what session_generate returns */
-    bool load_fails, load_hangs, no_system; /* no_system: the template refuses system messages */
+    atomic_bool load_hangs;    /* set while a load runs, too */
+    bool load_fails, no_system; /* no_system: the template refuses system messages */
     bool endless;              /* repeats the reply until a limit */
     const char *installed;     /* model names, blanks between */
     /* what was seen */
@@ -31,6 +33,10 @@ void fake_reset(void);
 /* The prompt of the last request; lives until the next one. */
 const char *fake_prompt(void);
 int fake_requests(void);
+/* Of idle requests: the last prompt, how many came, how many were cancelled. A guess is computed at once. */
+const char *fake_guess(void);
+int fake_guesses(void);
+int fake_guesses_ended(void);
 int fake_sessions(void); /* alive */
 int fake_engines(void);
 

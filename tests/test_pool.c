@@ -10,12 +10,14 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "engine/cpu/cores.h"
 #include "engine/cpu/pool.h"
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -99,10 +101,10 @@ static void pool_one_thread_runs_on_the_caller(void **state) {
     pool_free(NULL);
 }
 
-static void pool_cpus_follows_the_affinity_mask(void **state) {
+static void cores_cpus_follows_the_affinity_mask(void **state) {
     (void)state;
     cpu_set_t all, one;
-    int all_n = pool_cpus();
+    int all_n = cores_cpus();
     assert_true(all_n >= 1);
     if (sched_getaffinity(0, sizeof all, &all) != 0)
         skip();
@@ -113,9 +115,81 @@ static void pool_cpus_follows_the_affinity_mask(void **state) {
             break;
         }
     assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
-    assert_int_equal(pool_cpus(), 1);
+    assert_int_equal(cores_cpus(), 1);
     sched_setaffinity(0, sizeof all, &all);
-    assert_int_equal(pool_cpus(), all_n);
+    assert_int_equal(cores_cpus(), all_n);
+}
+
+/* ---- the machine as /sys describes it ---- */
+
+static char sys_dir[] = "/tmp/llmchat-test-cpus-XXXXXX";
+
+static void write_file(int cpu, const char *folder, const char *name, const char *text) {
+    char path[200];
+    snprintf(path, sizeof path, "%s/cpu%d", sys_dir, cpu);
+    mkdir(path, 0700);
+    snprintf(path, sizeof path, "%s/cpu%d/%s", sys_dir, cpu, folder);
+    mkdir(path, 0700);
+    snprintf(path, sizeof path, "%s/cpu%d/%s/%s", sys_dir, cpu, folder, name);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fprintf(f, "%s\n", text);
+    fclose(f);
+}
+
+static void describe(int cpu, const char *siblings, const char *capacity, const char *clock) {
+    write_file(cpu, "topology", "thread_siblings_list", siblings);
+    if (capacity)
+        write_file(cpu, ".", "cpu_capacity", capacity);
+    if (clock)
+        write_file(cpu, "cpufreq", "cpuinfo_max_freq", clock);
+}
+
+static void forget(void) {
+    char command[100];
+    snprintf(command, sizeof command, "rm -rf '%s'/cpu*", sys_dir);
+    assert_int_equal(system(command), 0);
+}
+
+static int cores_of(const char *mask) { /* a letter a CPU: x may be used */
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    for (int i = 0; mask[i]; i++)
+        if (mask[i] == 'x')
+            CPU_SET(i, &set);
+    return cores_count(sys_dir, &set);
+}
+
+static void cores_are_counted_once_and_slow_ones_not(void **state) {
+    (void)state;
+    assert_non_null(mkdtemp(sys_dir));
+    assert_int_equal(cores_of("xxxx"), 4); /* nothing is said */
+
+    static const char *const pairs[] = {"0,4", "1,5", "2,6", "3,7"};
+    for (int i = 0; i < 8; i++)
+        describe(i, pairs[i % 4], NULL, i % 4 == 1 ? "4900000" : "4700000"); /* turbo */
+    assert_int_equal(cores_of("xxxxxxxx"), 4);
+    assert_int_equal(cores_of("-x---x--"), 1);
+    assert_int_equal(cores_of("xx--xxx-"), 3);
+    forget();
+
+    for (int i = 0; i < 8; i++) { /* a phone: four small cores, three middle ones, a big one */
+        char self[4];
+        snprintf(self, sizeof self, "%d", i % 8);
+        describe(i, self, i < 4 ? "250" : i < 7 ? "760" : "1024", NULL);
+    }
+    assert_int_equal(cores_of("xxxxxxxx"), 4);
+    assert_int_equal(cores_of("xxxx----"), 4); /* no others may be used */
+    forget();
+
+    describe(0, "0-1", NULL, "5200000"); /* a hybrid PC: one core of two threads, two of one */
+    describe(1, "0-1", NULL, "5200000");
+    describe(2, "2", NULL, "3900000");
+    describe(3, "3", NULL, "3900000");
+    assert_int_equal(cores_of("xxxx"), 1);
+    assert_int_equal(cores_of("--xx"), 2);
+    forget();
+    rmdir(sys_dir);
 }
 
 int main(void) {
@@ -124,7 +198,8 @@ int main(void) {
         cmocka_unit_test(pool_wakes_workers_that_sleep),
         cmocka_unit_test(pool_uses_no_cpu_while_it_waits),
         cmocka_unit_test(pool_one_thread_runs_on_the_caller),
-        cmocka_unit_test(pool_cpus_follows_the_affinity_mask),
+        cmocka_unit_test(cores_cpus_follows_the_affinity_mask),
+        cmocka_unit_test(cores_are_counted_once_and_slow_ones_not),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -27,6 +27,7 @@
     X(LIMIT, "limit exceeded")                                                                 \
     X(NOMEM, "out of memory")                                                                  \
     X(BUSY, "busy")                                                                            \
+    X(QUEUE_FULL, "too many requests wait")                                                    \
     X(DB, "database error")                                                                    \
     X(CANCELLED, "cancelled")                                                                  \
     X(CONTEXT_FULL, "context full")                                                            \

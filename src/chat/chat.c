@@ -298,6 +298,7 @@ enum status chat_open(struct chat *c, int64_t conv, struct err *err) {
     }
     turn_stop_and_wait(c);
     turn_save(c, true);
+    draft_end(c);
     if (conv != c->id)
         discard_if_empty(c);
     forget_turn_events(c);

@@ -86,6 +86,9 @@ bool chat_busy(const struct chat *c);
 /* Tries once more to save what the store did not take (EV_STORE_FAILED); true when something is
  * in memory only still. */
 bool chat_unsaved(struct chat *c);
+/* The draft, a moment after it was changed: the prompt it will be part of is computed as far as
+ * it stands, while nothing else is to do (config: prefill_draft). No events; "" ends it. */
+void chat_prefill_draft(struct chat *c, const char *text);
 /* What the conversation costs: tokens of the history as the model sees it, and the context's
  * size (0: no model). */
 void chat_context(const struct chat *c, int *used_tok, int *ctx_tok);

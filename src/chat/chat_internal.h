@@ -7,6 +7,7 @@
  * context.c   what the model is shown, and what to leave out when it is too much
  * summary.c   the model condenses older turns
  * turn.c      a reply from its request to its last save
+ * draft.c     the prompt is computed while it is typed
  */
 #ifndef LLMCHAT_CHAT_CHAT_INTERNAL_H
 #define LLMCHAT_CHAT_CHAT_INTERNAL_H
@@ -32,9 +33,9 @@ struct note {
 
 struct loader; /* loader.c */
 
-enum { N_SESSIONS = 8 };
+enum { N_SESSIONS = 8, CONV_NEW = -1 };
 struct session_slot {
-    int64_t conv; /* 0: free */
+    int64_t conv; /* 0: free; CONV_NEW: the one that has no row yet */
     struct session *session;
     uint64_t used;
 };
@@ -116,6 +117,7 @@ struct chat {
     bool full_reply;       /* and then a reply to the leaf is due */
     int64_t full_old_leaf; /* what was active before */
     uint64_t last_request;
+    int64_t guess; /* session slot that computes a draft, or did so last; 0: none */
 
     struct context_count *count;
     double decode_tok_s, prefill_tok_s;
@@ -153,6 +155,7 @@ void note_free(struct note *n);
 
 /* -- session.c -- */
 struct session *session_of(struct chat *c, int64_t conv);
+struct session *session_find(struct chat *c, int64_t conv); /* NULL when it has none */
 void sessions_release(struct chat *c);
 
 /* -- context.c -- */
@@ -179,6 +182,10 @@ enum status summary_start(struct chat *c, bool then_reply, struct err *err);
 /* A round ended; its text is in the turn. */
 void summary_round_done(struct chat *c, struct event *takes_e);
 void summary_release(struct chat *c);
+
+/* -- draft.c -- */
+/* Nobody wants what is being guessed any more. */
+void draft_end(struct chat *c);
 
 /* -- turn.c -- */
 /* A reply below the active leaf. overflow: what to do when the history does not fit. */

@@ -112,6 +112,11 @@ static enum status read_kv_cache(struct config *c, const struct ynode *v, struct
     return st;
 }
 
+static enum status read_prefill_draft(struct config *c, const struct ynode *v,
+                                      struct err *err) {
+    return ytree_bool(v, c->path, &c->prefill_draft, err);
+}
+
 static enum status read_sampling(struct config *c, const struct ynode *v, struct err *err) {
     return ytree_settings(v, c->path, &c->settings, err);
 }
@@ -149,12 +154,12 @@ static enum status read_keys(struct config *c, const struct ynode *v, struct err
 }
 
 static const char *const key_names[] = {
-    "model",        "draft_model", "device", "threads", "theme",    "mouse", "markdown",
-    "context_full", "kv_cache",    "system", "prompt",  "sampling", "keys"};
+    "model",        "draft_model", "device",        "threads", "theme",  "mouse",    "markdown",
+    "context_full", "kv_cache",    "prefill_draft", "system",  "prompt", "sampling", "keys"};
 static const read_key key_readers[] = {
-    read_model,  read_draft_model, read_device, read_threads,  read_theme,
-    read_mouse,  read_markdown,    read_full,   read_kv_cache, read_system,
-    read_prompt, read_sampling,    read_keys};
+    read_model,  read_draft_model, read_device,   read_threads,  read_theme,
+    read_mouse,  read_markdown,    read_full,     read_kv_cache, read_prefill_draft,
+    read_system, read_prompt,      read_sampling, read_keys};
 enum { N_KEYS = sizeof key_names / sizeof *key_names };
 
 static enum status apply(struct config *c, const struct ynode *root, struct err *err) {
@@ -201,7 +206,8 @@ out:
 }
 
 void config_init(struct config *c) {
-    *c = (struct config){.mouse = true, .markdown = true, .kv_cache = DEFAULT_KV_CACHE};
+    *c = (struct config){
+        .mouse = true, .markdown = true, .prefill_draft = true, .kv_cache = DEFAULT_KV_CACHE};
     settings_init(&c->settings);
 }
 

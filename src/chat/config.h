@@ -4,12 +4,13 @@
  *   model: smollm2              # used when nothing else says which
  *   draft_model: NAME           # a smaller one with the same vocabulary that guesses for it
  *   device: auto                # auto | cpu
- *   threads: 0                  # 0: all cores this process may use
+ *   threads: 0                  # 0: one for each fast core
  *   theme: auto                 # auto | dark | light | mono
  *   mouse: true
  *   markdown: true
  *   context_full: ask           # ask | summarise | drop | stop
  *   kv_cache: 4 GB              # saved states of conversations may take; 0: none are saved
+ *   prefill_draft: true         # compute the prompt while it is typed
  *   system: You are …           # system prompt of new conversations
  *   prompt: NAME                # or one from the prompt library
  *   sampling: { temperature: 0.7, … }   # the names of settings.h
@@ -40,7 +41,7 @@ struct config {
     enum device device;
     int threads;
     enum theme theme;
-    bool mouse, markdown;
+    bool mouse, markdown, prefill_draft;
     enum overflow context_full;
     uint64_t kv_cache; /* bytes */
     struct settings settings;

@@ -11,17 +11,30 @@
 
 #include <string.h>
 
+static struct session_slot *find(struct chat *c, int64_t conv) {
+    for (int i = 0; i < N_SESSIONS; i++)
+        if (c->slots[i].conv == conv)
+            return &c->slots[i];
+    return NULL;
+}
+
+struct session *session_find(struct chat *c, int64_t conv) {
+    struct session_slot *s = find(c, conv);
+    return s ? s->session : NULL;
+}
+
 struct session *session_of(struct chat *c, int64_t conv) {
-    struct session_slot *oldest = &c->slots[0];
-    for (int i = 0; i < N_SESSIONS; i++) {
-        struct session_slot *s = &c->slots[i];
-        if (s->conv == conv) {
-            s->used = ++c->clock;
-            return s->session;
-        }
-        if (s->used < oldest->used)
-            oldest = s;
+    struct session_slot *s = find(c, conv);
+    if (!s && (s = find(c, CONV_NEW)))
+        s->conv = conv; /* mostly that one got a row: what its draft computed goes along */
+    if (s) {
+        s->used = ++c->clock;
+        return s->session;
     }
+    struct session_slot *oldest = &c->slots[0];
+    for (int i = 1; i < N_SESSIONS; i++)
+        if (c->slots[i].used < oldest->used)
+            oldest = &c->slots[i];
     session_free(oldest->session);
     *oldest = (struct session_slot){
         .conv = conv, .session = session_new(c->engine), .used = ++c->clock};

@@ -129,6 +129,7 @@ static enum status start_round(struct chat *c, struct err *err) {
                         .sampling = SAMPLING_DEFAULTS,
                         .max_tok = summary_room(c),
                         .speculation = (enum speculation)c->settings.speculation};
+    r.priority = PRIORITY_INTERACTIVE;
     r.sampling.temperature = 0;
     r.sampling.repeat_penalty = 1.1;
     c->turn = (struct turn){.kind = TURN_SUMMARY, .prompt_tok = (int)t.n};

@@ -32,6 +32,7 @@ void turn_clear(struct chat *c) {
 
 enum status turn_request(struct chat *c, const struct request *r, struct session *session,
                          struct err *err) {
+    draft_end(c);
     c->turn.request = ++c->last_request;
     c->turn.start_us = c->turn.saved_us = clock_us();
     c->turn.limit_tok = r->max_tok;
@@ -97,6 +98,7 @@ static enum status ask_engine(struct chat *c, const struct tok_list *t, struct e
     int room = context_size(c) - (int)t->n;
     struct request r = {.tokens = t->v,
                         .n_tok = t->n,
+                        .priority = PRIORITY_INTERACTIVE,
                         .sampling = s->sampling,
                         .max_tok =
                             s->max_tokens > 0 && s->max_tokens < room ? s->max_tokens : room,

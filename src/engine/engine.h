@@ -24,7 +24,8 @@ enum device { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
 
 struct engine_params {
     enum device device;
-    int threads; /* 0: as many as the cores this process may use */
+    int threads; /* 0: one for each fast core this process may use (hyperthreads of a core
+                    count once) */
     int ctx_tok; /* longest timeline of a session; 0: the model's, at most 8192 by default */
     size_t kv_bytes; /* size of the KV pool; 0: room for about four full contexts, bounded by an
                         eighth of memory */
@@ -34,6 +35,7 @@ struct engine_params {
     const char *kv_dir; /* folder of saved states (models.h: states_dir); copied; NULL: none */
     uint64_t kv_dir_bytes; /* what it may hold, of all models together; 0: nothing is saved */
     int kv_rest_ms; /* how long a session rests before its state is saved; 0: 20 seconds */
+    int max_waiting; /* requests that wait for their first step; one more is refused. 0: 1024 */
     /* Called while a file is opened or converted, from the calling thread; false cancels. May
      * be NULL. */
     bool (*progress)(void *user, const char *what, uint64_t done, uint64_t total);
@@ -120,12 +122,25 @@ struct logit_bias {
     float bias; /* added to the logit; -INFINITY forbids the token */
 };
 
+/* Who goes first. Requests of a higher class are admitted first, get most of what a step has
+ * for prompts, and give up their place last; who has waited long is raised, so that everybody
+ * gets on. An idle request is a guess (the prompt that a person is still typing): it is
+ * computed only while there is nothing else to do, and does not keep its session busy: the
+ * session's next request ends it. */
+enum priority {
+    PRIORITY_IDLE = -1,
+    PRIORITY_NORMAL,      /* programs */
+    PRIORITY_INTERACTIVE, /* a person looks at the answer */
+};
+
 struct request {
     const int32_t *tokens; /* [n_tok] the whole prompt, copied; what the session holds already
                               is not computed again */
     size_t n_tok;
+    enum priority priority;
     struct sampling sampling;
-    int max_tok; /* tokens to generate at most; -1: until the context is full */
+    int max_tok; /* tokens to generate at most; 0: only the prompt is computed; -1: until the
+                    context is full */
     const char *const
         *stop; /* [n_stop] texts that end the answer; they are not part of it; copied */
     size_t n_stop;
@@ -174,9 +189,10 @@ struct event {
 void event_free(void *event);
 
 /* Starts a request; its events go to `events` (a reference is taken), ending with FINISHED or
- * ERROR. At most one request a session at a time (ST_BUSY). A prompt that leaves no room in the
- * context is ST_CONTEXT_FULL, at once, with the numbers in the message; an empty prompt or a
- * token outside the vocabulary is ST_USAGE. */
+ * ERROR. At most one request a session at a time (ST_BUSY), idle ones excepted. When
+ * max_waiting requests wait already: ST_QUEUE_FULL, at once. A prompt that leaves no room in
+ * the context is ST_CONTEXT_FULL, at once, with the numbers in the message; an empty prompt or
+ * a token outside the vocabulary is ST_USAGE. */
 enum status session_generate(struct session *s, const struct request *r, uint64_t request_id,
                              struct mailbox *events, struct err *err);
 /* Asks the request to end; FINISHED with FINISH_CANCEL follows within one step. Nothing happens
@@ -190,8 +206,8 @@ enum status engine_logits(struct engine *e, const int32_t *tokens, int n_tok, in
                           float *out, struct err *err);
 
 /* For `doctor`: appends the processor's name, the features that choose the kernels and the set
- * that is chosen, or why none can be (then false); and the cores that this process may use
- * (affinity and container limits count). */
+ * that is chosen, or why none can be (then false); and the fast cores that this process may
+ * use (affinity and container limits count). */
 bool engine_cpu_features(struct buf *out);
 int engine_usable_cores(void);
 

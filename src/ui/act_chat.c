@@ -66,18 +66,23 @@ static bool blank(const char *s) {
     return s[strspn(s, " \t\n")] == 0;
 }
 
+const char *message_of_input(const char *text) {
+    if (text[0] != '/')
+        return text;
+    return text[1] == '/' ? text + 1 : NULL;
+}
+
 void send_input(struct app *a) {
     struct err err;
     char *text = edit_text(a->edit);
-    bool slash = text[0] == '/' && text[1] != '/';
+    const char *body = message_of_input(text);
     bool sent = false;
     if (blank(text))
         goto out;
-    if (slash) {
+    if (!body) {
         unsigned before = edit_version(a->edit);
         sent = slash_command(a, text) && edit_version(a->edit) == before;
     } else {
-        const char *body = text[0] == '/' ? text + 1 : text;
         a->toast[0] = 0;
         sent = turn_begun(a, chat_send(a->chat, body, &err), &err);
     }

@@ -26,6 +26,7 @@
 #define PAINT_US       33333
 #define DRAFT_US       500000
 #define DRAFT_RETRY_US 5000000
+#define GUESS_US       300000
 #define STORE_US       2000000
 #define BUSY_US        250000
 #define TOAST_US       8000000
@@ -92,7 +93,16 @@ static void watch_draft(struct app *a) {
         a->draft_due_us = 0;
     else if (a->draft_due_us == 0)
         a->draft_due_us = clock_us() + DRAFT_US;
+    a->guess_due_us = clock_us() + GUESS_US;
     a->dirty = true;
+}
+
+static void guess_prompt(struct app *a) {
+    char *text = edit_text(a->edit);
+    const char *body = message_of_input(text);
+    a->guess_due_us = 0;
+    chat_prefill_draft(a->chat, body ? body : "");
+    free(text);
 }
 
 /* -- the conversation on the screen -- */
@@ -397,6 +407,7 @@ static void sooner(int64_t *due, int64_t t) {
 static int wait_ms(const struct app *a, int64_t now) {
     int64_t due = a->store_checked_us + STORE_US;
     sooner(&due, a->draft_due_us);
+    sooner(&due, a->guess_due_us);
     sooner(&due, a->toast_until_us);
     sooner(&due, a->quiet_us);
     if (a->dirty)
@@ -411,6 +422,8 @@ static int wait_ms(const struct app *a, int64_t now) {
 static void run_timers(struct app *a, int64_t now) {
     if (a->draft_due_us && now >= a->draft_due_us)
         app_save_draft(a);
+    if (a->guess_due_us && now >= a->guess_due_us)
+        guess_prompt(a);
     if (a->quiet_us && now >= a->quiet_us) {
         a->quiet_us = 0;
         a->dirty = true;

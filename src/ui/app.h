@@ -60,6 +60,7 @@ struct app {
     unsigned draft_saved; /* edit_version() that is saved */
     unsigned draft_seen;
     int64_t draft_due_us; /* 0: nothing to save */
+    int64_t guess_due_us; /* when typing has paused; 0: the draft was not changed */
     int64_t ctrl_c_us;    /* when Ctrl-C was pressed last; 0: other input came after it */
     int64_t quiet_us; /* until then Enter in a dialog that came by itself is typing; 0 now */
     bool save_failed;
@@ -136,7 +137,10 @@ enum menu menu_at(int x);
 enum menu menu_of_letter(key_code key);
 
 /* -- the commands' work -- */
-void send_input(struct app *a);                   /* act_chat.c */
+/* What of the typed text would be sent: all, or what follows a doubled slash; NULL: it is a
+ * command. */
+const char *message_of_input(const char *text); /* act_chat.c */
+void send_input(struct app *a);
 void load_model(struct app *a, const char *name); /* act_model.c */
 void start_model(struct app *a);
 void say_no_model(struct app *a);

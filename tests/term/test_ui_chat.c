@@ -525,6 +525,56 @@ static void a_stopped_context_is_told_and_can_be_asked_again(void **state) {
     tt_quit(t);
 }
 
+/* The prompts that were computed without being sent, a line each; "" none. */
+static const char *guesses(const char *home) {
+    static char text[2000];
+    char path[300];
+    snprintf(path, sizeof path, "%s/guesses", home);
+    FILE *f = fopen(path, "r");
+    text[f ? fread(text, 1, sizeof text - 1, f) : 0] = 0;
+    if (f)
+        fclose(f);
+    return text;
+}
+
+static struct tt *start_guessing(const char *home) {
+    static char set[300];
+    const char *const env[] = {set, NULL};
+    snprintf(set, sizeof set, "SCRIPT_GUESSES=%s/guesses", home);
+    struct tt *t = tt_ui_start(home, NULL, NULL, env);
+    tt_wait(t, "tiny·nf4·cpu");
+    return t;
+}
+
+static bool guessed_tides(struct tt *t, void *home) {
+    (void)t;
+    return strcmp(guesses(home), "What about the tides\n") == 0;
+}
+
+static void a_pause_in_typing_computes_the_prompt(void **state) {
+    struct tt *t = start_guessing(*state);
+    tt_type(t, "What about the tides");
+    tt_wait_for(t, guessed_tides, *state);
+    tt_type(t, "?" T_ENTER);
+    tt_wait(t, "echo 1: What about the tides?");
+    tt_resize(t, 24, 120); /* room for all figures */
+    tt_wait(t, "kv reused");
+    tt_type(t, "/set temperature 0.5"); /* a command is no prompt */
+    tt_settle(t, 600);
+    tt_quit(t);
+    assert_null(strstr(guesses(*state), "temperature"));
+}
+
+static void no_prompt_is_computed_when_switched_off(void **state) {
+    tt_write(*state, "config/config.yaml", "prefill_draft: false\n");
+    struct tt *t = start_guessing(*state);
+    tt_type(t, "What about the tides");
+    tt_wait(t, "> What about the tides");
+    tt_settle(t, 600);
+    tt_quit(t);
+    assert_string_equal(guesses(*state), "");
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, tt_setup, tt_teardown)
     const struct CMUnitTest tests[] = {
@@ -557,6 +607,8 @@ int main(void) {
         T(a_full_disk_loses_nothing_typed),
         T(an_edit_that_is_too_long_is_shown_again),
         T(a_stopped_context_is_told_and_can_be_asked_again),
+        T(a_pause_in_typing_computes_the_prompt),
+        T(no_prompt_is_computed_when_switched_off),
     };
     if (!tt_ready(tt_ui()))
         return 77;

@@ -16,10 +16,14 @@
  * sequential consistency; all atomics here use it.
  *
  * With more threads than CPUs nobody spins.
+ *
+ * Rejected: pinning each thread to a CPU. Items are claimed, so a thread that is moved costs
+ * little, but two programs that pin to the same CPUs wait for each other while others are free.
  */
 #include "engine/cpu/pool.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "engine/cpu/cores.h"
 #include <assert.h>
 #include <linux/futex.h>
 #include <pthread.h>
@@ -175,9 +179,9 @@ void pool_run(struct pool *p, int n_item, pool_body *body, void *ctx) {
 }
 
 struct pool *pool_new(int threads) {
-    int cpus = pool_cpus();
+    int cpus = cores_cpus();
     if (threads <= 0)
-        threads = cpus;
+        threads = cores_default();
     if (threads > MAX_THREADS)
         threads = MAX_THREADS;
     struct pool *p = aligned_alloc(64, sizeof *p);
@@ -211,90 +215,4 @@ void pool_free(struct pool *p) {
 
 int pool_threads(const struct pool *p) {
     return p->n_thread;
-}
-
-/* CPUs that a quota of a cgroup folder allows, or 0 when it sets none. Version 2 has "QUOTA
- * PERIOD" or "max PERIOD" in one file, version 1 has two files. */
-static int cgroup_quota(const char *dir) {
-    char path[600];
-    double quota = 0, period = 0;
-    snprintf(path, sizeof path, "%s/cpu.max", dir);
-    FILE *f = fopen(path, "re");
-    if (f) {
-        if (fscanf(f, "%lf %lf", &quota, &period) != 2)
-            quota = period = 0;
-        fclose(f);
-    } else {
-        snprintf(path, sizeof path, "%s/cpu.cfs_quota_us", dir);
-        if ((f = fopen(path, "re"))) {
-            if (fscanf(f, "%lf", &quota) != 1)
-                quota = 0;
-            fclose(f);
-        }
-        snprintf(path, sizeof path, "%s/cpu.cfs_period_us", dir);
-        if ((f = fopen(path, "re"))) {
-            if (fscanf(f, "%lf", &period) != 1)
-                period = 0;
-            fclose(f);
-        }
-    }
-    if (quota <= 0 || period <= 0 || quota / period > 1e6)
-        return 0;
-    int cpus = (int)(quota / period + 0.99);
-    return cpus < 1 ? 1 : cpus;
-}
-
-/* The smallest quota of the folder root/rel and those above it, up to root; 0: none. */
-static int cgroup_quota_up(const char *root, const char *rel) {
-    char dir[512];
-    int least = 0;
-    snprintf(dir, sizeof dir, "%s%s", root, rel);
-    size_t root_len = strlen(root);
-    for (;;) {
-        int q = cgroup_quota(dir);
-        if (q > 0 && (least == 0 || q < least))
-            least = q;
-        char *slash = strlen(dir) > root_len ? strrchr(dir, '/') : NULL;
-        if (!slash || (size_t)(slash - dir) < root_len)
-            return least;
-        *slash = '\0';
-    }
-}
-
-static int cgroup_cpus(void) {
-    int least = 0;
-    char line[512];
-    FILE *f = fopen("/proc/self/cgroup", "re");
-    while (f && fgets(line, sizeof line, f)) {
-        line[strcspn(line, "\n")] = '\0';
-        char *controllers = strchr(line, ':');
-        char *path = controllers ? strchr(controllers + 1, ':') : NULL;
-        if (!path)
-            continue;
-        *path++ = '\0';
-        controllers++;
-        int q = 0;
-        if (*controllers == '\0')
-            q = cgroup_quota_up("/sys/fs/cgroup", path);
-        else if (strcmp(controllers, "cpu") == 0 || strncmp(controllers, "cpu,", 4) == 0)
-            q = cgroup_quota_up("/sys/fs/cgroup/cpu", path);
-        if (q > 0 && (least == 0 || q < least))
-            least = q;
-    }
-    if (f)
-        fclose(f);
-    return least;
-}
-
-int pool_cpus(void) {
-    cpu_set_t set;
-    int n = 0;
-    if (sched_getaffinity(0, sizeof set, &set) == 0)
-        n = CPU_COUNT(&set);
-    else
-        n = (int)sysconf(_SC_NPROCESSORS_ONLN);
-    int quota = cgroup_cpus();
-    if (quota > 0 && quota < n)
-        n = quota;
-    return n < 1 ? 1 : n;
 }

@@ -14,16 +14,13 @@ struct pool;
 /* thread: 0 .. pool_threads() - 1, for per-thread scratch; 0 is the caller. */
 typedef void pool_body(void *ctx, int item, int thread);
 
-/* threads 0: pool_cpus(). A thread that can't be started is done without: pool_threads() tells.
+/* threads 0: cores_default(). A thread that can't be started is done without: pool_threads()
+ * tells.
  */
 struct pool *pool_new(int threads);
 void pool_free(struct pool *p); /* NULL is allowed */
 int pool_threads(const struct pool *p);
 /* One loop at a time; n_item < 2^20. Not from inside a body. */
 void pool_run(struct pool *p, int n_item, pool_body *body, void *ctx);
-
-/* CPUs this process may use: its affinity mask, bounded by the cgroup's CPU quota; at least 1.
- */
-int pool_cpus(void);
 
 #endif

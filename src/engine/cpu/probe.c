@@ -6,7 +6,7 @@
  * is not used.
  */
 #include "engine/cpu/cpu.h"
-#include "engine/cpu/pool.h"
+#include "engine/cpu/cores.h"
 #include "engine/engine.h"
 #include <stdio.h>
 #include <string.h>
@@ -62,5 +62,5 @@ bool engine_cpu_features(struct buf *out) {
 }
 
 int engine_usable_cores(void) {
-    return pool_cpus();
+    return cores_default();
 }

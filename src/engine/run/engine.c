@@ -37,7 +37,8 @@ enum {
     DEFAULT_CTX_TOK = 8192,
     DEFAULT_CONTEXTS = 4,
     MAX_BLOCKS = 1 << 26,
-    DEFAULT_REST_MS = 20000
+    DEFAULT_REST_MS = 20000,
+    MAX_WAITING = 1024
 };
 
 enum msg_type {
@@ -72,6 +73,8 @@ struct engine {
     struct draft *draft;
     struct sched *sched; /* the thread's */
     struct mailbox *inbox;
+    int max_waiting;
+    atomic_int n_waiting; /* requests that wait for their first step */
     pthread_t thread;
 };
 
@@ -289,6 +292,14 @@ static void fill_info(struct engine *e, const char *path, int ctx_tok, size_t bl
         count_bytes(e->draft_model, &i->draft_bytes, &ignored);
 }
 
+/* A guess at what a token of a prompt costs, from above: two operations a weight, weights of
+ * four bits, 50 thousand million operations a second and thread. A large model's first step
+ * then does not take many seconds, in which no cancel is seen; a small one's whole prompt
+ * mostly fits. */
+static double token_cost_us(const struct engine_info *i) {
+    return 4.0 * (double)i->bytes_per_token / (50e3 * i->threads);
+}
+
 static void release(struct engine *e) {
     mailbox_unref(e->inbox);
     draft_free(e->draft);
@@ -375,7 +386,9 @@ enum status engine_open(const char *path, const struct engine_params *params,
         TRY(err_set(err, ST_CANCELLED, "cancelled"));
     e->sched =
         sched_new(e->graph, e->model->text, e->model->hp.n_vocab, ctx_tok, n_block, e->draft);
+    sched_expect(e->sched, token_cost_us(&e->info));
     e->inbox = mailbox_new(free);
+    e->max_waiting = p->max_waiting > 0 ? p->max_waiting : MAX_WAITING;
     keep_states(e, p, block_bytes);
     st = start_thread(e, err);
     if (st != ST_OK) {
@@ -442,10 +455,19 @@ enum status session_generate(struct session *s, const struct request *r, uint64_
     const struct task_limits lim = {.n_vocab = e->info.n_vocab, .ctx_tok = e->info.ctx_tok};
     struct task *t;
     CHECK(task_new(r, &lim, &t, err));
-    if (atomic_exchange(&s->busy, true)) {
+    if (atomic_load(&s->busy)) { /* set below, by the one thread that uses the session */
         task_free(t);
         return err_set(err, ST_BUSY, "this session is answering already");
     }
+    if (atomic_fetch_add(&e->n_waiting, 1) >= e->max_waiting) {
+        atomic_fetch_sub(&e->n_waiting, 1);
+        task_free(t);
+        return err_set(err, ST_QUEUE_FULL, "%d requests are waiting already, the most allowed",
+                       e->max_waiting);
+    }
+    t->queue = &e->n_waiting;
+    if (r->priority != PRIORITY_IDLE)
+        atomic_store(&s->busy, true);
     t->request_id = request_id;
     t->events = mailbox_ref(events);
     post(e, (struct msg){.type = MSG_SUBMIT, .session = s, .task = t});

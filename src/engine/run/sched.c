@@ -1,24 +1,29 @@
 /*
  * sched.c - see sched.h.
  *
- * Data: `active` and `waiting` hold tasks in the order of their submission, so the last active
- * one is the newest. A session whose task is not active is idle: its blocks may be taken.
- * Giving up an idle session's blocks costs little: the full ones stay in the cache until they
- * are really needed and are found again by their tokens.
+ * Data: `active` and `waiting` hold tasks by rank, best first. A session whose task is not
+ * active is idle: its blocks may be taken. Giving up an idle session's blocks costs little: the
+ * full ones stay in the cache until they are really needed and are found again by their tokens.
  *
- * A step: admit what fits; decide how many tokens each active task brings; get blocks for them,
- * oldest task first, the newest going back to `waiting` when there are none; run the batch;
- * commit the blocks; take the tokens. Then a step of the evaluation that runs, if any, alone,
- * because its logits go straight to their place.
+ * A step: raise who waited long; admit what fits; decide how many tokens each active task
+ * brings; get blocks for them, best task first, the worst going back to `waiting` when there
+ * are none; run the batch; commit the blocks; take the tokens. Then a step of the evaluation
+ * that runs, if any, alone, because its logits go straight to their place.
  *
- * Why nothing blocks for ever: the oldest active task is never sent back for another one, and
+ * Why nothing blocks for ever: the best active task is never sent back for another one, and
  * when it is alone every block that is not its own is free, cached or idle; an evaluation takes
  * all its blocks before it starts, and while one waits for room no task is admitted. A task is
- * admitted only when its whole timeline fits and each active task could still get one more
- * block, so that two tasks don't throw each other out in turns.
+ * admitted only when its whole timeline fits beside those of the active tasks and each of these
+ * could still get one more block, so that two tasks don't throw each other out in turns. What
+ * waits is raised after a number of steps, for good, and is then the oldest of the best sooner
+ * or later.
+ *
+ * Age is counted in steps, not in time: a test can count them, and a slow machine ages nobody
+ * faster than it works.
  *
  * Rejected: reserving each request's longest possible answer (wastes most of the pool);
- * swapping blocks out to host memory (on a CPU they are in host memory already).
+ * swapping blocks out to host memory (on a CPU they are in host memory already); strict classes
+ * within a step (a stream of short interactive prompts would hold up all others).
  */
 #include "engine/run/sched.h"
 
@@ -52,6 +57,7 @@ struct sched {
 
     int max_tok;       /* of the graph */
     int measured_tok;  /* largest batch so far; 0: none */
+    int first_tok;     /* largest batch until then */
     double us_per_tok; /* 0: not measured */
     int32_t *tokens;   /* [max_tok] */
     float *logits;     /* [cap_logits, n_vocab] */
@@ -75,10 +81,18 @@ struct sched *sched_new(struct graph *graph, const struct text_model *text, int 
     s->pool = kv_pool_new(n_block, copy_block, graph);
     s->scratch = sampler_scratch_new(n_vocab);
     s->max_tok = graph_max_tok(graph);
+    s->first_tok = 2 * KV_BLOCK;
     s->max_active = s->max_tok / 2 < SCHED_MAX_ACTIVE ? s->max_tok / 2 : SCHED_MAX_ACTIVE;
     assert(s->max_active >= 1 && (ctx_tok + KV_BLOCK - 1) / KV_BLOCK <= n_block);
     s->tokens = xcalloc((size_t)s->max_tok, sizeof *s->tokens);
     return s;
+}
+
+void sched_expect(struct sched *s, double us_per_tok) {
+    double n = SCHED_ALONE_US / us_per_tok;
+    s->first_tok = n < SCHED_MIN_CHUNK   ? SCHED_MIN_CHUNK
+                   : n < SCHED_FIRST_TOK ? (int)n
+                                         : SCHED_FIRST_TOK;
 }
 
 /* ---- sessions ---- */
@@ -180,15 +194,23 @@ static bool make_room(struct sched *s, int n_block, const struct session *except
 
 /* ---- tasks ---- */
 
+static bool ranks_before(const struct task *a, const struct task *b) {
+    return a->priority != b->priority ? a->priority > b->priority : a->serial < b->serial;
+}
+
+static void insert_ranked(struct task **list, int *n, struct task *t) {
+    int i = (*n)++;
+    for (; i > 0 && ranks_before(t, list[i - 1]); i--)
+        list[i] = list[i - 1];
+    list[i] = t;
+}
+
 static void wait_in_order(struct sched *s, struct task *t) {
     if (s->n_waiting == s->cap_waiting) {
         s->cap_waiting = s->cap_waiting ? s->cap_waiting * 2 : 8;
         s->waiting = xreallocarray(s->waiting, (size_t)s->cap_waiting, sizeof *s->waiting);
     }
-    int i = s->n_waiting++;
-    for (; i > 0 && s->waiting[i - 1]->serial > t->serial; i--)
-        s->waiting[i] = s->waiting[i - 1];
-    s->waiting[i] = t;
+    insert_ranked(s->waiting, &s->n_waiting, t);
 }
 
 static void remove_at(struct task **list, int *n, int i) {
@@ -221,6 +243,7 @@ static void fail(struct sched *s, struct task *t, const struct err *err) {
 }
 
 void sched_submit(struct sched *s, struct task *t) {
+    sched_cancel(s, t->session); /* an idle one that still runs */
     t->session->task = t;
     t->serial = ++s->clock;
     wait_in_order(s, t);
@@ -260,16 +283,57 @@ static bool load_state(struct sched *s, const struct task *t) {
     return more;
 }
 
-/* A waiting task becomes active when its whole timeline fits. */
-static bool admit(struct sched *s, struct task *t) {
+/* Back to waiting; its blocks can be taken by others and are computed again when they were. */
+static void park(struct sched *s, struct task *t) {
+    detach(s, t);
+    t->active = false;
+    wait_in_order(s, t);
+}
+
+/* As park(), and gives the blocks up at once. */
+static void preempt(struct sched *s, struct task *t) {
+    park(s, t);
+    kv_seq_clear(s->pool, &t->session->kv);
+    atomic_store(&t->session->cached_tok, 0);
+}
+
+/* Blocks that the n best active tasks have still to get: for their timelines, and one for each
+ * to grow into. */
+static int promised(const struct sched *s, int n) {
+    int n_block = n;
+    for (int i = 0; i < n; i++)
+        n_block += kv_need(&s->active[i]->session->kv, task_todo(s->active[i]));
+    return n_block;
+}
+
+/* Makes room for t by sending back active tasks of lower classes, unless all of them together
+ * would not be enough. */
+static bool displace(struct sched *s, const struct task *t, int n_block) {
+    int first = s->n_active, could = kv_available(s->pool);
+    while (first > 0 && s->active[first - 1]->priority < t->priority)
+        could += s->active[--first]->session->kv.n_block;
+    if (first == s->n_active || could < n_block + promised(s, first))
+        return false;
+    do
+        preempt(s, s->active[s->n_active - 1]);
+    while (s->n_active > first && kv_available(s->pool) < n_block + promised(s, s->n_active));
+    return kv_available(s->pool) >= n_block + promised(s, s->n_active);
+}
+
+/* The first waiting task becomes active when its whole timeline fits. */
+static bool admit_first(struct sched *s) {
+    struct task *t = s->waiting[0];
     struct session *ss = t->session;
-    if (s->n_active == s->max_active)
+    if (s->n_active == s->max_active && s->active[s->n_active - 1]->priority >= t->priority)
         return false;
     kv_set_kind(s->pool, &ss->kv, graph_kv_kind(s->graph, t->n_tok));
     int kept = kv_match(s->pool, &ss->kv, t->tokens, t->n_tok);
     if (kept < ss->kept_tok)
         ss->kept_tok = kept; /* another branch */
-    if (!make_room(s, kv_need(&ss->kv, t->n_tok - kept) + s->n_active, ss)) {
+    int need = kv_need(&ss->kv, t->n_tok - kept);
+    bool fits =
+        make_room(s, need + promised(s, s->n_active), ss) && s->n_active < s->max_active;
+    if (!fits && !displace(s, t, need)) {
         atomic_store(&ss->cached_tok, kept);
         return false;
     }
@@ -280,30 +344,46 @@ static bool admit(struct sched *s, struct task *t) {
         t->started = true;
         t->cached_tok = kept;
         t->started_us = clock_us();
+        task_leave_queue(t);
     }
+    remove_at(s->waiting, &s->n_waiting, 0); /* who was displaced ranks behind it */
     t->active = true;
-    int i = s->n_active++;
-    for (; i > 0 && s->active[i - 1]->serial > t->serial; i--)
-        s->active[i] = s->active[i - 1];
-    s->active[i] = t;
+    insert_ranked(s->active, &s->n_active, t);
     return true;
 }
 
-static void admit_waiting(struct sched *s) {
-    while (s->n_waiting && !(s->evals && !s->evals->running)) {
-        if (!admit(s, s->waiting[0]))
-            break;
-        remove_at(s->waiting, &s->n_waiting, 0);
+/* Idle tasks stand back as soon as there is something else. */
+static bool others_work(const struct sched *s) {
+    return s->evals || (s->n_active && s->active[0]->priority > PRIORITY_IDLE) ||
+           (s->n_waiting && s->waiting[0]->priority > PRIORITY_IDLE);
+}
+
+static void park_idle(struct sched *s) {
+    while (s->n_active && s->active[s->n_active - 1]->priority == PRIORITY_IDLE)
+        park(s, s->active[s->n_active - 1]);
+}
+
+/* Who waited long enough ranks by its age alone from now on. */
+static void raise_waiting(struct sched *s) {
+    for (int i = 0; i < s->n_waiting; i++) {
+        struct task *t = s->waiting[i];
+        if (t->priority != PRIORITY_NORMAL || ++t->waited < SCHED_AGE_STEPS)
+            continue;
+        remove_at(s->waiting, &s->n_waiting, i);
+        t->priority = PRIORITY_INTERACTIVE;
+        wait_in_order(s, t); /* at i or before it: those behind are still to come */
     }
 }
 
-/* Back to waiting; its blocks can be taken by others and are computed again when they were. */
-static void preempt(struct sched *s, struct task *t) {
-    detach(s, t);
-    t->active = false;
-    kv_seq_clear(s->pool, &t->session->kv);
-    atomic_store(&t->session->cached_tok, 0);
-    wait_in_order(s, t);
+static void admit_waiting(struct sched *s) {
+    raise_waiting(s);
+    bool others = others_work(s);
+    if (others)
+        park_idle(s);
+    while (s->n_waiting && !(s->evals && !s->evals->running)) {
+        if ((others && s->waiting[0]->priority == PRIORITY_IDLE) || !admit_first(s))
+            break;
+    }
 }
 
 /* Blocks for n_more tokens of t. False when t itself had to go back to waiting. */
@@ -311,9 +391,9 @@ static bool reserve(struct sched *s, struct task *t, int n_more) {
     while (!kv_reserve(s->pool, &t->session->kv, n_more)) {
         if (release_idle(s, NULL))
             continue;
-        struct task *newest = s->active[s->n_active - 1];
-        preempt(s, newest);
-        if (newest == t)
+        struct task *worst = s->active[s->n_active - 1];
+        preempt(s, worst);
+        if (worst == t)
             return false;
     }
     return true;
@@ -330,16 +410,17 @@ static void follow_kinds(struct sched *s) {
     }
 }
 
-/* Tokens that may be prefilled in one step: as many as their time allows, at most twice as many
- * as were measured last. */
+/* Tokens of one step that prefills: as many as their time allows, at most twice as many as were
+ * measured last. */
 static int chunk_tok(const struct sched *s) {
-    bool alone = s->n_active + (s->evals && s->evals->running) == 1;
-    double fits = 2 * KV_BLOCK;
+    /* an idle one keeps to shorter steps: nobody waits for it, but somebody may come */
+    bool alone = s->n_active + (s->evals && s->evals->running) == 1 && others_work(s);
+    double fits = s->first_tok;
     if (s->us_per_tok > 0)
         fits = (alone ? SCHED_ALONE_US : SCHED_STEP_US) / s->us_per_tok;
     else if (s->measured_tok)
         fits = s->max_tok; /* too fast for the clock */
-    int most = s->measured_tok ? 2 * s->measured_tok : 2 * KV_BLOCK;
+    int most = s->measured_tok ? 2 * s->measured_tok : s->first_tok;
     most = most < s->max_tok ? most : s->max_tok;
     int n = fits < most ? (int)fits : most;
     if (n > KV_BLOCK)
@@ -347,22 +428,39 @@ static int chunk_tok(const struct sched *s) {
     return n > SCHED_MIN_CHUNK ? n : SCHED_MIN_CHUNK;
 }
 
+static int weight_of(const struct task *t) {
+    return t->priority == PRIORITY_INTERACTIVE ? SCHED_WEIGHT : 1;
+}
+
+/* What of a step's tokens is for prompts when n_decode others go along: a quarter at least, so
+ * that many answers don't stop them. */
+static int prefill_tok(const struct sched *s, int n_decode) {
+    int all = chunk_tok(s), n = all - n_decode;
+    n = n > all / 4 ? n : all / 4;
+    n = n > SCHED_MIN_CHUNK ? n : SCHED_MIN_CHUNK;
+    int most = s->max_tok - s->n_active;
+    return n < most ? n : most;
+}
+
 /* How many tokens each active task brings. */
 static void plan(const struct sched *s, int *n_tok) {
-    int n_prefill = 0, left = chunk_tok(s);
+    int n_prefill = 0, weights = 0;
     for (int i = 0; i < s->n_active; i++) {
         n_tok[i] = 1;
-        n_prefill += task_todo(s->active[i]) > 1;
+        if (task_todo(s->active[i]) > 1) {
+            n_prefill++;
+            weights += weight_of(s->active[i]);
+        }
     }
-    if (left > s->max_tok - s->n_active)
-        left = s->max_tok - s->n_active;
-    /* equal shares; what a short prompt leaves goes to those behind it */
+    int left = prefill_tok(s, s->n_active - n_prefill);
+    /* shares by weight; what a short prompt leaves goes to those behind it */
     for (int i = 0; i < s->n_active; i++) {
         int todo = task_todo(s->active[i]);
         if (todo == 1)
             continue;
-        int share = (left + n_prefill - 1) / n_prefill;
-        n_prefill--;
+        int weight = weight_of(s->active[i]);
+        int share = (left * weight + weights - 1) / weights;
+        weights -= weight;
         n_tok[i] = todo < share ? todo : share;
         n_tok[i] = n_tok[i] > 1 ? n_tok[i] : 1;
         left -= n_tok[i];
@@ -539,8 +637,8 @@ static void eval_step(struct sched *s) {
     int n_more = e->n_tok - e->kv.n_tok;
     n_more = n_more < chunk_tok(s) ? n_more : chunk_tok(s);
     int logits_from = e->first > e->kv.n_tok ? e->first : e->kv.n_tok;
-    if (n_more > logits_from - e->kv.n_tok + SCHED_MAX_LOGITS)
-        n_more = logits_from - e->kv.n_tok + SCHED_MAX_LOGITS;
+    if (n_more > logits_from - e->kv.n_tok + SCHED_EVAL_LOGITS)
+        n_more = logits_from - e->kv.n_tok + SCHED_EVAL_LOGITS;
     enum status st = eval_chunk(s, e, n_more);
     if (st != ST_OK || e->kv.n_tok == e->n_tok)
         eval_end(s, st);
@@ -558,6 +656,34 @@ void sched_step(struct sched *s) {
         run_batch(s);
     if (s->evals)
         eval_step(s);
+}
+
+static bool ranked(struct task *const *list, int n, bool active) {
+    for (int i = 0; i < n; i++)
+        if (list[i]->active != active || list[i]->session->task != list[i] ||
+            (i > 0 && !ranks_before(list[i - 1], list[i])))
+            return false;
+    return true;
+}
+
+bool sched_consistent(const struct sched *s) {
+    int n = 0, n_task = 0;
+    for (const struct session *ss = s->sessions; ss; ss = ss->next) {
+        n++;
+        n_task += ss->task != NULL;
+    }
+    for (const struct eval *e = s->evals; e; e = e->next)
+        n++;
+    const struct kv_seq **seqs = xreallocarray(NULL, (size_t)n + 1, sizeof *seqs);
+    n = 0;
+    for (const struct session *ss = s->sessions; ss; ss = ss->next)
+        seqs[n++] = &ss->kv;
+    for (const struct eval *e = s->evals; e; e = e->next)
+        seqs[n++] = &e->kv;
+    bool ok = kv_consistent(s->pool, seqs, n) && n_task == s->n_active + s->n_waiting &&
+              ranked(s->active, s->n_active, true) && ranked(s->waiting, s->n_waiting, false);
+    free(seqs);
+    return ok;
 }
 
 void sched_free(struct sched *s) {

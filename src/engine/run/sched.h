@@ -2,12 +2,22 @@
  * sched.h - which tokens are computed next.
  *
  * Each step is one batch of all active requests: those that decode bring one token each, those
- * that prefill share what a step may cost (about a tenth of a second, measured; twice that for
- * one alone), so that a cancel is seen and other sessions go on in that time. Requests become
- * active in the order of their submission as far as the KV pool has room. When the pool runs
- * out, cached blocks go first, then those of idle sessions, then the newest active request
- * waits and computes its blocks again later. A single request always fits. Used by the engine
- * thread only.
+ * that prefill share what is left of a step's budget (the tokens that take about a tenth of a
+ * second, measured; twice that for one alone), so that a cancel is seen and other sessions go
+ * on in that time.
+ *
+ * Requests are ranked: by class (enum priority), in it by their submission. Best first they
+ * become active as far as the KV pool has room; one that does not fit lets nobody pass, but may
+ * displace those of lower classes. Who has waited for SCHED_AGE_STEPS steps is raised to the
+ * highest class and ranks there by its age: so nobody starves. Of the budget a prompt of the
+ * highest class gets SCHED_WEIGHT times the share of another.
+ *
+ * When the pool runs out, cached blocks go first, then those of idle sessions, then the worst
+ * active request waits; what nobody took of its blocks by then it finds again, the rest is
+ * computed anew. A single request always fits.
+ *
+ * Idle requests run while there is nothing else: whoever comes waits for the step that runs.
+ * They are never raised. Used by the engine thread only.
  */
 #ifndef LLMCHAT_ENGINE_RUN_SCHED_H
 #define LLMCHAT_ENGINE_RUN_SCHED_H
@@ -19,12 +29,17 @@
 #include "engine/run/task.h"
 
 enum {
-    SCHED_MAX_ACTIVE = 64,   /* requests in one batch */
-    SCHED_MAX_LOGITS = 64,   /* rows of logits in one batch: what a graph is opened with */
+    SCHED_MAX_ACTIVE = 256,  /* requests in one batch */
+    SCHED_MAX_LOGITS = 256,  /* rows of logits in one batch: what a graph is opened with */
+    SCHED_EVAL_LOGITS = 64,  /* of them for an evaluation */
     SCHED_STEP_US = 100000,  /* what a step with prefill may cost while others share it */
     SCHED_ALONE_US = 200000, /* and when only one request waits for it */
     SCHED_MIN_CHUNK = 8,
     SCHED_LOAD_BYTES = 16 << 20, /* of a saved state that are read between two steps */
+    SCHED_FIRST_TOK =
+        128, /* the first step's prompt tokens at most: nothing was measured yet */
+    SCHED_AGE_STEPS = 64,
+    SCHED_WEIGHT = 8,
 };
 
 struct sched;
@@ -32,6 +47,9 @@ struct sched;
 /* All borrowed; draft may be NULL. n_block >= ceil(ctx_tok / KV_BLOCK). */
 struct sched *sched_new(struct graph *graph, const struct text_model *text, int n_vocab,
                         int ctx_tok, int n_block, struct draft *draft);
+/* What a token of a prompt is thought to cost before any was measured: bounds the first step.
+ */
+void sched_expect(struct sched *s, double us_per_tok);
 void sched_free(struct sched *s); /* ends what runs with FINISH_CANCEL, frees the sessions; NULL
                                      is allowed */
 
@@ -57,5 +75,8 @@ int sched_wait_ms(const struct sched *s);
 
 bool sched_has_work(const struct sched *s);
 void sched_step(struct sched *s);
+
+/* Lists and blocks agree (for tests). */
+bool sched_consistent(const struct sched *s);
 
 #endif

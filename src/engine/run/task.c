@@ -34,6 +34,9 @@ static enum status check(const struct request *r, const struct task_limits *lim,
             return err_set(err, ST_USAGE,
                            "token %zu of the prompt is %d, the vocabulary has %d", i,
                            r->tokens[i], lim->n_vocab);
+    if (r->priority < PRIORITY_IDLE || r->priority > PRIORITY_INTERACTIVE)
+        return err_set(err, ST_USAGE, "a priority of %d, wanted %d to %d", (int)r->priority,
+                       PRIORITY_IDLE, PRIORITY_INTERACTIVE);
     CHECK(sampling_check(&r->sampling, err));
     if (r->max_tok < -1)
         return err_set(err, ST_USAGE, "max_tokens is %d, wanted -1 (no limit) or more",
@@ -71,6 +74,7 @@ enum status task_new(const struct request *r, const struct task_limits *lim, str
     t->cap_tok = t->n_tok + 64;
     t->tokens = xreallocarray(NULL, (size_t)t->cap_tok, sizeof *t->tokens);
     memcpy(t->tokens, r->tokens, r->n_tok * sizeof *t->tokens);
+    t->priority = r->priority;
     t->ignore_eos = r->ignore_eos;
     t->special_text = r->special_text;
     t->spec.mode = r->speculation;
@@ -94,6 +98,12 @@ void task_free(struct task *t) {
     free(t->bias);
     free(t->tokens);
     free(t);
+}
+
+void task_leave_queue(struct task *t) {
+    if (t->queue)
+        atomic_fetch_sub(t->queue, 1);
+    t->queue = NULL;
 }
 
 int task_todo(const struct task *t) {
@@ -165,12 +175,14 @@ bool task_token(struct task *t, const struct sampled *s, const struct text_model
 }
 
 /* The last event. The session is given free before it is sent: who reads it may ask again at
- * once. */
+ * once. An idle task never had the session to itself. */
 static void end(struct task *t, struct event *last) {
     struct session *s = t->session;
     s->task = NULL;
     atomic_store(&s->cached_tok, s->kv.n_tok);
-    atomic_store(&s->busy, false);
+    if (t->priority != PRIORITY_IDLE)
+        atomic_store(&s->busy, false);
+    task_leave_queue(t);
     mailbox_put(t->events, last);
     task_free(t);
 }

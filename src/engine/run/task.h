@@ -33,8 +33,12 @@ struct task {
     struct session *session;
     struct mailbox *events; /* a reference */
     uint64_t request_id;
-    uint64_t serial; /* order of submission */
-    bool active;     /* admitted: its session's blocks are not taken away */
+    uint64_t serial;        /* order of submission */
+    enum priority priority; /* rises while it waits */
+    int waited;             /* steps that it spent waiting */
+    atomic_int *queue;      /* the count of those that wait for their first step; NULL when this
+                               is not one of them */
+    bool active;            /* admitted: its session's blocks are not taken away */
 
     int32_t *tokens; /* [n_tok] prompt and answer, owned; room for cap_tok */
     int n_tok, n_prompt, cap_tok;
@@ -62,6 +66,8 @@ enum status task_new(const struct request *r, const struct task_limits *lim, str
 /* Frees a task that was never submitted, without a word. */
 void task_free(struct task *t);
 
+/* Its first step has come, or it ended without. */
+void task_leave_queue(struct task *t);
 /* Tokens whose KV is missing: 1 while it decodes, more while it prefills. */
 int task_todo(const struct task *t);
 /* The session's KV has grown up to kv.n_tok: sends PREFILL while the prompt is not done. */

@@ -44,13 +44,13 @@ static enum status bpe_tokens(struct bpe_maker *m, const struct vocab_data *v,
     for (uint32_t i = 0; i < t->n_tok; i++) {
         if (!m->spelt[i])
             continue;
-        tokmap_add(&t->map, (int32_t)i);
         unsigned char c = (unsigned char)t->bytes[t->off[i]];
         if (t->off[i + 1] - t->off[i] == 1 && t->byte_id[c] < 0) {
             t->byte_id[c] = (int32_t)i;
             n_bytes++;
         }
     }
+    tokmap_add(&t->map, m->spelt, t->n_tok);
     if (n_bytes == 0)
         return err_set(err, ST_FORMAT,
                        "tokenizer.ggml.tokens: no token of a single byte among %u, a "

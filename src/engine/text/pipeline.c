@@ -177,10 +177,12 @@ static void copy_texts(struct text_model *t, const struct vocab_data *v) {
 
 /* The map of all that ordinary text may become, over the texts as they are in the file. */
 static void build_map(struct text_model *t, const struct vocab_data *v) {
+    uint8_t *piece = xcalloc(t->n_tok + 1u, 1);
     tokmap_init(&t->map, t->n_tok, t->sp_bytes, t->sp_off);
     for (uint32_t i = 0; i < t->n_tok; i++)
-        if (is_piece(t, v, i) && t->sp_off[i + 1] > t->sp_off[i])
-            tokmap_add(&t->map, (int32_t)i);
+        piece[i] = is_piece(t, v, i) && t->sp_off[i + 1] > t->sp_off[i];
+    tokmap_add(&t->map, piece, t->n_tok);
+    free(piece);
 }
 
 /* The texts as bytes, for merging bytes; false, and nothing, when one of the 256 is missing
@@ -210,9 +212,7 @@ static bool build_byte_map(struct maker *m) {
         t->sp_bytes = buf_take(&bytes);
         t->sp_off = off;
         tokmap_init(&t->map, t->n_tok, t->sp_bytes, t->sp_off);
-        for (uint32_t i = 0; i < t->n_tok; i++)
-            if (spelt[i])
-                tokmap_add(&t->map, (int32_t)i);
+        tokmap_add(&t->map, spelt, t->n_tok);
     } else {
         buf_release(&bytes);
         free(off);

@@ -34,10 +34,18 @@ static int byte_token(const char *s, size_t len) {
     return hi && lo ? (int)((hi - digits) * 16 + (lo - digits)) : -1;
 }
 
+static const char *find_sp(const char *s, size_t len) {
+    const char *end = s + len;
+    while ((s = memchr(s, SP[0], (size_t)(end - s))) &&
+           !(end - s >= 3 && memcmp(s, SP, 3) == 0))
+        s++;
+    return s;
+}
+
 /* Appends what a token decodes to. */
 static void add_decoded(struct buf *out, const char *s, size_t len) {
     while (len > 0) {
-        const char *sp = memmem(s, len, SP, 3);
+        const char *sp = find_sp(s, len);
         size_t n = sp ? (size_t)(sp - s) : len;
         buf_add(out, s, n);
         s += n;
@@ -102,6 +110,7 @@ enum status spm_tables(struct text_model *t, const struct vocab_data *v, struct 
     t->score = xreallocarray(NULL, t->n_tok, sizeof *t->score);
     t->sp_words = true;
     tokmap_init(&t->map, t->n_tok, t->sp_bytes, t->sp_off);
+    uint8_t *piece = xcalloc(t->n_tok + 1u, 1);
     for (uint32_t i = 0; i < t->n_tok; i++) {
         size_t len;
         const char *s = vocab_string(&v->tokens, i, &len);
@@ -110,10 +119,12 @@ enum status spm_tables(struct text_model *t, const struct vocab_data *v, struct 
         if (len == 0 || (t->flags[i] & TOKEN_CONTROL) || type == VOCAB_BYTE ||
             type == VOCAB_UNUSED || (v->added && (v->added[i] & VOCAB_BEYOND)))
             continue;
-        tokmap_add(&t->map, (int32_t)i);
+        piece[i] = 1;
         if (spm_inner_blank(s, len))
             t->sp_words = false;
     }
+    tokmap_add(&t->map, piece, t->n_tok);
+    free(piece);
     return ST_OK;
 }
 

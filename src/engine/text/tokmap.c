@@ -36,15 +36,15 @@ void tokmap_release(struct tokmap *m) {
     memset(m, 0, sizeof *m);
 }
 
+/* h: hash_bytes() of the text. */
 static struct tokmap_slot *tokmap_find(const struct tokmap *m, const char *s, size_t len,
-                                       uint32_t *tag) {
-    uint64_t h = hash_bytes(s, len, m->seed);
-    *tag = (uint32_t)(h >> 32);
+                                       uint64_t h) {
+    uint32_t tag = (uint32_t)(h >> 32);
     for (size_t i = h & m->mask;; i = (i + 1) & m->mask) {
         struct tokmap_slot *slot = &m->slot[i];
         if (slot->id < 0)
             return slot;
-        if (slot->tag != *tag)
+        if (slot->tag != tag)
             continue;
         uint32_t at = m->off[slot->id];
         if (m->off[slot->id + 1] - at == len && memcmp(m->bytes + at, s, len) == 0)
@@ -52,19 +52,37 @@ static struct tokmap_slot *tokmap_find(const struct tokmap *m, const char *s, si
     }
 }
 
-void tokmap_add(struct tokmap *m, int32_t id) {
-    uint32_t tag;
+static void add(struct tokmap *m, int32_t id, uint64_t h) {
     size_t len = m->off[id + 1] - m->off[id];
-    struct tokmap_slot *slot = tokmap_find(m, m->bytes + m->off[id], len, &tag);
+    struct tokmap_slot *slot = tokmap_find(m, m->bytes + m->off[id], len, h);
     if (slot->id >= 0)
         return;
     slot->id = id;
-    slot->tag = tag;
+    slot->tag = (uint32_t)(h >> 32);
     if (len > m->max_len)
         m->max_len = len;
 }
 
+/* The hash of a token's text, with its slot on the way into the cache. */
+static uint64_t hash_ahead(const struct tokmap *m, size_t id) {
+    uint64_t h = hash_bytes(m->bytes + m->off[id], m->off[id + 1] - m->off[id], m->seed);
+    __builtin_prefetch(&m->slot[h & m->mask], 1);
+    return h;
+}
+
+void tokmap_add(struct tokmap *m, const uint8_t *take, size_t n) {
+    enum { AHEAD = 16 };
+    uint64_t h[AHEAD];
+    for (size_t i = 0; i < n + AHEAD; i++) {
+        if (i >= AHEAD && take[i - AHEAD])
+            add(m, (int32_t)(i - AHEAD), h[i % AHEAD]);
+        if (i < n && take[i])
+            h[i % AHEAD] = hash_ahead(m, i);
+    }
+}
+
 int32_t tokmap_get(const struct tokmap *m, const char *s, size_t len) {
-    uint32_t tag;
-    return len > m->max_len || len == 0 ? -1 : tokmap_find(m, s, len, &tag)->id;
+    if (len > m->max_len || len == 0)
+        return -1;
+    return tokmap_find(m, s, len, hash_bytes(s, len, m->seed))->id;
 }

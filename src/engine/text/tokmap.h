@@ -26,8 +26,10 @@ struct tokmap {
 /* Room for n tokens. */
 void tokmap_init(struct tokmap *m, size_t n, const char *bytes, const uint32_t *off);
 void tokmap_release(struct tokmap *m);
-/* Adds token id; a text that is there already keeps its first id. */
-void tokmap_add(struct tokmap *m, int32_t id);
+/* Adds the tokens of n for which take is not 0, at most as many as there is room for; a text
+ * that is there already keeps its first id. Many at once, because in a large vocabulary each is
+ * a cache miss and these can overlap. */
+void tokmap_add(struct tokmap *m, const uint8_t *take, size_t n);
 /* -1 when there is no such token. */
 int32_t tokmap_get(const struct tokmap *m, const char *s, size_t len);
 
