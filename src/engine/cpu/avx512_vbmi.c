@@ -2,30 +2,38 @@
  * avx512_vbmi.c - Q4 and I8 weights times activations of 8 bits, with AVX-512 VBMI and VNNI
  * (Ice Lake, Zen 4 and later).
  *
- *     y[t, n] (+)= sum over units u of  scale_w[n, u] * scale_x[t, u] * sum of w[n, k] q[t, k]
- *                                     + min_w[n, g] * (sum of x[t, k])
+ *     y[t, n] (+)= sum over groups g of  scale_w[n, g] * sum over its units u of
+ *                                            scale_x[t, u] * sum of w[n, k] q[t, k]
+ *                                     +  min_w[n, g] * (sum of x[t, k])
  *
  * An activation has 8 bits in groups of 32, but where the group's largest one is far above the
  * row's average: there activations and weights have 16 bits, as in avx512_int16.h ("wide"
- * groups, about one in ten). Errors are steps of the largest value of a group, so the few
- * groups that hold a model's outliers make most of the error of plain 8 bits. KL divergence
- * from exact products on prose (SmolLM2-135M in NF4): see cpu.h.
+ * groups, about one in fourteen). Errors are steps of the largest value of a group, so the few
+ * groups that hold a model's outliers make most of the error of plain 8 bits. What is left of
+ * it: CPU_WIDE_FROM in simd.h.
  *
  * Weights are unsigned bytes, w + 128 (vpdpbusd takes unsigned times signed); the sum of 128 q
  * that this is too much is where an accumulator starts. vpermb reads 6 index bits: the table is
  * in it four times and no nibble needs a mask. 16 values of a table become bytes by q4_bytes().
  *
- * Sums of a unit (32 inputs, 16 where the weight's groups are as small) are exact in int32;
- * units are added in ascending order, the 8-bit part before the wide one, which is exactly 0
- * where it does not apply. So the bits don't depend on which tokens are computed together.
+ * Sums of a unit (32 inputs, 16 where the weight's groups are as small) are exact in int32.
+ * 8-bit units are added in ascending order to one sum, wide ones to another, and the two at the
+ * end; a token's 8-bit digits are 0 in its wide groups. So the bits don't depend on which
+ * tokens are computed together, nor on when wide groups are met.
  *
- * Few tokens: weights are unpacked in registers, once for up to 8 tokens; bound by reading
- * weights for one token. Many tokens: two row tiles are expanded to bytes in scratch (L2),
- * their wide groups to int16 behind them, and blocks of 6 tokens x 2 tiles run over it; bound
- * by the dot products, 4 x 16 a cycle.
+ * Weights are unpacked in registers, once for up to 12 tokens, which are quantised together and
+ * interleaved; four row tiles (in L1) meet a block of tokens before the next one comes. One
+ * token is bound by reading weights, many by the dot products, 4 x 16 a cycle.
  *
- * Rejected: 8 bits alone, groups of 64 (KL 5e-3), 32 (3e-3) or 16 (1.7e-3, and as many
- * instructions as wide groups cost); a second digit for wide groups (leaves the table's error).
+ * Measured on one core of a Zen 4 at rest, in 1e9 products a second: 150 to 160 for many tokens
+ * with every twelfth group wide (180 with none; vpdpwssd on int16: 95), 115 to 140 for 4, 65
+ * for 1.
+ *
+ * Rejected: 8 bits alone, groups of 64 (KL 5e-3), 32 (3.3e-3) or 16 (1.7e-3, and as many
+ * instructions as wide groups cost); a second digit for wide groups (leaves the table's error);
+ * all tokens of a block in 16 bits where one is wide (in 35 % of groups before down); row tiles
+ * expanded to bytes in scratch for many tokens (130); rows one behind the other (the compiler
+ * keeps twelve pointers on the stack).
  */
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -38,27 +46,24 @@
 enum {
     BLOCK = 12,   /* tokens */
     TILES = 4,    /* row tiles that a block of tokens meets one after the other */
-    AHEAD = 3072, /* bytes, as in avx512_int16.h */
+    AHEAD = 4096, /* bytes; the hardware stops at the borders of pages */
 };
 
-/* NT <= BLOCK tokens, quantised; H = Kp / 32 groups. The tokens are innermost but for the 4 or
- * 2 activations of a broadcast, so that a kernel finds all it needs behind one pointer. */
+/* NT <= BLOCK tokens, quantised; H = Kp / 32 groups. The tokens are innermost but for the 4
+ * activations of a broadcast, so that a kernel finds all it needs behind one pointer. */
 struct tokens {
     int8_t *q8;        /* [Kp/4, NT, 4] x / scale, 0 in wide groups */
     float *scale;      /* [H, NT] */
     int32_t *zero;     /* [H, NT] where an accumulator starts: -128 times the sum of q8 */
     int32_t *zero_nf4; /* [H, NT] the same for the bytes of NF4 */
     int32_t *zero16;   /* [2 H, NT] zero of groups of 16 */
-    uint32_t *some;    /* [ceil(H/32)] bits: groups that are wide for some token */
-    uint32_t *all;     /* [ceil(H/32)] for all */
+    uint32_t *wide;    /* [H] bits: tokens whose group is wide */
+    int32_t *n_wide;   /* groups that are wide for some token */
+    int32_t *places;   /* [n_wide] which */
     float *sum;        /* [cpu_sums(Kp), NT] sums of x; written where they are asked for */
-    int16_t *q16; /* [Kp/2, NT, 2] x / scale in wide groups, 0 for tokens whose group is not
-                     wide; nothing where it is for no token; order of avx512_weights.h */
+    int16_t *q16;      /* [H, NT, 32] x / scale in wide groups, in the order of
+                          avx512_weights.h; else nothing */
 };
-
-static inline size_t wide_words(int Kp) {
-    return ((size_t)Kp / 32 + 31) / 32;
-}
 
 static inline struct tokens tokens_at(const void *at, int Kp, int NT) {
     struct tokens b;
@@ -68,21 +73,18 @@ static inline struct tokens tokens_at(const void *at, int Kp, int NT) {
     b.zero = (int32_t *)(void *)(b.scale + H);
     b.zero_nf4 = b.zero + H;
     b.zero16 = b.zero_nf4 + H;
-    b.some = (uint32_t *)(void *)(b.zero16 + 2 * H);
-    b.all = b.some + wide_words(Kp);
-    b.sum = (float *)(void *)(b.all + wide_words(Kp));
+    b.wide = (uint32_t *)(void *)(b.zero16 + 2 * H);
+    b.n_wide = (int32_t *)(void *)(b.wide + (size_t)Kp / 32);
+    b.places = b.n_wide + 1;
+    b.sum = (float *)(void *)(b.places + (size_t)Kp / 32);
     b.q16 = (int16_t *)(void *)(b.sum + cpu_sums(Kp) * n);
     return b;
 }
 
 static size_t tokens_bytes(int Kp) {
     size_t n = BLOCK, H = (size_t)Kp / 32;
-    size_t bytes = n * ((size_t)Kp * 3 + (5 * H + cpu_sums(Kp)) * 4) + 2 * wide_words(Kp) * 4;
+    size_t bytes = n * ((size_t)Kp * 3 + (5 * H + cpu_sums(Kp)) * 4) + (2 * H + 1) * 4;
     return (bytes + 63) / 64 * 64;
-}
-
-static inline bool bit(const uint32_t *bits, int i) {
-    return bits[i / 32] >> i % 32 & 1;
 }
 
 /* Inputs k .. k + 15 of x [K]. */
@@ -134,18 +136,15 @@ static inline __m512i steps16(const float *x, int K, int k, float per_unit) {
     return _mm512_cvtps_epi32(_mm512_mul_ps(load16(x, K, k), _mm512_set1_ps(per_unit)));
 }
 
-/* The 16-bit digits of group h of token i, with the sums of its halves s; none: zeros. */
+/* The 16-bit digits of group h of token i, with the sums of its halves s. */
 static void put_wide(const float *x, int K, int h, int i, int NT, float per_unit,
                      const struct tokens *b, int32_t s[2]) {
     for (int j = 0; j < 2; j++) {
-        int32_t digits[8];
-        int k = h * 32 + j * 16;
-        __m512i v = steps16(x, K, k, per_unit);
+        __m512i v = steps16(x, K, h * 32 + j * 16, per_unit);
         s[j] = _mm512_reduce_add_epi32(v);
         v = _mm512_shuffle_epi32(v, _MM_PERM_DBCA); /* pairs (0, 2), (1, 3) */
-        _mm256_storeu_si256((__m256i *)digits, _mm512_cvtepi32_epi16(v));
-        for (int c = 0; c < 8; c++)
-            memcpy(b->q16 + ((k / 2 + c) * NT + i) * 2, &digits[c], 4);
+        _mm256_storeu_si256((__m256i *)(b->q16 + (h * NT + i) * 32 + j * 16),
+                            _mm512_cvtepi32_epi16(v));
     }
 }
 
@@ -217,12 +216,10 @@ static inline __attribute__((always_inline)) void quantize_token(const float *x,
         for (int j = 0; j < 2; j++) {
             bool wide = top[j] > from;
             put_zeros(b, h + j, i, NT, wide ? none : s + 2 * j);
-            if (bit(b->some, h + j)) {
-                int32_t *to = s + 2 * j, unused[2];
-                put_wide(x, K, h + j, i, NT, wide ? steps_per_unit(X_STEPS, top[j]) : 0, b,
-                         wide ? to : unused);
-                if (wide)
-                    b->scale[(h + j) * NT + i] = top[j] / X_STEPS;
+            if (wide) {
+                put_wide(x, K, h + j, i, NT, steps_per_unit(X_STEPS, top[j]), b, s + 2 * j);
+                b->scale[(h + j) * NT + i] = top[j] / X_STEPS;
+                b->wide[h + j] |= 1u << i;
             }
             if (sums)
                 put_sums(b, Kp, h + j, i, NT, s + 2 * j);
@@ -233,23 +230,20 @@ static inline __attribute__((always_inline)) void quantize_token(const float *x,
 static void quantize8(const float *x, size_t ldx, int NT, int K, bool sums, void *to) {
     const int Kp = weight_pad_k(K), H = Kp / 32;
     const struct tokens b = tokens_at(to, Kp, NT);
-    float from[BLOCK];
-    for (int i = 0; i < NT; i++)
-        from[i] = group_tops(x + (size_t)i * ldx, K, H, NT, b.scale + i);
-    memset(b.some, 0, 2 * wide_words(Kp) * sizeof *b.some);
-    for (int h = 0; h < H; h++) {
-        int n = 0;
-        for (int i = 0; i < NT; i++)
-            n += b.scale[h * NT + i] > from[i];
-        b.some[h / 32] |= (uint32_t)(n > 0) << h % 32;
-        b.all[h / 32] |= (uint32_t)(n == NT) << h % 32;
-    }
+    memset(b.wide, 0, (size_t)H * sizeof *b.wide);
     if (NT == 1) {
-        quantize_token(x, K, Kp, 0, 1, from[0], sums, &b);
+        float from = group_tops(x, K, H, 1, b.scale);
+        quantize_token(x, K, Kp, 0, 1, from, sums, &b);
         return;
     }
-    for (int i = 0; i < NT; i++)
-        quantize_token(x + (size_t)i * ldx, K, Kp, i, NT, from[i], sums, &b);
+    for (int i = 0; i < NT; i++, x += ldx) {
+        float from = group_tops(x, K, H, NT, b.scale + i);
+        quantize_token(x, K, Kp, i, NT, from, sums, &b);
+    }
+    *b.n_wide = 0;
+    for (int h = 0; h < H; h++)
+        if (b.wide[h])
+            b.places[(*b.n_wide)++] = h;
 }
 
 /* What a kernel knows of a weight. */
@@ -257,13 +251,11 @@ struct decoder {
     struct q4_decoder q4; /* int16 words and their step, scales by code */
     __m512i bytes;        /* [64] the table's 16 bytes four times */
     __m512 step;          /* of the bytes */
-    __m512 ratio;         /* of the words' step to it */
     bool nf4;             /* zero_nf4 counts */
 };
 
 static struct decoder decoder(const struct weight *w) {
-    struct decoder d = {
-        .q4 = q4_decoder(w), .step = _mm512_set1_ps(1), .ratio = _mm512_set1_ps(1)};
+    struct decoder d = {.q4 = q4_decoder(w), .step = _mm512_set1_ps(1)};
     uint8_t bytes[16];
     float step;
     if (w->type == WEIGHT_I8)
@@ -271,7 +263,6 @@ static struct decoder decoder(const struct weight *w) {
     d.nf4 = q4_bytes(w, bytes, &step);
     d.bytes = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)bytes));
     d.step = _mm512_set1_ps(step);
-    d.ratio = _mm512_div_ps(d.q4.step, d.step);
     return d;
 }
 
@@ -331,48 +322,60 @@ static inline const int32_t *zeros(const struct tokens *b, const struct decoder 
     return U == 16 ? b->zero16 : d->nf4 ? b->zero_nf4 : b->zero;
 }
 
-/* The scales of a tile as floats [G, 16]: where they are, or decoded to room. */
-static const float *tile_scales(const struct weight *w, const struct decoder *d, int tile,
-                                float *room) {
-    size_t G = (size_t)(w->Kp / w->group);
-    const __m512 offset = _mm512_set1_ps(w->offset);
-    __m512 absmax2 = _mm512_setzero_ps();
-    float a2[16];
-    int end = 0;
-    if (!w->code)
-        return w->scale + (size_t)tile * G * 16;
-    for (int g = 0; g < (int)G; g++) {
-        if (g == end) {
-            q4_absmax2(w, tile, g, a2, &end);
-            absmax2 = _mm512_loadu_ps(a2);
-        }
-        const uint8_t *code = w->code + ((size_t)tile * G + (size_t)g) * 16;
-        _mm512_store_ps(room + g * 16, q4_scales(&d->q4, code, absmax2, offset));
-    }
-    return room;
-}
-
 /* A row tile as the loops below want it. */
 struct tile {
+    const struct weight *w;
+    int tile;
     const uint8_t *data;
-    const float *scales; /* [G, 16] */
+    const float *scales; /* [G, 16]; NULL: one token decodes them on the way */
     const float *min;    /* [G, 16] or NULL */
     __mmask16 rows;      /* those that exist */
-    int Kp;
     struct units us;
 };
 
-static struct tile tile_at(const struct weight *w, const struct decoder *d, int tile,
-                           float *scratch, int i) {
+/* The next 16 scales of a tile from its codes. */
+struct scale_reader {
+    int end; /* group up to which absmax2 holds */
+    __m512 absmax2;
+};
+
+static inline __m512 next_scales(struct scale_reader *r, const struct tile *w,
+                                 const struct decoder *d, int g) {
+    if (g == r->end) {
+        float a2[16];
+        q4_absmax2(w->w, w->tile, g, a2, &r->end);
+        r->absmax2 = _mm512_loadu_ps(a2);
+    }
+    const uint8_t *code = w->w->code + ((size_t)w->tile * w->us.G + (size_t)g) * 16;
+    return q4_scales(&d->q4, code, r->absmax2, _mm512_set1_ps(w->w->offset));
+}
+
+static struct tile tile_at(const struct weight *w, int tile) {
     size_t Kp = (size_t)w->Kp, G = Kp / (size_t)w->group;
     return (struct tile){
+        .w = w,
+        .tile = tile,
         .data = (const uint8_t *)w->data + (size_t)tile * Kp * (w->type == WEIGHT_Q4 ? 8 : 16),
-        .scales = tile_scales(w, d, tile, scratch + (size_t)i * G * 16),
+        .scales = w->code ? NULL : w->scale + (size_t)tile * G * 16,
         .min = w->min ? w->min + (size_t)tile * G * 16 : NULL,
         .rows = tile_rows(w, tile),
-        .Kp = w->Kp,
         .us = units(w),
     };
+}
+
+/* Decodes a tile's scales to room [G, 16], for many blocks of tokens. */
+static void decode_scales(struct tile *w, const struct decoder *d, float *room) {
+    struct scale_reader r = {0};
+    for (int g = 0; g < (int)w->us.G && !w->scales; g++)
+        _mm512_store_ps(room + g * 16, next_scales(&r, w, d, g));
+    w->scales = w->scales ? w->scales : room;
+}
+
+/* Every line is asked for once, by whoever reads 8 inputs AHEAD of it. */
+static inline void ahead(const uint8_t *p, const bool q4) {
+    _mm_prefetch((const char *)p + AHEAD, _MM_HINT_T0);
+    if (!q4)
+        _mm_prefetch((const char *)p + AHEAD + 64, _MM_HINT_T0);
 }
 
 /* One unit of NT tokens: acc = zero + sums of 8 bits, t += acc * scale. */
@@ -386,9 +389,7 @@ narrow_unit(const struct decoder *d, const uint8_t *p, const int8_t *q, const in
 #pragma GCC unroll 4
     for (int b = 0; b < U; b += 8, p += q4 ? 64 : 128, q += 8 * NT) {
         __m512i v[2];
-        _mm_prefetch((const char *)p + AHEAD, _MM_HINT_T0);
-        if (!q4)
-            _mm_prefetch((const char *)p + AHEAD + 64, _MM_HINT_T0);
+        ahead(p, q4);
         bytes8(d, q4, p, v);
         if (NT == 1) {
             acc[0] = dot4(acc[0], v[0], bcast4(q));
@@ -409,74 +410,109 @@ narrow_unit(const struct decoder *d, const uint8_t *p, const int8_t *q, const in
         t[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[i]), _mm512_set1_ps(scale[i]), t[i]);
 }
 
-/* The same with 16 bits: t += acc * scale * ratio of the steps. */
+/* One unit in 16 bits, of the tokens whose bits are in wide: sum += acc * scale * ws. */
 static inline __attribute__((always_inline)) void
 wide_unit(const struct decoder *d, const uint8_t *p, const int16_t *q, const float *scale,
-          const int NT, const bool q4, const int U, __m512 t[BLOCK]) {
-    __m512i acc[BLOCK];
-#pragma GCC unroll 12
-    for (int i = 0; i < NT; i++)
-        acc[i] = _mm512_setzero_si512();
-    for (int b = 0; b < U; b += 8, p += q4 ? 64 : 128, q += 8 * NT) {
-        __m512i v[4];
-        words8(d, q4, p, v);
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; j++)
-#pragma GCC unroll 12
-            for (int i = 0; i < NT; i++)
-                acc[i] = dot2(acc[i], v[j], bcast2(q + (j * NT + i) * 2));
+          uint32_t wide, const bool q4, const int U, __m512 ws, __m512 *sum) {
+    __m512i v[16];
+    for (int b = 0; b < U; b += 8, p += q4 ? 64 : 128) {
+        ahead(p, q4);
+        words8(d, q4, p, v + b / 2);
     }
-#pragma GCC unroll 12
-    for (int i = 0; i < NT; i++) {
-        __m512 x = _mm512_mul_ps(d->ratio, _mm512_set1_ps(scale[i]));
-        t[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[i]), x, t[i]);
+    for (; wide; wide &= wide - 1) {
+        int i = __builtin_ctz(wide);
+        __m512i a = _mm512_setzero_si512(), c = a;
+#pragma GCC unroll 8
+        for (int k = 0; k < U / 2; k += 2) {
+            a = dot2(a, v[k], bcast2(q + i * 32 + k * 2));
+            c = dot2(c, v[k + 1], bcast2(q + i * 32 + k * 2 + 2));
+        }
+        __m512 x = _mm512_mul_ps(ws, _mm512_set1_ps(scale[i]));
+        sum[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(a, c)), x, sum[i]);
     }
 }
 
-/* One row tile, NT tokens. */
+/* The scales of group g, from where they are or, for one token, from their codes. */
+static inline __attribute__((always_inline)) __m512 scales_of(struct scale_reader *r,
+                                                              const struct tile *w,
+                                                              const struct decoder *d, int g,
+                                                              const int NT, const bool coded) {
+    if (NT == 1 && coded)
+        return next_scales(r, w, d, g);
+    return _mm512_loadu_ps(w->scales + g * 16);
+}
+
+/* Group h in 16 bits, of the tokens for which it is wide. */
+static inline __attribute__((always_inline)) void
+wide_group(const struct tile *w, const struct decoder *d, const struct tokens *b, int h,
+           const int NT, const bool q4, const int U, const int S, __m512 base, __m512 *sum) {
+    for (int k = h * 32; k < h * 32 + 32; k += U) {
+        __m512 ws = S >= 32 ? base : _mm512_loadu_ps(w->scales + k / S * 16);
+        wide_unit(d, w->data + (size_t)k * (q4 ? 8 : 16), b->q16 + h * NT * 32 + k % 32,
+                  b->scale + h * NT, b->wide[h], q4, U, _mm512_mul_ps(ws, d->q4.step), sum);
+    }
+}
+
+/* One row tile, NT tokens: the 8-bit sums, and the wide ones on top. Few tokens meet a wide
+ * group where it is; for many the loop keeps its registers, and they come behind it. */
 static inline __attribute__((always_inline)) void
 block(const struct tile *w, const struct decoder *d, const void *at, const int NT,
       const bool q4, const bool any, float *y, size_t ldy, bool add) {
+    const bool coded = q4 && !any, few = NT <= 4;
     const int U = any ? w->us.U : 32, S = any ? w->us.S : 64;
-    const struct tokens b = tokens_at(at, w->Kp, NT);
+    const struct tokens b = tokens_at(at, w->w->Kp, NT);
     const int32_t *zero = zeros(&b, d, U);
     const uint8_t *p = w->data;
-    __m512 sum[BLOCK];
+    struct scale_reader reader = {0};
+    __m512 sum[BLOCK], wide[BLOCK];
 #pragma GCC unroll 12
     for (int i = 0; i < NT; i++)
-        sum[i] = _mm512_setzero_ps();
+        sum[i] = wide[i] = _mm512_setzero_ps();
     for (int g = 0; g < (int)w->us.G; g++) {
-        __m512 t[BLOCK];
+        const __m512 base = scales_of(&reader, w, d, g, NT, coded);
+        __m512 t[BLOCK], ws = _mm512_mul_ps(base, d->step);
 #pragma GCC unroll 12
         for (int i = 0; i < NT; i++)
             t[i] = _mm512_setzero_ps();
         for (int k = g * S; k < g * S + S; k += U, p += (size_t)U * (q4 ? 8 : 16)) {
             const int h = k / 32;
-            const float *scale = b.scale + h * NT;
-            if (!bit(b.all, h)) {
-                if (U == 32)
-                    narrow_unit(d, p, b.q8 + k * NT, zero + h * NT, scale, NT, q4, 32, t);
-                else
-                    narrow_unit(d, p, b.q8 + k * NT, zero + k / 16 * NT, scale, NT, q4, 16, t);
+            if (few && b.wide[h]) {
+                if (k % 32 == 0 && U == 32)
+                    wide_group(w, d, &b, h, NT, q4, 32, S, base, wide);
+                else if (k % 32 == 0)
+                    wide_group(w, d, &b, h, NT, q4, 16, S, base, wide);
+                if (NT == 1)
+                    continue; /* its 8-bit digits are 0 */
             }
-            if (bit(b.some, h))
-                wide_unit(d, p, b.q16 + k * NT, scale, NT, q4, U, t);
+            if (U == 32)
+                narrow_unit(d, p, b.q8 + k * NT, zero + h * NT, b.scale + h * NT, NT, q4, 32,
+                            t);
+            else
+                narrow_unit(d, p, b.q8 + k * NT, zero + k / 16 * NT, b.scale + h * NT, NT, q4,
+                            16, t);
         }
-        __m512 ws = _mm512_mul_ps(_mm512_loadu_ps(w->scales + g * 16), d->step);
 #pragma GCC unroll 12
         for (int i = 0; i < NT; i++)
             sum[i] = _mm512_fmadd_ps(t[i], ws, sum[i]);
         if (!any || !w->min)
             continue;
         ws = _mm512_loadu_ps(w->min + g * 16);
-        const float *x = b.sum + (w->us.sums + (size_t)g) * NT;
+        const float *x = b.sum + (w->us.sums + (size_t)g) * (size_t)NT;
 #pragma GCC unroll 12
         for (int i = 0; i < NT; i++)
             sum[i] = add_min(sum[i], ws, x[i]);
     }
+    for (int i = 0; !few && i < *b.n_wide; i++) {
+        const int h = b.places[i];
+        const __m512 base = _mm512_loadu_ps(w->scales + h * 32 / S * 16);
+        if (U == 32)
+            wide_group(w, d, &b, h, NT, q4, 32, S, base, wide);
+        else
+            wide_group(w, d, &b, h, NT, q4, 16, S, base, wide);
+    }
 #pragma GCC unroll 12
     for (int i = 0; i < NT; i++)
-        put_rows(y + (size_t)i * ldy, sum[i], w->rows, add);
+        put_rows(y + (size_t)i * ldy, _mm512_add_ps(sum[i], wide[i]), w->rows, add);
 }
 
 #define CASE(NT)                                                                               \
@@ -514,8 +550,11 @@ static void vbmi_matmul(const struct cpu_input *in, const struct weight *w, int 
     for (; n_tile > 0; n_tile -= TILES, tile += TILES, y += TILES * 16) {
         struct tile tiles[TILES];
         int n = n_tile < TILES ? n_tile : TILES;
-        for (int i = 0; i < n; i++)
-            tiles[i] = tile_at(w, &d, tile + i, scratch, i);
+        for (int i = 0; i < n; i++) {
+            tiles[i] = tile_at(w, tile + i);
+            if (in->T > 1)
+                decode_scales(&tiles[i], &d, (float *)scratch + (size_t)i * tiles[i].us.G * 16);
+        }
         for (int t = 0; t < in->T; t += BLOCK)
             for (int i = 0; i < n; i++) {
                 const char *at = in->rows + (size_t)(t / BLOCK) * in->block_bytes;

@@ -7,10 +7,11 @@
  * tokens it is given at once. So a prompt computed in pieces gives the bits of a prompt
  * computed whole.
  *
- * Q4 and I8 weights meet int16 activations: each 64 inputs of a token become q = round(x /
- * absmax * steps), and a group's sum of products is exact in int32. Eight bits would double the
- * dot products of an instruction, but move the model: KL divergence from f32 activations on
- * prose 5e-3 (SmolLM2-135M in NF4), against 3e-6. The scalar reference uses f32 activations.
+ * Q4 and I8 weights meet activations of 16 bits: each 64 inputs of a token become q = round(x /
+ * absmax * steps), and a group's sum of products is exact in int32. Eight bits double the dot
+ * products of an instruction but move the model; avx512_vbmi.c has them where they do little.
+ * KL divergence from f32 activations on prose (SmolLM2-135M in NF4): 16 bits 3e-6, those 1e-3,
+ * 8 bits everywhere 5e-3. The scalar reference uses f32 activations.
  */
 #ifndef LLMCHAT_ENGINE_CPU_CPU_H
 #define LLMCHAT_ENGINE_CPU_CPU_H
