@@ -76,7 +76,9 @@ static void att_gather(const struct att_loop *l, const struct att_tile *t, int h
                        struct att_view *v) {
     size_t D = (size_t)l->kv->D;
     for (int r = 0, h; r < t->R; r++) {
-        memcpy(q + (size_t)r * D, l->q + row_at(l, t, head, r, &h), D * sizeof *q);
+        const float *from = l->q + row_at(l, t, head, r, &h);
+        for (size_t d = 0; d < D; d++)
+            q[d * CPU_ATT_ROWS + (size_t)r] = from[d];
         v->limit[r] = row_limit(l->c, t, r);
         v->from[r] = window_from(l->op, v->limit[r]);
         v->slope[r] = l->op->slopes ? l->op->slopes[h] : 0;
@@ -113,7 +115,7 @@ static void att_merge(const struct att_loop *l, int R, const float *part, float 
             continue;
         }
         float top = m[r] > pm[r] ? m[r] : pm[r];
-        float a = expf(pm[r] - top), b = expf(m[r] - top);
+        float a = pm[r] == top ? 1 : expf(pm[r] - top), b = m[r] == top ? 1 : expf(m[r] - top);
         l->c->k->axpby(a, po, b, (int)D, o);
         sum[r] = a * pl[r] + b * sum[r];
         m[r] = top;

@@ -62,7 +62,7 @@ static inline __attribute__((always_inline)) void att_scores(const struct cpu_at
                                                              const int NR, int j, float scale,
                                                              const bool f16) {
     size_t D = (size_t)a->kv->D;
-    const float *q = a->q + (size_t)row * D;
+    const float *q = a->q + row;
     __m256 s[ROWS][2];
 #pragma GCC unroll 4
     for (int i = 0; i < NR; i++)
@@ -71,7 +71,7 @@ static inline __attribute__((always_inline)) void att_scores(const struct cpu_at
         __m256 k0 = load_kv(k, at + d * 16, f16), k1 = load_kv(k, at + d * 16 + 8, f16);
 #pragma GCC unroll 4
         for (int i = 0; i < NR; i++) {
-            __m256 x = _mm256_set1_ps(q[(size_t)i * D + d]);
+            __m256 x = _mm256_set1_ps(q[d * CPU_ATT_ROWS + (size_t)i]);
             s[i][0] = _mm256_fmadd_ps(k0, x, s[i][0]);
             s[i][1] = _mm256_fmadd_ps(k1, x, s[i][1]);
         }

@@ -36,7 +36,11 @@ void avx512_kv_put(const struct kv_layer *kv, const float *k, const float *v, in
 
 /* Attention */
 
-enum { ROWS = 8, VECS = 2 };
+enum {
+    ROWS = 8,
+    FEW_ROWS = 4, /* so few get two blocks of keys, or four vectors of values, at once */
+    VECS = 4,
+};
 
 static inline __m512 load_kv(const void *base, size_t i, bool f16, __mmask16 m) {
     if (f16)
@@ -44,27 +48,44 @@ static inline __m512 load_kv(const void *base, size_t i, bool f16, __mmask16 m) 
     return _mm512_maskz_loadu_ps(m, (const float *)base + i);
 }
 
-/* Scores of NR rows from row on against one block of 16 keys, column j of the scratch. */
-static inline __attribute__((always_inline)) void att_scores(const struct cpu_att *a,
-                                                             const void *k, size_t at, int row,
-                                                             const int NR, int j, float scale,
-                                                             const bool f16) {
+/* Element i on, into the cache. */
+static inline void fetch_kv(const void *base, size_t i, bool f16) {
+    _mm_prefetch((const char *)base + i * (f16 ? 2 : 4), _MM_HINT_T0);
+}
+
+/* Scores of NR rows from row on against NB blocks of 16 keys at at[], columns from j on; next:
+ * the blocks that come after these, which are asked for on the way. */
+static inline __attribute__((always_inline)) void
+att_scores(const struct cpu_att *a, const void *k, const size_t at[2], const size_t next[2],
+           int row, const int NR, const int NB, int j, float scale, const bool f16) {
     size_t D = (size_t)a->kv->D;
-    const float *q = a->q + (size_t)row * D;
-    __m512 s[ROWS];
+    const float *q = a->q + row;
+    __m512 s[ROWS][2];
 #pragma GCC unroll 8
     for (int i = 0; i < NR; i++)
-        s[i] = _mm512_setzero_ps();
+        s[i][0] = s[i][1] = _mm512_setzero_ps();
     for (size_t d = 0; d < D; d++) {
-        __m512 keys = load_kv(k, at + d * 16, f16, 0xffff);
+        __m512 keys[2];
+#pragma GCC unroll 2
+        for (int b = 0; b < NB; b++) {
+            keys[b] = load_kv(k, at[b] + d * 16, f16, 0xffff);
+            if (NR <= FEW_ROWS)
+                fetch_kv(k, next[b] + d * 16, f16);
+        }
 #pragma GCC unroll 8
-        for (int i = 0; i < NR; i++)
-            s[i] = _mm512_fmadd_ps(keys, _mm512_set1_ps(q[(size_t)i * D + d]), s[i]);
+        for (int i = 0; i < NR; i++) {
+            __m512 x = _mm512_set1_ps(q[d * CPU_ATT_ROWS + (size_t)i]);
+#pragma GCC unroll 2
+            for (int b = 0; b < NB; b++)
+                s[i][b] = _mm512_fmadd_ps(keys[b], x, s[i][b]);
+        }
     }
 #pragma GCC unroll 8
     for (int i = 0; i < NR; i++)
-        _mm512_storeu_ps(a->scores + (size_t)(row + i) * CPU_ATT_CHUNK + j,
-                         _mm512_mul_ps(s[i], _mm512_set1_ps(scale)));
+#pragma GCC unroll 2
+        for (int b = 0; b < NB; b++)
+            _mm512_storeu_ps(a->scores + (size_t)(row + i) * CPU_ATT_CHUNK + j + b * 16,
+                             _mm512_mul_ps(s[i][b], _mm512_set1_ps(scale)));
 }
 
 /* o[row .. row + NR - 1, d .. d + 16 NV - 1] = p V over keys start .. n - 1. m: lanes of the
@@ -78,21 +99,25 @@ att_values(const struct cpu_att *a, int key, int start, int n, int row, const in
     __m512 sum[ROWS][VECS];
 #pragma GCC unroll 8
     for (int i = 0; i < NR; i++)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int c = 0; c < NV; c++)
             sum[i][c] = _mm512_setzero_ps();
     for (int j = start; j < n; j += 16) {
         size_t at = kv_part(kv, a->blocks[(key + j) / 16], a->head) + d;
+        size_t next = j + 16 < n ? kv_part(kv, a->blocks[(key + j) / 16 + 1], a->head) + d : at;
         int slots = n - j < 16 ? n - j : 16;
-        for (int s = 0; s < slots; s++, at += D) {
+        for (int s = 0; s < slots; s++, at += D, next += D) {
             __m512 v[VECS];
-#pragma GCC unroll 2
-            for (int c = 0; c < NV; c++)
+#pragma GCC unroll 4
+            for (int c = 0; c < NV; c++) {
                 v[c] = load_kv(kv->v, at + (size_t)c * 16, f16, c == NV - 1 ? m : 0xffff);
+                if (NR <= FEW_ROWS)
+                    fetch_kv(kv->v, next + (size_t)c * 16, f16);
+            }
 #pragma GCC unroll 8
             for (int i = 0; i < NR; i++) {
                 __m512 w = _mm512_set1_ps(p[i * CPU_ATT_CHUNK + j + s]);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
                 for (int c = 0; c < NV; c++)
                     sum[i][c] = _mm512_fmadd_ps(v[c], w, sum[i][c]);
             }
@@ -100,7 +125,7 @@ att_values(const struct cpu_att *a, int key, int start, int n, int row, const in
     }
 #pragma GCC unroll 8
     for (int i = 0; i < NR; i++)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int c = 0; c < NV; c++)
             _mm512_mask_storeu_ps(o + (size_t)(row + i) * D + d + (size_t)c * 16,
                                   c == NV - 1 ? m : 0xffff, sum[i][c]);
@@ -138,9 +163,21 @@ static inline __attribute__((always_inline)) void att_rows(const struct cpu_att 
     const struct kv_layer *kv = a->kv;
     size_t D = (size_t)kv->D;
     int see = att_sees(a, row + NR - 1, key, n), start = att_skips(a, row, key) / 16 * 16;
-    for (int j = start; j < see; j += 16)
-        att_scores(a, kv->k, kv_part(kv, a->blocks[(key + j) / 16], a->head), row, NR, j,
-                   a->op->scale, f16);
+    for (int j = start; j < see;) {
+        const int NB = NR <= FEW_ROWS && j + 16 < see ? 2 : 1;
+        size_t at[2], next[2];
+        for (int b = 0; b < NB; b++) {
+            int block = (key + j) / 16 + b;
+            at[b] = kv_part(kv, a->blocks[block], a->head);
+            next[b] =
+                j + (NB + b) * 16 < see ? kv_part(kv, a->blocks[block + NB], a->head) : at[b];
+        }
+        if (NB == 2)
+            att_scores(a, kv->k, at, next, row, NR, 2, j, a->op->scale, f16);
+        else
+            att_scores(a, kv->k, at, next, row, NR, 1, j, a->op->scale, f16);
+        j += NB * 16;
+    }
     for (int i = row; i < row + NR; i++) {
         float *s = a->scores + (size_t)i * CPU_ATT_CHUNK;
         struct span k = {att_skips(a, i, key), att_sees(a, i, key, see), start, see};
@@ -151,6 +188,8 @@ static inline __attribute__((always_inline)) void att_rows(const struct cpu_att 
         att_softmax(s, k, &m[i], &l[i]);
     }
     size_t d = 0;
+    for (; NR <= FEW_ROWS && d + 64 <= D; d += 64)
+        att_values(a, key, start, see, row, NR, d, 4, 0xffff, f16, o);
     for (; d + 32 <= D; d += 32)
         att_values(a, key, start, see, row, NR, d, 2, 0xffff, f16, o);
     for (; d < D; d += 16)

@@ -68,7 +68,7 @@ struct cpu_att {
     const int32_t *blocks;   /* of the sequence */
     int head;                /* KV head */
     int R;                   /* rows, at most CPU_ATT_ROWS */
-    const float *q;          /* [R, D] */
+    const float *q;          /* [D, CPU_ATT_ROWS]: all rows behind one pointer */
     const int *from, *limit; /* [R] a row sees the keys from .. limit - 1; both ascend */
     const float *slope;      /* [R] of a row's head, where op has slopes */
     float *scores;           /* [CPU_ATT_ROWS, CPU_ATT_CHUNK] scratch */

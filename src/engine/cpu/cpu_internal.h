@@ -26,7 +26,7 @@ struct thread_scratch {
     void *mm;      /* cpu_scratch_bytes */
     float *gate;   /* [max_tok, MAX_TILES * 16] */
     float *scores; /* [CPU_ATT_ROWS, CPU_ATT_CHUNK] */
-    float *q;      /* [CPU_ATT_ROWS, D] */
+    float *q;      /* [D, CPU_ATT_ROWS] */
     float *part;   /* [CPU_ATT_ROWS, D + 2]: o, then m, then l */
     float *acc;    /* the same */
 };

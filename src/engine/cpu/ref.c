@@ -189,13 +189,13 @@ void cpu_att_slope(const struct cpu_att *a, int row, int key, int from, int n, f
 static void ref_scores(const struct cpu_att *a, int row, int key, int from, int n, float *s) {
     const struct kv_layer *kv = a->kv;
     size_t D = (size_t)kv->D;
-    const float *q = a->q + (size_t)row * D;
+    const float *q = a->q + row;
     for (int j = from; j < n; j++) {
         size_t base = kv_part(kv, a->blocks[(key + j) / 16], a->head);
         size_t slot = (size_t)(key + j) % 16;
         s[j] = 0;
         for (size_t d = 0; d < D; d++)
-            s[j] += q[d] * kv_at(kv, kv->k, base + d * 16 + slot);
+            s[j] += q[d * CPU_ATT_ROWS] * kv_at(kv, kv->k, base + d * 16 + slot);
         s[j] *= a->op->scale;
     }
     if (a->op->cap > 0)
