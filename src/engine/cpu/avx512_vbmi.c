@@ -87,11 +87,6 @@ static size_t tokens_bytes(int Kp) {
     return (bytes + 63) / 64 * 64;
 }
 
-/* Inputs k .. k + 15 of x [K]. */
-static inline __m512 load16(const float *x, int K, int k) {
-    return _mm512_maskz_loadu_ps(first(K - k), x + k);
-}
-
 /* Lane i of the result is the largest lane of v[i]. */
 static inline __m512 top_of_each(const __m512 v[16]) {
     __m512 t[8], u[4];
@@ -119,8 +114,12 @@ static float group_tops(const float *x, int K, int H, int NT, float *top) {
         float tops[16];
         for (int i = 0; i < 16; i++) {
             int k = (h + i) * 32;
-            v[i] = _mm512_max_ps(_mm512_abs_ps(load16(x, K, k)),
-                                 _mm512_abs_ps(load16(x, K, k + 16)));
+            if (h + i >= H) {
+                v[i] = _mm512_setzero_ps();
+                continue;
+            }
+            v[i] = _mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(x + k)),
+                                 _mm512_abs_ps(_mm512_loadu_ps(x + k + 16)));
         }
         __m512 t = top_of_each(v);
         sum = _mm512_add_ps(sum, t);
@@ -132,15 +131,15 @@ static float group_tops(const float *x, int K, int H, int NT, float *top) {
 }
 
 /* 16 activations as steps. */
-static inline __m512i steps16(const float *x, int K, int k, float per_unit) {
-    return _mm512_cvtps_epi32(_mm512_mul_ps(load16(x, K, k), _mm512_set1_ps(per_unit)));
+static inline __m512i steps16(const float *x, float per_unit) {
+    return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(per_unit)));
 }
 
 /* The 16-bit digits of group h of token i, with the sums of its halves s. */
-static void put_wide(const float *x, int K, int h, int i, int NT, float per_unit,
+static void put_wide(const float *x, int h, int i, int NT, float per_unit,
                      const struct tokens *b, int32_t s[2]) {
     for (int j = 0; j < 2; j++) {
-        __m512i v = steps16(x, K, h * 32 + j * 16, per_unit);
+        __m512i v = steps16(x + h * 32 + j * 16, per_unit);
         s[j] = _mm512_reduce_add_epi32(v);
         v = _mm512_shuffle_epi32(v, _MM_PERM_DBCA); /* pairs (0, 2), (1, 3) */
         _mm256_storeu_si256((__m256i *)(b->q16 + (h * NT + i) * 32 + j * 16),
@@ -149,8 +148,8 @@ static void put_wide(const float *x, int K, int h, int i, int NT, float per_unit
 }
 
 /* The 8-bit digits of groups h and h + 1 of token i, with the sums of their halves. */
-static inline void put_narrow(const float *x, int K, int h, int i, int NT,
-                              const float per_unit[2], const struct tokens *b, int32_t s[4]) {
+static inline void put_narrow(const float *x, int h, int i, int NT, const float per_unit[2],
+                              const struct tokens *b, int32_t s[4]) {
     const __m512i flip = _mm512_set1_epi8((char)0x80);
     const __m512i order =
         _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
@@ -158,7 +157,7 @@ static inline void put_narrow(const float *x, int K, int h, int i, int NT,
     int32_t digits[16];
     int64_t sums[8];
     for (int j = 0; j < 4; j++)
-        v[j] = steps16(x, K, h * 32 + j * 16, per_unit[j / 2]);
+        v[j] = steps16(x + h * 32 + j * 16, per_unit[j / 2]);
     v[0] = _mm512_packs_epi32(v[0], v[1]); /* within 128 bits */
     v[2] = _mm512_packs_epi32(v[2], v[3]);
     const __m512i all = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(v[0], v[2]));
@@ -200,7 +199,7 @@ static inline float steps_per_unit(float steps, float top) {
 }
 
 /* Token i: its digits, scales and starts. */
-static inline __attribute__((always_inline)) void quantize_token(const float *x, int K, int Kp,
+static inline __attribute__((always_inline)) void quantize_token(const float *x, int Kp,
                                                                  int i, const int NT,
                                                                  float from, bool sums,
                                                                  const struct tokens *b) {
@@ -212,12 +211,12 @@ static inline __attribute__((always_inline)) void quantize_token(const float *x,
             per_unit[j] = top[j] > from ? 0 : steps_per_unit(X8_STEPS, top[j]);
             b->scale[(h + j) * NT + i] = top[j] * (1.0f / X8_STEPS);
         }
-        put_narrow(x, K, h, i, NT, per_unit, b, s);
+        put_narrow(x, h, i, NT, per_unit, b, s);
         for (int j = 0; j < 2; j++) {
             bool wide = top[j] > from;
             put_zeros(b, h + j, i, NT, wide ? none : s + 2 * j);
             if (wide) {
-                put_wide(x, K, h + j, i, NT, steps_per_unit(X_STEPS, top[j]), b, s + 2 * j);
+                put_wide(x, h + j, i, NT, steps_per_unit(X_STEPS, top[j]), b, s + 2 * j);
                 b->scale[(h + j) * NT + i] = top[j] / X_STEPS;
                 b->wide[h + j] |= 1u << i;
             }
@@ -233,12 +232,12 @@ static void quantize8(const float *x, size_t ldx, int NT, int K, bool sums, void
     memset(b.wide, 0, (size_t)H * sizeof *b.wide);
     if (NT == 1) {
         float from = group_tops(x, K, H, 1, b.scale);
-        quantize_token(x, K, Kp, 0, 1, from, sums, &b);
+        quantize_token(x, Kp, 0, 1, from, sums, &b);
         return;
     }
     for (int i = 0; i < NT; i++, x += ldx) {
         float from = group_tops(x, K, H, NT, b.scale + i);
-        quantize_token(x, K, Kp, i, NT, from, sums, &b);
+        quantize_token(x, Kp, i, NT, from, sums, &b);
     }
     *b.n_wide = 0;
     for (int h = 0; h < H; h++)

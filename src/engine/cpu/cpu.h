@@ -79,8 +79,9 @@ struct cpu_kernels {
     int block; /* rows that are quantised together; CPU_QUANT_ROWS is a multiple of it */
     /* Bytes of such a block, a multiple of 64 */
     size_t (*block_bytes)(int Kp);
-    /* n <= block rows of x [n, K], stride ldx, to a block at a 64-byte border; sums: a weight
-     * that meets it has minimums. NULL: matmul reads f32 for every weight type. */
+    /* n <= block rows of x [n, K], stride ldx, zeros up to Kp, to a block at a 64-byte border;
+     * sums: a weight that meets it has minimums. NULL: matmul reads f32 for every weight type.
+     */
     void (*quantize)(const float *x, size_t ldx, int n, int K, bool sums, void *to);
     /* Tiles tile .. tile + n_tile - 1 of y (+)= x w^T; y points at the first tile's column 0.
      * Columns beyond N are not written. scratch: cpu_scratch_bytes(). */
