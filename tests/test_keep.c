@@ -257,6 +257,79 @@ static void nothing_is_written_unasked(void **state) {
     assert_int_equal(files(), 0);
 }
 
+static void type_in(struct session *s, const int32_t *tokens, int n) {
+    struct mailbox *m = mailbox_new(event_free);
+    const struct request r = {.tokens = tokens,
+                              .n_tok = (size_t)n,
+                              .priority = PRIORITY_IDLE,
+                              .sampling = {.top_p = 1, .typical_p = 1, .repeat_penalty = 1}};
+    OK(session_generate(s, &r, 1, m, &e));
+    for (bool end = false; !end;) {
+        struct event *ev = mailbox_wait(m, -1);
+        end = ev->type == EVENT_FINISHED;
+        event_free(ev);
+    }
+    mailbox_unref(m);
+}
+
+/* What was typed and not sent is in memory only, whatever a file or the session had before. */
+static void drafts_are_not_written(void **state) {
+    (void)state;
+    struct answer a;
+    struct state_file f;
+    int32_t t[512], draft[512];
+    fill(t, 200, 0);
+    struct engine *en = open_engine();
+    struct session *s = session_new(en);
+    session_keep(s, 1);
+    type_in(s, t, 200);
+    assert_int_equal(session_cached_tok(s), 200);
+    session_free(s); /* nothing was ever sent */
+    engine_close(en);
+    assert_int_equal(files(), 0);
+
+    en = open_with((struct engine_params){.kv_rest_ms = 1});
+    s = session_new(en);
+    session_keep(s, 1);
+    ask(&a, s, t, 200, 5);
+    memcpy(t + 200, a.tokens, 5 * sizeof *t);
+    wait_for_files(1);
+    memcpy(draft, t, 205 * sizeof *t);
+    fill(draft + 205, 200, 3);
+    type_in(s, draft, 405);
+    struct session *fork = session_fork(s);
+    session_keep(fork, 2);
+    session_free(fork);
+    draft[150] = '!'; /* an earlier message is edited */
+    type_in(s, draft, 405);
+    ask(&a, s, t, 200, 5);
+    draft[0] = '!'; /* that one is in the pool already when it is typed here */
+    type_in(session_new(en), draft, 405);
+    type_in(s, draft, 405);
+    session_free(s);
+    engine_close(en);
+    assert_int_equal(files(), 1);
+    OK(state_open(&f, found.path, &e));
+    assert_int_equal(f.head.n_tok, 204);
+    assert_memory_equal(f.tokens, t, 204 * sizeof *t);
+    state_close(&f);
+
+    en = open_engine(); /* what is sent is kept, also where it was typed before */
+    s = session_new(en);
+    session_keep(s, 1);
+    fill(draft + 205, 100, 3);
+    memcpy(draft, t, 205 * sizeof *t);
+    type_in(s, draft, 400);
+    ask(&a, s, draft, 300, 5);
+    assert_int_equal(a.cached, 299);
+    session_free(s);
+    engine_close(en);
+    assert_int_equal(files(), 1);
+    OK(state_open(&f, found.path, &e));
+    assert_int_equal(f.head.n_tok, 304);
+    state_close(&f);
+}
+
 static void two_conversations_are_two_files(void **state) {
     (void)state;
     struct answer a;
@@ -643,7 +716,7 @@ static void blocks_that_wait_come_back(void **state) {
         fill(t, 480, i);
         assert_true(kv_reserve(pool, &kv, 480));
         kv_commit(pool, &kv, t, 480);
-        keep_save(k, &kv, i + 1);
+        keep_save(k, &kv, kv.n_tok, i + 1);
         kv_seq_clear(pool, &kv);
     }
     assert_int_equal(kv_available(pool), 4);
@@ -719,6 +792,7 @@ int main(void) {
         T(edited_history_takes_what_is_common),
         T(same_prompt_computes_one_token),
         T(nothing_is_written_unasked),
+        T(drafts_are_not_written),
         T(two_conversations_are_two_files),
         T(state_is_written_when_a_conversation_rests),
         T(damaged_block_is_computed),

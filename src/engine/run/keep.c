@@ -389,13 +389,14 @@ static void drop_waiting(struct keep *k, int64_t owner, const struct job *by) {
     }
 }
 
-void keep_save(struct keep *k, const struct kv_seq *kv, int64_t owner) {
-    if (kv->n_tok < KEEP_MIN_TOK || kv->n_tok > STATE_MAX_TOK || kv->hidden)
+void keep_save(struct keep *k, const struct kv_seq *kv, int n_tok, int64_t owner) {
+    assert(n_tok <= kv->n_tok);
+    if (n_tok < KEEP_MIN_TOK || n_tok > STATE_MAX_TOK || kv->hidden)
         return;
     struct job *j = xcalloc(1, sizeof *j);
-    *j = (struct job){.owner = owner, .n_tok = kv->n_tok, .kind = kv->kind};
-    j->tokens = xreallocarray(NULL, (size_t)kv->n_tok, sizeof *j->tokens);
-    memcpy(j->tokens, kv->tokens, (size_t)kv->n_tok * sizeof *j->tokens);
+    *j = (struct job){.owner = owner, .n_tok = n_tok, .kind = kv->kind};
+    j->tokens = xreallocarray(NULL, (size_t)n_tok, sizeof *j->tokens);
+    memcpy(j->tokens, kv->tokens, (size_t)n_tok * sizeof *j->tokens);
     kv_fork(k->p.pool, &j->kv, kv);
     pthread_mutex_lock(&k->lock);
     drop_waiting(k, owner, j);

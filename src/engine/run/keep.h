@@ -36,8 +36,9 @@ struct keep *keep_open(const struct keep_params *p);
 /* Writes what waits, for two seconds at most, and ends. NULL is allowed. */
 void keep_close(struct keep *k);
 
-/* The timeline, for owner (not 0), unless it is short or a file has all of it. */
-void keep_save(struct keep *k, const struct kv_seq *kv, int64_t owner);
+/* The first n_tok tokens of the timeline, for owner (not 0), unless they are few or a file has
+ * all of them. */
+void keep_save(struct keep *k, const struct kv_seq *kv, int n_tok, int64_t owner);
 /* Gives up what waits to be written last, since the pool needs its blocks. False when nothing
  * holds any. */
 bool keep_give_up(struct keep *k);

@@ -108,6 +108,7 @@ void sched_add_session(struct sched *s, struct session *ss) {
 void sched_fork(struct sched *s, struct session *dst, const struct session *src) {
     sched_add_session(s, dst);
     kv_fork(s->pool, &dst->kv, &src->kv);
+    dst->said_tok = src->said_tok;
     atomic_store(&dst->cached_tok, dst->kv.n_tok);
 }
 
@@ -136,15 +137,15 @@ void sched_forget(struct sched *s, int64_t owner) {
 }
 
 static void keep_session(struct sched *s, struct session *ss) {
-    keep_save(s->keep, &ss->kv, ss->owner);
-    ss->kept_tok = ss->kv.n_tok;
+    keep_save(s->keep, &ss->kv, session_said(ss), ss->owner);
+    ss->kept_tok = session_said(ss);
 }
 
 /* Enough is new: a state is written whole, and with a quarter more each time what is written in
  * all is at most five times the last one. */
 static bool keep_pays(const struct session *ss) {
     int more = ss->kept_tok / 4 > KEEP_MIN_TOK ? ss->kept_tok / 4 : KEEP_MIN_TOK;
-    return ss->owner && !ss->task && ss->kv.n_tok >= ss->kept_tok + more;
+    return ss->owner && !ss->task && session_said(ss) >= ss->kept_tok + more;
 }
 
 void sched_tend(struct sched *s) {
@@ -279,6 +280,7 @@ static bool load_state(struct sched *s, const struct task *t) {
     bool more = s->keep && keep_load(s->keep, &ss->kv, t->tokens, t->n_tok, piece);
     if (ss->kv.n_tok > held)
         ss->kept_tok = ss->kv.n_tok; /* a file has them */
+    task_note_said(t);
     atomic_store(&ss->cached_tok, ss->kv.n_tok);
     return more;
 }
@@ -327,7 +329,9 @@ static bool admit_first(struct sched *s) {
     if (s->n_active == s->max_active && s->active[s->n_active - 1]->priority >= t->priority)
         return false;
     kv_set_kind(s->pool, &ss->kv, graph_kv_kind(s->graph, t->n_tok));
+    task_unsay(t);
     int kept = kv_match(s->pool, &ss->kv, t->tokens, t->n_tok);
+    task_note_said(t);
     if (kept < ss->kept_tok)
         ss->kept_tok = kept; /* another branch */
     int need = kv_need(&ss->kv, t->n_tok - kept);
@@ -406,6 +410,7 @@ static void follow_kinds(struct sched *s) {
     for (int i = 0; i < s->n_active; i++) {
         struct session *ss = s->active[i]->session;
         kv_set_kind(s->pool, &ss->kv, graph_kv_kind(s->graph, s->active[i]->n_tok));
+        task_note_said(s->active[i]);
         atomic_store(&ss->cached_tok, ss->kv.n_tok);
     }
 }
@@ -522,6 +527,7 @@ static void add_seq(struct sched *s, int at, int *n_tok, const struct kv_seq *kv
 static void advance(struct sched *s, struct task *t, int n_more, float *logits) {
     struct session *ss = t->session;
     kv_commit(s->pool, &ss->kv, t->tokens + ss->kv.n_tok, n_more);
+    task_note_said(t);
     atomic_store(&ss->cached_tok, ss->kv.n_tok);
     task_prefilled(t);
     if (task_todo(t) > 0)
@@ -543,6 +549,7 @@ static void advance(struct sched *s, struct task *t, int n_more, float *logits) 
             return;
         }
         kv_commit(s->pool, &ss->kv, &next.token, 1);
+        task_note_said(t);
         atomic_store(&ss->cached_tok, ss->kv.n_tok);
     }
     finish(s, t, why);

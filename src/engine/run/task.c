@@ -106,6 +106,23 @@ void task_leave_queue(struct task *t) {
     t->queue = NULL;
 }
 
+int session_said(const struct session *ss) {
+    return ss->said_tok < ss->kv.n_tok ? ss->said_tok : ss->kv.n_tok;
+}
+
+void task_note_said(const struct task *t) {
+    struct session *ss = t->session;
+    ss->said_tok = t->priority == PRIORITY_IDLE ? session_said(ss) : ss->kv.n_tok;
+}
+
+void task_unsay(const struct task *t) {
+    struct session *ss = t->session;
+    int n = 0, most = session_said(ss) < t->n_tok ? session_said(ss) : t->n_tok;
+    while (n < most && ss->kv.tokens[n] == t->tokens[n])
+        n++;
+    ss->said_tok = n;
+}
+
 int task_todo(const struct task *t) {
     return t->n_tok - t->session->kv.n_tok;
 }

@@ -25,6 +25,7 @@ struct session {
     struct task *task;
     uint64_t used;    /* when it last ran, in the scheduler's count */
     int64_t owner;    /* whose state is kept; 0: nobody's */
+    int said_tok;     /* see session_said(); more than kv.n_tok when kv was cut since */
     int kept_tok;     /* tokens when it was handed to the keeper last */
     int64_t ended_us; /* when its last request ended */
 };
@@ -65,6 +66,14 @@ enum status task_new(const struct request *r, const struct task_limits *lim, str
                      struct err *err);
 /* Frees a task that was never submitted, without a word. */
 void task_free(struct task *t);
+
+/* Tokens in the session's KV that a request brought which was no guess. What an idle one
+ * computed is a draft's: it may be taken back, and must not be found on a disk then. */
+int session_said(const struct session *ss);
+/* The session's KV has changed for t. */
+void task_note_said(const struct task *t);
+/* It will be made to fit t: what t says otherwise is not said any more. */
+void task_unsay(const struct task *t);
 
 /* Its first step has come, or it ended without. */
 void task_leave_queue(struct task *t);
