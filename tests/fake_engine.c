@@ -154,8 +154,10 @@ void session_free(struct session *s) {
         return;
     s->cancel = true;
     end_thread(s);
-    if (s->owner)
+    if (s->owner) {
         fake.n_kept++;
+        fake.kept = s->owner;
+    }
     buf_release(&s->held);
     buf_release(&s->prompt);
     free(s->reply);

@@ -26,6 +26,7 @@ struct fake {
     const char *kv_dir;        /* of the engine opened last; NULL or "states" */
     uint64_t kv_dir_bytes;
     int n_kept;                /* sessions freed whose state would be saved */
+    int64_t kept;              /* for whom the last of them */
     int64_t forgotten;         /* the last conversation whose states were removed */
 };
 extern struct fake fake;

@@ -915,6 +915,20 @@ static void draft_is_computed_up_to_its_last_letter(void **state) {
     assert_int_equal(seen.result.cached_tok, strlen(fake_guess()));
 }
 
+/* The session that was the draft's is saved for the conversation that it became, and for nobody
+ * before. */
+static void draft_is_saved_for_nobody(void **state) {
+    (void)state;
+    chat_prefill_draft(chat, "Tell me about tides");
+    load("smol"); /* lets go of all sessions */
+    assert_int_equal(fake.n_kept, 0);
+    chat_prefill_draft(chat, "Tell me about tides");
+    turn("Tell me about tides, please");
+    load("smol");
+    assert_int_equal(fake.n_kept, 1);
+    assert_int_equal(fake.kept, chat_id(chat));
+}
+
 static void draft_of_another_conversation_is_given_up(void **state) {
     (void)state;
     turn("first");
@@ -993,6 +1007,7 @@ int main(void) {
         T(template_without_system_role_gets_it_in_the_question),
         T(defaults_of_the_configuration_hold_for_new_ones),
         T(draft_is_computed_up_to_its_last_letter),
+        T(draft_is_saved_for_nobody),
         T(draft_of_another_conversation_is_given_up),
         T(no_draft_is_computed_when_it_is_of_no_use),
     };

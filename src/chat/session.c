@@ -23,10 +23,18 @@ struct session *session_find(struct chat *c, int64_t conv) {
     return s ? s->session : NULL;
 }
 
+/* What nobody stores leaves no trace. */
+static void keep(struct chat *c, const struct session_slot *s) {
+    if (s->conv > 0 && strcmp(store_path(c->store), ":memory:") != 0)
+        session_keep(s->session, s->conv);
+}
+
 struct session *session_of(struct chat *c, int64_t conv) {
     struct session_slot *s = find(c, conv);
-    if (!s && (s = find(c, CONV_NEW)))
+    if (!s && (s = find(c, CONV_NEW))) {
         s->conv = conv; /* mostly that one got a row: what its draft computed goes along */
+        keep(c, s);
+    }
     if (s) {
         s->used = ++c->clock;
         return s->session;
@@ -38,8 +46,7 @@ struct session *session_of(struct chat *c, int64_t conv) {
     session_free(oldest->session);
     *oldest = (struct session_slot){
         .conv = conv, .session = session_new(c->engine), .used = ++c->clock};
-    if (strcmp(store_path(c->store), ":memory:") != 0) /* what nobody stores leaves no trace */
-        session_keep(oldest->session, conv);
+    keep(c, oldest);
     return oldest->session;
 }
 
