@@ -471,6 +471,23 @@ bool keep_give_up(struct keep *k) {
     return gave;
 }
 
+static int list_seqs(const struct job *j, const struct kv_seq **out, int n, int most) {
+    for (; j; j = j->next, n++)
+        if (n < most)
+            out[n] = &j->kv;
+    return n;
+}
+
+int keep_seqs(struct keep *k, const struct kv_seq **out, int most) {
+    if (!k)
+        return 0;
+    pthread_mutex_lock(&k->lock);
+    int n = list_seqs(k->queue, out, 0, most);
+    n = list_seqs(k->done, out, n, most);
+    pthread_mutex_unlock(&k->lock);
+    return n;
+}
+
 /* ---- the engine thread: loading ---- */
 
 static void end_reading(struct keep *k) {

@@ -53,4 +53,8 @@ bool keep_load(struct keep *k, struct kv_seq *kv, const int32_t *tokens, int n_t
 /* Removes what is kept for owner, of any model; in the background. */
 void keep_forget(struct keep *k, int64_t owner);
 
+/* The timelines that wait to be written, the first `most` of them; how many there are (for
+ * tests). NULL is allowed. */
+int keep_seqs(struct keep *k, const struct kv_seq **out, int most);
+
 #endif

@@ -681,8 +681,9 @@ bool sched_consistent(const struct sched *s) {
     }
     for (const struct eval *e = s->evals; e; e = e->next)
         n++;
-    const struct kv_seq **seqs = xreallocarray(NULL, (size_t)n + 1, sizeof *seqs);
-    n = 0;
+    int n_kept = keep_seqs(s->keep, NULL, 0); /* only this thread changes it */
+    const struct kv_seq **seqs = xreallocarray(NULL, (size_t)(n + n_kept) + 1, sizeof *seqs);
+    n = keep_seqs(s->keep, seqs, n_kept);
     for (const struct session *ss = s->sessions; ss; ss = ss->next)
         seqs[n++] = &ss->kv;
     for (const struct eval *e = s->evals; e; e = e->next)
