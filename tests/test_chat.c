@@ -176,6 +176,18 @@ static void forgotten_conversation_is_not_saved(void **state) {
     assert_int_equal(fake.n_kept, 1); /* the other one */
 }
 
+/* By another window, which has removed its states. */
+static void deleted_conversation_is_not_saved(void **state) {
+    (void)state;
+    turn("one");
+    OK(store_conv_delete(store, chat_id(chat), &e));
+    OK(chat_open(chat, 0, &e));
+    turn("two");
+    load("smol");
+    assert_int_equal(fake.n_kept, 1); /* the other one */
+    assert_int_equal(fake.kept, chat_id(chat));
+}
+
 static void states_are_forgotten_without_a_model(void **state) {
     (void)state;
     chat_forget(chat, 17);
@@ -974,6 +986,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         T(states_are_saved_of_stored_conversations_only),
         T(forgotten_conversation_is_not_saved),
+        T(deleted_conversation_is_not_saved),
         BARE(states_are_forgotten_without_a_model),
         T(turn_is_stored_with_all_its_figures),
         T(new_conversation_has_no_row_before_its_first_message),

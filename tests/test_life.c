@@ -6,6 +6,7 @@
  *
  * Every token must be the model's, every block in order after every step, every request must
  * end in a bounded number of steps, and no file may hold what was only typed or is forgotten.
+ * LIFE_SEED=n gives other lives.
  */
 #include <setjmp.h>
 #include <stdarg.h>

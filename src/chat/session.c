@@ -29,6 +29,24 @@ static void keep(struct chat *c, const struct session_slot *s) {
         session_keep(s->session, s->conv);
 }
 
+/* A conversation that another window deleted meanwhile must not come back as a file. */
+static bool is_deleted(struct chat *c, int64_t conv) {
+    struct conversation v = {0};
+    struct err err;
+    if (store_conv_get(c->store, conv, &v, &err) != ST_OK)
+        return err.code == ST_NOT_FOUND;
+    bool deleted = v.deleted;
+    conversation_release(&v);
+    return deleted;
+}
+
+static void let_go(struct chat *c, struct session_slot *s) {
+    if (s->conv > 0 && is_deleted(c, s->conv))
+        session_keep(s->session, 0);
+    session_free(s->session);
+    *s = (struct session_slot){0};
+}
+
 struct session *session_of(struct chat *c, int64_t conv) {
     struct session_slot *s = find(c, conv);
     if (!s && (s = find(c, CONV_NEW))) {
@@ -43,7 +61,7 @@ struct session *session_of(struct chat *c, int64_t conv) {
     for (int i = 1; i < N_SESSIONS; i++)
         if (c->slots[i].used < oldest->used)
             oldest = &c->slots[i];
-    session_free(oldest->session);
+    let_go(c, oldest);
     *oldest = (struct session_slot){
         .conv = conv, .session = session_new(c->engine), .used = ++c->clock};
     keep(c, oldest);
@@ -65,6 +83,5 @@ void chat_forget(struct chat *c, int64_t conv) {
 
 void sessions_release(struct chat *c) {
     for (int i = 0; i < N_SESSIONS; i++)
-        session_free(c->slots[i].session);
-    memset(c->slots, 0, sizeof c->slots);
+        let_go(c, &c->slots[i]);
 }
