@@ -754,6 +754,15 @@ static void state_list_says_what_there_is(void **state) {
     assert_string_equal(l.v[0].model, "fake");
     files();
     assert_int_equal(l.v[0].bytes + l.v[1].bytes, found.bytes);
+    struct rlimit files_open, none;
+    struct saved_state_list unread;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &files_open), 0);
+    none = files_open;
+    none.rlim_cur = 0;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    enum status st = states_list(&unread, &e);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &files_open), 0);
+    assert_int_equal(st, ST_IO); /* a folder that can't be read is not an empty one */
     OK(states_remove(l.v[0].path, &e));
     OK(states_remove(l.v[0].path, &e)); /* another program was faster */
     saved_state_list_release(&l);

@@ -206,6 +206,13 @@ enum status states_list(struct saved_state_list *out, struct err *err) {
     char *dir;
     *out = (struct saved_state_list){0};
     CHECK(states_dir(&dir, err));
+    DIR *d = opendir(dir);
+    if (!d) { /* that is not the same as nothing there */
+        err_set(err, ST_IO, "can't read the folder %s: %s", dir, strerror(errno));
+        free(dir);
+        return ST_IO;
+    }
+    closedir(d);
     states_sweep(dir);
     states_each(dir, list_one, out);
     if (out->n)
