@@ -365,6 +365,9 @@ run cp tiny brief; run rm tiny; run cp brief tiny
 run run brief --save --max-tokens 4 $words; run rm brief; run kv list --json
 is_json "a model with two names keeps its states" 0 out 'len(d)==1'
 run rm tiny; run kv list --json; is_json "they go with the model" 0 out 'len(d)==0'
+ln -s /dev/zero home/cache/kv/0000000000000001-0000000000000001.kv
+run kv list; is "kv list names what it can't read" 0 - '0000000000000001.kv: no state'
+run kv prune --all; is "kv prune --all removes it" 0 - '^1 removed'
 run create tiny --from tiny.gguf
 
 # -- eval, bench, doctor ----------------------------------------------------

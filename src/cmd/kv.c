@@ -130,9 +130,12 @@ static int prune(struct args *a, const struct saved_state_list *l) {
         freed += s->bytes;
         n++;
     }
-    for (size_t i = 0; i < l->broken.n && p.all; i++)
-        if (states_remove(l->broken.v[i], &err) != ST_OK)
+    for (size_t i = 0; i < l->broken.n && p.all; i++) {
+        if (states_remove(l->broken.v[i], &err) == ST_OK)
+            n++;
+        else
             rc = fail(&err);
+    }
     note("%zu removed, %s", n, show_bytes(freed));
     return rc;
 }
@@ -153,7 +156,7 @@ int cmd_kv(struct args *a) {
         return fail(&err);
     int rc = prunes ? prune(a, &l) : list(a, &l);
     for (size_t i = 0; i < l.broken.n && !prunes; i++)
-        note("llmchat: %s: damaged, or of another version", l.broken.v[i]);
+        note("llmchat: %s: no state that this version can read", l.broken.v[i]);
     saved_state_list_release(&l);
     return rc;
 }

@@ -181,7 +181,7 @@ static void list_one(void *user, const char *path, const char *name) {
     struct err err;
     (void)name;
     if (state_open(&f, path, &err) != ST_OK) {
-        if (err.code == ST_FORMAT || err.code == ST_UNSUPPORTED)
+        if (err.code != ST_NOT_FOUND) /* else another program was faster */
             strlist_add(&l->broken, path);
         return;
     }
