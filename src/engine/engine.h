@@ -81,7 +81,8 @@ void session_free(struct session *s); /* cancels; NULL is allowed */
 /* Saves this session's state in kv_dir when it rests for a while, when it is freed and when the
  * engine is closed, in the background, for owner: the number of a stored conversation, greater
  * than 0. What is saved is found by every session that has the same tokens, also after a
- * restart. Without this call, or with 0, nothing of a session is ever written. */
+ * restart. Without this call, or with 0, nothing of a session is ever written; and never what
+ * only idle requests computed. */
 void session_keep(struct session *s, int64_t owner);
 /* Removes what was saved for owner, of any model, in the background. */
 void engine_forget(struct engine *e, int64_t owner);
