@@ -199,6 +199,12 @@ bool graph_same_angles(const struct graph *g, int a, int b) {
     return graph_kv_kind(g, a) == graph_kv_kind(g, b);
 }
 
+bool graph_settle(struct graph *g) {
+    (void)g;
+    fake.n_settle++;
+    return true;
+}
+
 void graph_copy_block(struct graph *g, int dst, int src, int n_tok) {
     assert(dst != src && n_tok > 0 && n_tok < KV_BLOCK);
     memcpy(g->kv[dst], g->kv[src], (size_t)n_tok * sizeof **g->kv);

@@ -46,6 +46,7 @@ extern struct fake {
     /* what was seen; read while the engine is idle */
     int n_forward, n_tok, max_seq, n_block, n_copied, n_loaded;
     int longest;   /* tokens of a sequence in a batch, with those in its KV */
+    int n_settle;  /* calls of graph_settle() */
     int n_draft;   /* tokens of "fake-draft" */
     int n_starved; /* batches that left a decoding sequence out while it was in the batch before
                       and after */

@@ -289,6 +289,34 @@ static void a_mapped_file_that_is_cut_reads_as_zeros_and_says_so(void **state) {
     free(other);
 }
 
+static void file_map_gives_pages_back_of_mapped_files_alone(void **state) {
+    enum { LEN = 3 * 4096 + 100 };
+    char path[] = "/tmp/llmchat-drop-XXXXXX";
+    char *memory = aligned_alloc(4096, 4 * 4096);
+    struct file_map m;
+    struct err err;
+    (void)state;
+    int fd = mkstemp(path);
+    assert_true(fd >= 0 && memory);
+    for (int j = 0; j < 4 * 4096; j++)
+        memory[j] = (char)(j * 7 + 1);
+    assert_int_equal(write(fd, memory, LEN), LEN);
+    close(fd);
+    assert_int_equal(file_map_open(&m, path, &err), ST_OK);
+    file_map_huge(m);
+    assert_memory_equal(m.p, memory, LEN);
+    file_map_drop(m.p + 1, 2 * 4096);
+    file_map_drop(m.p, LEN);
+    file_map_drop(m.p + 100, LEN); /* more than there is */
+    assert_memory_equal(m.p, memory, LEN);
+    file_map_drop(memory, 4 * 4096); /* no file's: it would be zeros now */
+    for (int j = 0; j < 4 * 4096; j++)
+        assert_true(memory[j] == (char)(j * 7 + 1));
+    file_map_close(&m);
+    unlink(path);
+    free(memory);
+}
+
 /* What is no mapping of ours is left to the handler before. */
 static void faults_of_others_still_end_the_program(void **state) {
     (void)state;
@@ -429,6 +457,7 @@ int main(void) {
                                         drop_tmp),
         cmocka_unit_test_setup_teardown(a_mapped_file_that_is_cut_reads_as_zeros_and_says_so,
                                         make_tmp, drop_tmp),
+        cmocka_unit_test(file_map_gives_pages_back_of_mapped_files_alone),
         cmocka_unit_test(faults_of_others_still_end_the_program),
         cmocka_unit_test_setup_teardown(a_file_too_large_is_not_read, make_tmp, drop_tmp),
         cmocka_unit_test_setup_teardown(paths_follow_the_environment, make_tmp, drop_tmp),

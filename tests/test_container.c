@@ -93,6 +93,37 @@ static void what_is_written_is_read_back(void **state) {
     container_close(c);
 }
 
+/* Longer than the writer's pieces, put in lengths that don't divide them. */
+static void what_is_longer_than_a_piece_is_read_back(void **state) {
+    enum { LEN = (5 << 20) + 77, STEP = 12345 };
+    struct err err = {0};
+    struct container_writer *w = container_writer_new();
+    struct container *c;
+    uint64_t len = LEN;
+    unsigned char *x = xcalloc(1, LEN);
+    (void)state;
+    for (uint32_t i = 0, r = 1; i < LEN; i++, r = r * 1664525u + 1013904223u)
+        x[i] = (unsigned char)(r >> 24);
+    container_writer_meta(w, "hash", "0000");
+    container_writer_declare(w, "long", DTYPE_U8, 1, &len);
+    assert_int_equal(container_writer_begin(w, path, &err), ST_OK);
+    for (size_t i = 0; i < LEN; i += STEP)
+        assert_int_equal(container_writer_put(w, x + i, LEN - i < STEP ? LEN - i : STEP, &err),
+                         ST_OK);
+    assert_int_equal(container_writer_end_tensor(w, &err), ST_OK);
+    assert_int_equal(container_writer_patch(w, "hash", "cafe", &err), ST_OK);
+    assert_int_equal(container_writer_commit(w, &err), ST_OK);
+    container_writer_free(w);
+    assert_int_equal(container_open(path, &c, &err), ST_OK);
+    const struct ctensor *t = container_find(c, "long");
+    assert_non_null(t);
+    assert_int_equal(t->n_bytes, LEN);
+    assert_memory_equal(t->data, x, LEN);
+    assert_string_equal(container_meta(c, "hash"), "cafe");
+    container_close(c);
+    free(x);
+}
+
 static void wants_are_compared_with_what_is_found(void **state) {
     (void)state;
     struct err err = {0};
@@ -422,6 +453,7 @@ static void wrong_vocabularies_are_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_written_is_read_back),
+        cmocka_unit_test(what_is_longer_than_a_piece_is_read_back),
         cmocka_unit_test(wants_are_compared_with_what_is_found),
         cmocka_unit_test(an_aborted_file_leaves_nothing),
         cmocka_unit_test(the_formats_own_rules_hold),

@@ -16,9 +16,9 @@
 #include <cmocka.h>
 
 #include "base/mem.h"
-#include "engine/cpu/cpu.h"
+#include "engine/cpu/cpu_internal.h"
 #include "engine/quant/pack.h"
-#include "engine/run/graph.h"
+#include "engine/run/graph_internal.h"
 #include "rand.h"
 #include <math.h>
 #include <stdio.h>
@@ -185,6 +185,57 @@ static void one_by_one(struct graph *g) {
 static void graph_token_by_token_equals_prompt_whole(void **state) {
     (void)state;
     everywhere(one_by_one);
+}
+
+static const char *place(const struct linear *l) {
+    return l->w.data;
+}
+
+/* Moves weights, each time a part, until all are elsewhere. */
+static void settled(struct graph *g) {
+    const struct layer *from = model.layers, *to = g->dev.layers;
+    bool more = true;
+    int n = 0;
+    cpu_of(g->be)->settle.always = true;
+    for (; more; n++) {
+        assert_true(n < 1000);
+        more = graph_settle(g);
+        if (n % 7 == 0)
+            forward(g, straight, 0, N_TOK, logits_b);
+        assert_memory_equal(logits_a, logits_b, sizeof logits_a);
+    }
+    assert_true(n > 32);
+    forward(g, straight, 0, N_TOK, logits_b);
+    assert_memory_equal(logits_a, logits_b, sizeof logits_a);
+    for (int i = 0; i < N_LAYER; i++) {
+        assert_ptr_not_equal(place(&to[i].wq), place(&from[i].wq));
+        assert_ptr_not_equal(place(&to[i].wk), place(&from[i].wk));
+        assert_ptr_not_equal(place(&to[i].wv), place(&from[i].wv));
+        assert_ptr_not_equal(place(&to[i].wo), place(&from[i].wo));
+        assert_ptr_not_equal(place(&to[i].gate), place(&from[i].gate));
+        assert_ptr_not_equal(place(&to[i].up), place(&from[i].up));
+        assert_ptr_not_equal(place(&to[i].down), place(&from[i].down));
+    }
+    assert_ptr_not_equal(place(&g->dev.head), place(&model.head));
+    assert_ptr_equal(place(&g->dev.embd), place(&model.embd)); /* of which rows are read */
+    assert_false(graph_settle(g));
+}
+
+static void graph_settled_weights_give_the_same_bits(void **state) {
+    (void)state;
+    everywhere(settled);
+}
+
+static void graph_does_without_a_backend_that_settles(void **state) {
+    (void)state;
+    model_make(WEIGHT_Q4, WEIGHT_I8);
+    struct graph *g = open_graph(NULL, 1);
+    g->be->settle = NULL;
+    for (int i = 0; i < 100; i++)
+        assert_false(graph_settle(g));
+    assert_ptr_equal(place(&g->dev.layers[0].wq), place(&model.layers[0].wq));
+    graph_close(g);
+    model_release();
 }
 
 /* Blocks of one graph in another, as a file brings them: it goes on with the same bits. */
@@ -381,6 +432,8 @@ int main(void) {
         cmocka_unit_test(graph_sequences_of_a_batch_do_not_touch_each_other),
         cmocka_unit_test(graph_computes_only_the_logits_that_are_wanted),
         cmocka_unit_test(graph_copied_block_continues_like_the_original),
+        cmocka_unit_test(graph_settled_weights_give_the_same_bits),
+        cmocka_unit_test(graph_does_without_a_backend_that_settles),
         cmocka_unit_test(graph_saved_blocks_go_on_with_the_same_bits),
         cmocka_unit_test(graph_saved_part_of_a_block_has_nothing_of_others),
         cmocka_unit_test(graph_kernel_sets_agree),

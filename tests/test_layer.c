@@ -19,10 +19,10 @@
 
 #include "act_f64.h"
 #include "base/mem.h"
-#include "engine/cpu/cpu.h"
+#include "engine/cpu/cpu_internal.h"
 #include "engine/quant/pack.h"
 #include "engine/quant/quant.h"
-#include "engine/run/graph.h"
+#include "engine/run/graph_internal.h"
 #include "engine/run/rope.h"
 #include "rand.h"
 #include <math.h>
@@ -466,6 +466,28 @@ static void forward(struct graph *g, int from, int n, int n_logits, float *logit
                      ST_OK);
 }
 
+/* The same bits while weights move and when all have. */
+static void check_settled(const char *name, struct graph *g, const float *whole) {
+    static float again[T * V];
+    bool more = true;
+    cpu_of(g->be)->settle.always = true;
+    for (int n = 0; more; n++) {
+        more = graph_settle(g);
+        if (more && n % 16 != 0)
+            continue;
+        forward(g, 0, T, T, again);
+        if (memcmp(again, whole, sizeof again) != 0)
+            fail_msg("%s: other bits in part %d of settling", name, n);
+    }
+    for (int i = 0; i < N_LAYER && model.layers[i].up_exp; i++)
+        for (int e = 0; e < model.hp.n_expert; e++) {
+            assert_ptr_not_equal(g->dev.layers[i].up_exp[e].w.data,
+                                 model.layers[i].up_exp[e].w.data);
+            assert_ptr_not_equal(g->dev.layers[i].down_exp[e].w.data,
+                                 model.layers[i].down_exp[e].w.data);
+        }
+}
+
 static void check_cuts(const char *name, struct graph *g, const float *whole) {
     static float cut[T * V];
     static const int pieces[] = {1, 2, 7, 3, 16};
@@ -503,6 +525,7 @@ static void check_family(const struct family *f) {
                 fail_msg("%s %s: logit %d of token %d is %g, want %g (deviation %g)", f->name,
                          sets[s]->name, i % V, i / V, (double)got[i], want[i], size);
         check_cuts(f->name, g, got);
+        check_settled(f->name, g, got);
         graph_close(g);
     }
     model_free();

@@ -496,6 +496,24 @@ static void sched_random_life_ends_every_request_rightly(void **state) {
     live(3, 6 * CTX_BLOCKS);
 }
 
+static void sched_weights_settle_while_tokens_are_decoded(void **state) {
+    struct world w = world_open(2 * CTX_BLOCKS);
+    struct asker a;
+    (void)state;
+    asker_open(&w, &a);
+    fill(a.tokens, 500, 1);
+    ask(&w, &a, PRIORITY_NORMAL, 500, 20);
+    while (!a.prompt_done) {
+        assert_int_equal(fake.n_settle, 0);
+        step(&w, &a, 1);
+    }
+    step_until_idle(&w, &a, 1);
+    /* not behind the prompt's step, which gave the first token, nor when the last is there */
+    assert_int_equal(fake.n_settle, 18);
+    asker_close(&w, &a);
+    world_close(&w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(sched_interactive_displaces_others_when_there_is_no_room, setup),
@@ -504,6 +522,7 @@ int main(void) {
                                setup),
         cmocka_unit_test_setup(sched_who_waits_long_is_raised, setup),
         cmocka_unit_test_setup(sched_first_step_is_as_long_as_expected, setup),
+        cmocka_unit_test_setup(sched_weights_settle_while_tokens_are_decoded, setup),
         cmocka_unit_test_setup(sched_idle_work_stands_still_while_there_is_other, setup),
         cmocka_unit_test_setup(sched_next_request_ends_the_guess_and_keeps_what_it_computed,
                                setup),

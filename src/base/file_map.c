@@ -154,6 +154,26 @@ enum status file_map_open(struct file_map *m, const char *path, struct err *err)
     return ST_OK;
 }
 
+void file_map_huge(struct file_map m) {
+#ifdef MADV_HUGEPAGE
+    if (m.len)
+        madvise((void *)(uintptr_t)m.p, m.len, MADV_HUGEPAGE); /* no harm where it fails */
+#else
+    (void)m;
+#endif
+}
+
+void file_map_drop(const void *p, size_t len) {
+    const struct mapping *m = find((uintptr_t)p);
+    if (!m || len > atomic_load(&m->end) - (uintptr_t)p)
+        return;
+    uintptr_t from = (uintptr_t)p + (page - (uintptr_t)p % page) % page;
+    uintptr_t end = (uintptr_t)p + len;
+    end -= end % page;
+    if (from < end)
+        madvise((void *)from, end - from, MADV_DONTNEED);
+}
+
 void file_map_close(struct file_map *m) {
     if (m->len) {
         forget((uintptr_t)m->p);

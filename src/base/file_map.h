@@ -22,6 +22,14 @@ struct file_map {
 enum status file_map_open(struct file_map *m, const char *path, struct err *err);
 void file_map_close(struct file_map *m);
 
+/* All of it will be read, again and again: pages of it that come from the disk from now on come
+ * as huge ones where the system has these for files. */
+void file_map_huge(struct file_map m);
+/* Whole pages of mapped files between p and p + len, which is nobody's who still reads them:
+ * the process gives them back. They come again when they are read. Does nothing where p is not
+ * in a mapping of ours. */
+void file_map_drop(const void *p, size_t len);
+
 /* ST_IO naming the file when a part of it could not be read since it was opened. name: what
  * the message calls it. For memory that is no mapping of ours it is ST_OK. Any thread. */
 enum status file_map_intact(struct file_map m, const char *name, struct err *err);

@@ -64,6 +64,9 @@ static void processor(struct report *r) {
     struct buf b = {0};
     bool usable = engine_cpu_features(&b);
     finding(r, "machine", "processor", usable, "%s", buf_str(&b));
+    buf_clear(&b);
+    engine_huge_pages(&b);
+    finding(r, "machine", "hugepages", true, "%s", buf_str(&b));
     buf_release(&b);
     finding(r, "machine", "cores", true, "%d usable", engine_usable_cores());
     long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGE_SIZE);

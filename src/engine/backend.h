@@ -4,8 +4,8 @@
  *
  * Activations are f32 matrices [T, K] with a row stride of weight_pad_k(K) floats, in memory
  * that came from alloc(): for a device they are its own addresses, which download() reads and
- * upload() writes. alloc() gives zeros, and no function writes beyond a row's logical K columns, so the
- * padding of a row stays zero and kernels may read it.
+ * upload() writes. alloc() gives zeros, and no function writes beyond a row's logical K
+ * columns, so the padding of a row stays zero and kernels may read it.
  *
  * KV: for each layer and block, K is [Hkv, D, 16] (the 16 tokens of a block innermost: 16
  * scores are one vector, without horizontal sums) and V is [Hkv, 16, D] (a weighted sum of
@@ -167,6 +167,11 @@ struct backend {
     /* optional: rope(q), rope(k), kv_write(k, v) at once; q and k are rotated in place */
     void (*rope_kv)(struct backend *be, int table, const struct kv_layer *kv, int H, float *q,
                     float *k, const float *v);
+    /* optional, between steps: moves a bound weight to where the device reads it faster, at
+     * most *bytes of it in this call, counted down. True when it is done with this weight,
+     * moved or not; until then it is read where it was. The same numbers before and behind. One
+     * weight after the other. */
+    bool (*settle)(struct backend *be, struct weight *dev, size_t *bytes);
 };
 
 /* The CPU. threads 0: as many as this process may use. The environment variable LLMCHAT_CPU

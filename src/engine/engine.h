@@ -210,6 +210,8 @@ enum status engine_logits(struct engine *e, const int32_t *tokens, int n_tok, in
  * that is chosen, or why none can be (then false); and the fast cores that this process may
  * use (affinity and container limits count). */
 bool engine_cpu_features(struct buf *out);
+/* Appends one line: whether weights can be read in huge pages. */
+void engine_huge_pages(struct buf *out);
 int engine_usable_cores(void);
 
 /* Perplexity as llama.cpp's tool defines it: the tokens are cut into windows of ctx that don't

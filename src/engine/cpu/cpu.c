@@ -50,8 +50,8 @@ static void cpu_upload(struct backend *be, void *dev, const void *host, size_t b
 
 static enum status cpu_bind(struct backend *be, const struct weight *host, struct weight *dev,
                             struct err *err) {
-    (void)be;
     (void)err;
+    cpu_of(be)->settle.bound += cpu_weight_bytes(host);
     *dev = *host;
     return ST_OK;
 }
@@ -131,6 +131,7 @@ static void cpu_close(struct backend *be) {
     struct cpu *c = cpu_of(be);
     pool_free(c->pool);
     release_scratch(c);
+    cpu_settle_release(&c->settle);
     free(c->scratch);
     free(c);
 }
@@ -311,6 +312,7 @@ static const struct backend cpu_table = {
     .matmul_add = cpu_matmul_add,
     .ffn = cpu_ffn,
     .rope_kv = cpu_rope_kv,
+    .settle = cpu_settle,
 };
 
 enum status cpu_backend_new(const struct cpu_kernels *k, int threads, struct backend **out,

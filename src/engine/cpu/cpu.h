@@ -142,6 +142,8 @@ enum status cpu_backend_new(const struct cpu_kernels *k, int threads, struct bac
 
 /* Scratch of a thread for inputs up to max_k columns. */
 size_t cpu_scratch_bytes(int max_k);
+/* Bytes of the pages that the system gives to who asks for huge ones; 0: none. */
+size_t cpu_huge_page_bytes(void);
 float cpu_f16_to_f32(uint16_t h);
 /* Rounds to nearest even, saturates at +-65504; NaN stays NaN. */
 uint16_t cpu_f32_to_f16(float f);

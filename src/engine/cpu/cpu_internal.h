@@ -31,6 +31,24 @@ struct thread_scratch {
     float *acc;    /* the same */
 };
 
+/* Weights on their way into huge pages; see settle.c. */
+struct settle {
+    size_t bound; /* bytes of all weights */
+    bool begun, off;
+    bool seen;   /* that the system gives huge pages */
+    bool always; /* for tests: small weights too, whatever pages there are */
+    size_t page; /* bytes of one */
+    struct settle_arena {
+        char *p;
+        size_t bytes;
+    } * arenas; /* [n_arena] */
+    int n_arena;
+    char *at, *end; /* room that is left for weights to come */
+    char *to;       /* where the weight goes that is being copied, or NULL */
+    size_t done;    /* of it */
+    size_t moved;   /* of all */
+};
+
 struct cpu {
     struct backend be;
     const struct cpu_kernels *k;
@@ -47,6 +65,7 @@ struct cpu {
         void **p;
         int n;
     } arena;
+    struct settle settle;
 };
 
 static inline struct cpu *cpu_of(struct backend *be) {
@@ -62,6 +81,11 @@ static inline int cpu_group_heads(const struct cpu *c) {
 void cpu_for_rows(struct cpu *c, int T,
                   void (*rows)(struct cpu *c, const void *arg, int t, int end),
                   const void *arg);
+
+/* settle.c */
+size_t cpu_weight_bytes(const struct weight *w); /* of a copy */
+bool cpu_settle(struct backend *be, struct weight *w, size_t *bytes);
+void cpu_settle_release(struct settle *s);
 
 /* rows.c */
 void cpu_embed(struct backend *be, const struct weight *w, const int32_t *rows, int T,

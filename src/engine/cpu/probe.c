@@ -61,6 +61,14 @@ bool engine_cpu_features(struct buf *out) {
     return ok;
 }
 
+void engine_huge_pages(struct buf *out) {
+    size_t bytes = cpu_huge_page_bytes();
+    if (bytes)
+        buf_addf(out, "of %zu kB for weights, where the system has them free", bytes / 1024);
+    else
+        buf_adds(out, "off (transparent_hugepage/enabled): weights are read more slowly");
+}
+
 int engine_usable_cores(void) {
     return cores_default();
 }

@@ -9,6 +9,10 @@
  *
  * A hash over the source is known only when all of it was read; its place in the header is kept
  * by a value of the same length and overwritten in the file before the commit.
+ *
+ * Files are written in pieces of 2 MB at multiples of 2 MB: a write is what Linux (6.16 with
+ * ext4, 5.18 with XFS) makes one page of in its cache, and what it keeps in such pages it maps
+ * so, which the kernels read up to half as fast again as small ones.
  */
 #include "base/path.h"
 #include "base/utf8.h"
@@ -22,6 +26,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { PIECE_BYTES = 2 << 20 };
+
 struct wtensor {
     uint64_t begin, n_bytes, pad;
 };
@@ -34,6 +40,8 @@ struct container_writer {
     struct buf header; /* as in the file, with its length */
     struct atomic_file file;
     bool open;
+    char *piece; /* [PIECE_BYTES] what is not in the file yet */
+    size_t n_piece;
     size_t current;   /* tensor that is being written */
     uint64_t written; /* of it */
 };
@@ -109,6 +117,26 @@ static const char *longest_text(const struct container_writer *w) {
     return longest;
 }
 
+static enum status write_piece(struct container_writer *w, struct err *err) {
+    size_t n = w->n_piece;
+    w->n_piece = 0;
+    return atomic_write(&w->file, w->piece, n, err);
+}
+
+static enum status put(struct container_writer *w, const void *p, size_t len, struct err *err) {
+    const char *from = p;
+    while (len > 0) {
+        size_t room = PIECE_BYTES - w->n_piece, n = len < room ? len : room;
+        memcpy(w->piece + w->n_piece, from, n);
+        w->n_piece += n;
+        from += n;
+        len -= n;
+        if (w->n_piece == PIECE_BYTES)
+            CHECK(write_piece(w, err));
+    }
+    return ST_OK;
+}
+
 enum status container_writer_begin(struct container_writer *w, const char *path,
                                    struct err *err) {
     char *text = json_dumps(w->root, JSON_COMPACT | JSON_PRESERVE_ORDER);
@@ -129,14 +157,15 @@ enum status container_writer_begin(struct container_writer *w, const char *path,
         buf_addc(&w->header, ' ');
     CHECK(atomic_open(&w->file, path, err));
     w->open = true;
-    return atomic_write(&w->file, w->header.p, w->header.len, err);
+    w->piece = xcalloc(1, PIECE_BYTES);
+    return put(w, w->header.p, w->header.len, err);
 }
 
 enum status container_writer_put(struct container_writer *w, const void *p, size_t len,
                                  struct err *err) {
     assert(w->current < w->n && len <= w->tensors[w->current].n_bytes - w->written);
     w->written += len;
-    return atomic_write(&w->file, p, len, err);
+    return put(w, p, len, err);
 }
 
 enum status container_writer_end_tensor(struct container_writer *w, struct err *err) {
@@ -144,7 +173,7 @@ enum status container_writer_end_tensor(struct container_writer *w, struct err *
     const struct wtensor *t = &w->tensors[w->current++];
     assert(w->written == t->n_bytes);
     w->written = 0;
-    return atomic_write(&w->file, zeros, (size_t)t->pad, err);
+    return put(w, zeros, (size_t)t->pad, err);
 }
 
 enum status container_writer_patch(struct container_writer *w, const char *key,
@@ -158,6 +187,7 @@ enum status container_writer_patch(struct container_writer *w, const char *key,
     size_t len = strlen(value);
     assert(at[len] == '"' && !memchr(at, '"', len));
     memcpy(at, value, len);
+    CHECK(write_piece(w, err)); /* the file's last, as a rule: nothing follows it */
     if (pwrite(w->file.fd, value, len, at - w->header.p) != (ssize_t)len)
         return err_set(err, ST_IO, "can't write %s: %s", w->file.path, strerror(errno));
     return ST_OK;
@@ -170,6 +200,7 @@ void container_writer_keep(struct container_writer *w) {
 
 enum status container_writer_commit(struct container_writer *w, struct err *err) {
     assert(w->current == w->n);
+    CHECK(write_piece(w, err));
     w->open = false;
     return atomic_commit(&w->file, err);
 }
@@ -182,6 +213,7 @@ void container_writer_free(struct container_writer *w) {
     json_decref(w->meta);
     json_decref(w->root);
     buf_release(&w->header);
+    free(w->piece);
     free(w->tensors);
     free(w);
 }

@@ -131,6 +131,7 @@ enum status model_open(const char *path, struct model **out, struct err *err) {
     enum status st;
     TRY(container_open(path, &c, err));
     m->priv = c;
+    file_map_huge(container_map(c));
     TRY(model_meta_read(c, path, &m->hp, &m->info, err));
     TRY(arch_find(m->info.architecture, container_name(c), &m->arch, err));
     TRY(bind_all(m, c, m->arch, err));

@@ -12,6 +12,7 @@
 #include "engine/run/graph_internal.h"
 
 #include "base/mem.h"
+#include "engine/quant/pack.h"
 #include "engine/quant/quant.h"
 #include <math.h>
 #include <stdlib.h>
@@ -68,8 +69,19 @@ struct bound {
     const struct linear *host, *dev;
 };
 
-static enum status bind_linear(struct graph *g, const struct linear *host, struct linear *dev,
-                               struct bound *last, struct err *err) {
+/* Each step reads all of w, or of an expert: it may settle. */
+static void reads_whole(struct graph *g, struct weight *w) {
+    if (g->settle.n == g->settle.cap) {
+        g->settle.cap = g->settle.cap ? 2 * g->settle.cap : 64;
+        g->settle.w = xreallocarray(g->settle.w, (size_t)g->settle.cap, sizeof *g->settle.w);
+    }
+    g->settle.w[g->settle.n++] = w;
+    g->settle.bytes += (size_t)w->Np / WEIGHT_TILE * weight_tile_bytes(w->type, w->Kp);
+}
+
+/* A linear; of a table a step reads some rows only. */
+static enum status bind_table(struct graph *g, const struct linear *host, struct linear *dev,
+                              struct bound *last, struct err *err) {
     *dev = (struct linear){0};
     if (host->w.N == 0)
         return ST_OK;
@@ -87,6 +99,14 @@ static enum status bind_linear(struct graph *g, const struct linear *host, struc
         dev->perm = p;
     }
     *last = (struct bound){host, dev};
+    return ST_OK;
+}
+
+static enum status bind_linear(struct graph *g, const struct linear *host, struct linear *dev,
+                               struct bound *last, struct err *err) {
+    CHECK(bind_table(g, host, dev, last, err));
+    if (host->w.N)
+        reads_whole(g, &dev->w);
     return ST_OK;
 }
 
@@ -157,14 +177,15 @@ enum status graph_bind(struct graph *g, struct err *err) {
     struct linear *room = g->exp;
     for (int i = 0; i < hp->n_layer; i++)
         CHECK(bind_layer(g, i, &room, err));
-    CHECK(bind_linear(g, &m->embd, &g->dev.embd, &last, err));
+    CHECK(bind_table(g, &m->embd, &g->dev.embd, &last, err));
     CHECK(bind_linear(g, &m->embd_in, &g->dev.embd_in, &last, err));
     CHECK(bind_linear(g, &m->embd_out, &g->dev.embd_out, &last, err));
-    CHECK(bind_linear(g, &m->pos, &g->dev.pos, &last, err));
+    CHECK(bind_table(g, &m->pos, &g->dev.pos, &last, err));
     CHECK(bind_norm(g, &m->embd_norm, hp->n_embd, &g->dev.embd_norm, err));
     CHECK(bind_norm(g, &m->out_norm, hp->n_embd, &g->dev.out_norm, err));
     if (m->head.w.data == m->embd.w.data) { /* tied: bound once */
         g->dev.head = g->dev.embd;
+        reads_whole(g, &g->dev.head.w); /* rows of embd are read where they are mapped */
         CHECK(bind_floats(g, m->head.bias, hp->n_vocab, &g->dev.head.bias, err));
     } else {
         CHECK(bind_linear(g, &m->head, &g->dev.head, &last, err));
@@ -180,4 +201,5 @@ void graph_unbind(struct graph *g) {
     free(g->dev.layers);
     free(g->exp);
     free(g->slopes_host);
+    free(g->settle.w);
 }

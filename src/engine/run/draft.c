@@ -326,6 +326,8 @@ int draft_guess(struct draft *d, struct task *const *tasks, const int *want, int
             rounds++;
     }
     *us = clock_us() - start;
+    if (rounds)
+        graph_settle(d->graph);
     return rounds;
 }
 

@@ -19,7 +19,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEFAULT_TOK = 512, LOGIT_ROWS = 32 /* logits computed at once for a device */ };
+enum {
+    DEFAULT_TOK = 512,
+    LOGIT_ROWS = 32,   /* logits computed at once for a device */
+    SETTLE_AFTER = 32, /* tokens: a short answer would not earn the copy */
+    SETTLE_PARTS = 32,
+};
 
 /* Models whose weights are not quantised are taken for exact answers: rounding keys and values
  * changed the greedy text of a bf16 model within 64 tokens for one prompt in twenty. */
@@ -325,6 +330,18 @@ static void run_head(struct graph *g, int n, float *logits) {
         head_rows(g, x + (size_t)i * ld, part, g->logits);
         be->download(be, logits + (size_t)i * V, g->logits, (size_t)part * V * sizeof(float));
     }
+}
+
+bool graph_settle(struct graph *g) {
+    size_t part = g->settle.bytes / SETTLE_PARTS + 1;
+    if (!g->be->settle || g->settle.next == g->settle.n)
+        return false;
+    if (g->settle.n_call++ < SETTLE_AFTER)
+        return true;
+    while (part > 0 && g->settle.next < g->settle.n &&
+           g->be->settle(g->be, g->settle.w[g->settle.next], &part))
+        g->settle.next++;
+    return g->settle.next < g->settle.n;
 }
 
 enum status graph_forward(struct graph *g, const struct batch *b, float *logits,

@@ -64,6 +64,9 @@ bool graph_same_angles(const struct graph *g, int a, int b);
  * are the caller's to have checked (asserted here). */
 enum status graph_forward(struct graph *g, const struct batch *b, float *logits,
                           struct err *err);
+/* To be called between steps while tokens are decoded: weights may move to where they are read
+ * faster, a part in each call (backend.h, settle). True while there is more to do. */
+bool graph_settle(struct graph *g);
 /* Copies the first n_tok tokens of block src to block dst in every layer (a fork's last,
  * partial block). */
 void graph_copy_block(struct graph *g, int dst, int src, int n_tok);

@@ -36,6 +36,12 @@ struct graph {
     struct linear *exp; /* [n] all experts of dev's layers */
     float *slopes_host; /* [n_head] */
     const float *slopes;
+    struct {
+        struct weight **w; /* [n] those of dev that are read whole, in the order of a step */
+        int n, cap, next;  /* next: the first that has not settled */
+        size_t bytes;      /* of all */
+        int n_call;
+    } settle;
     bool perm; /* some linear has a perm */
     int max_tok, max_logits, n_block;
     bool kv_f16;
@@ -65,7 +71,7 @@ static inline size_t row_floats(int K) {
     return (size_t)weight_pad_k(K);
 }
 
-/* bind.c: fills dev, exp, slopes and perm. */
+/* bind.c: fills dev, exp, slopes, perm and what may settle. */
 enum status graph_bind(struct graph *g, struct err *err);
 void graph_unbind(struct graph *g);
 

@@ -586,6 +586,8 @@ static void run_batch(struct sched *s) {
             fail(s, tasks[i], &err);
         row += (size_t)n_rows * (size_t)s->n_vocab;
     }
+    if (s->decoding && s->n_active) /* who ended has its answer, and nobody waits for more */
+        graph_settle(s->graph);
 }
 
 /* ---- evaluation ---- */
