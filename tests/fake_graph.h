@@ -41,10 +41,12 @@ extern struct fake {
                         0: it is always right */
     int foreign, more_tokens; /* a token of "fake-draft" that is another one, 0: none; tokens
                                  that it has beyond FAKE_VOCAB */
+    const char *cannot_move; /* why positions can't be moved, or NULL */
     int fail_at, nan_at; /* the forward with this number fails, those from this one on give no
                             numbers; 0: none */
     /* what was seen; read while the engine is idle */
     int n_forward, n_tok, max_seq, n_block, n_copied, n_loaded;
+    int n_moved; /* blocks */
     int longest;   /* tokens of a sequence in a batch, with those in its KV */
     int n_draft;   /* tokens of "fake-draft" */
     int n_starved; /* batches that left a decoding sequence out while it was in the batch before

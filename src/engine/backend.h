@@ -4,8 +4,8 @@
  *
  * Activations are f32 matrices [T, K] with a row stride of weight_pad_k(K) floats, in memory
  * that came from alloc(): for a device they are its own addresses, which download() reads and
- * upload() writes. alloc() gives zeros, and no function writes beyond a row's logical K columns, so the
- * padding of a row stays zero and kernels may read it.
+ * upload() writes. alloc() gives zeros, and no function writes beyond a row's logical K
+ * columns, so the padding of a row stays zero and kernels may read it.
  *
  * KV: for each layer and block, K is [Hkv, D, 16] (the 16 tokens of a block innermost: 16
  * scores are one vector, without horizontal sums) and V is [Hkv, 16, D] (a weighted sum of
@@ -156,6 +156,12 @@ struct backend {
                     int n, int K, float *y);
     /* Block src of a layer over block dst */
     void (*kv_copy)(struct backend *be, const struct kv_layer *kv, int dst, int src);
+    /* Turns the keys in blocks [n] of a layer: pairs (2i, 2i + 1) of the first rope_dim columns
+     * of each head, token t of block j by row 16 j + t of cos and sin [n * 16, rope_dim], which
+     * are as in struct step, in host memory, and may change as soon as it returns. Between
+     * steps. */
+    void (*kv_turn)(struct backend *be, const struct kv_layer *kv, const int32_t *blocks, int n,
+                    const float *cos, const float *sin, int rope_dim);
 
     /* optional: y += x w^T + bias (the residual stream) */
     void (*matmul_add)(struct backend *be, const float *x, int T, int K,

@@ -36,7 +36,8 @@ struct keep *keep_open(const struct keep_params *p);
 /* Writes what waits, for two seconds at most, and ends. NULL is allowed. */
 void keep_close(struct keep *k);
 
-/* The timeline, for owner (not 0), unless it is short or a file has all of it. */
+/* The timeline, for owner (not 0), unless it is short, a file has all of it, or its KV depends
+ * on tokens that it no longer has (kv_shift). */
 void keep_save(struct keep *k, const struct kv_seq *kv, int64_t owner);
 /* Gives up what waits to be written last, since the pool needs its blocks. False when nothing
  * holds any. */

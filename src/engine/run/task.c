@@ -19,13 +19,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_STOPS = 256, MAX_BIAS = 1 << 20 };
+enum { MAX_STOPS = 256, MAX_BIAS = 1 << 20, MAX_PROMPT = 1 << 28 };
 
 static enum status check(const struct request *r, const struct task_limits *lim,
                          struct err *err) {
     if (r->n_tok == 0 || !r->tokens)
         return err_set(err, ST_USAGE, "the prompt is empty");
-    if (r->n_tok >= (size_t)lim->ctx_tok)
+    if (r->stream && r->n_tok > MAX_PROMPT)
+        return err_set(err, ST_LIMIT, "the prompt has %zu tokens, at most %d are possible",
+                       r->n_tok, MAX_PROMPT);
+    if (r->stream && r->keep_tok < 0)
+        return err_set(err, ST_USAGE, "%d tokens to keep, wanted 0 or more", r->keep_tok);
+    if (r->n_tok >= (size_t)lim->ctx_tok && !r->stream)
         return err_set(err, ST_CONTEXT_FULL,
                        "the prompt has %zu tokens, the context %d: no room for an answer",
                        r->n_tok, lim->ctx_tok);
@@ -62,15 +67,28 @@ static enum status check(const struct request *r, const struct task_limits *lim,
     return ST_OK;
 }
 
+/* The length of the timeline, with all of the prompt, at which the answer ends. */
+static int last_tok(const struct request *r, const struct task_limits *lim) {
+    int n = (int)r->n_tok, most = lim->ctx_tok - n;
+    if (r->stream) { /* 2^29 and 2^30 at most: the sum fits */
+        most = 1 << 30;
+        if (r->max_tok < 0)
+            most =
+                lim->ctx_tok < most / SHIFT_ANSWER_CTX ? lim->ctx_tok * SHIFT_ANSWER_CTX : most;
+    }
+    return n + (r->max_tok >= 0 && r->max_tok < most ? r->max_tok : most);
+}
+
 enum status task_new(const struct request *r, const struct task_limits *lim, struct task **out,
                      struct err *err) {
     CHECK(check(r, lim, err));
     struct task *t = xcalloc(1, sizeof *t);
     t->asked_us = clock_us();
     t->n_tok = t->n_prompt = (int)r->n_tok;
-    t->last_tok = lim->ctx_tok;
-    if (r->max_tok >= 0 && r->max_tok < lim->ctx_tok - t->n_tok)
-        t->last_tok = t->n_tok + r->max_tok;
+    t->ctx_tok = lim->ctx_tok;
+    t->streams = r->stream;
+    t->keep_tok = r->keep_tok;
+    t->last_tok = last_tok(r, lim);
     t->cap_tok = t->n_tok + 64;
     t->tokens = xreallocarray(NULL, (size_t)t->cap_tok, sizeof *t->tokens);
     memcpy(t->tokens, r->tokens, r->n_tok * sizeof *t->tokens);
@@ -188,6 +206,7 @@ static void end(struct task *t, struct event *last) {
 }
 
 void task_finish(struct task *t, enum finish why) {
+    const struct session *s = t->session;
     struct buf held = {0};
     stream_flush(&t->stream, &held);
     if (held.len)
@@ -200,7 +219,8 @@ void task_finish(struct task *t, enum finish why) {
     e->n_total = t->n_prompt;
     e->prompt_tok = t->n_prompt;
     e->cached_tok = t->cached_tok;
-    e->completion_tok = t->n_tok - t->n_prompt;
+    e->completion_tok = t->n_tok + t->n_gone - t->n_prompt;
+    e->dropped_tok = s->map.n_out;
     if (t->prompt_done_us)
         e->prompt_us = t->prompt_done_us - t->started_us;
     if (t->first_us) {
