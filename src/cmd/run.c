@@ -294,7 +294,7 @@ static enum status run_turn(struct args *a, struct run *r, const char *prompt, b
         st = chat_resolve(c, a->config.context_full, err);
     if (st == ST_CONTEXT_FULL) { /* here nobody can be asked */
         struct err full = *err;
-        err_set(err, st, "%s: set context_full to summarise or drop in %s", full.msg,
+        err_set(err, st, "%s: set context_full to summarise, drop or stream in %s", full.msg,
                 a->config.path);
     }
     TRY(st);

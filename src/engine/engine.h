@@ -34,7 +34,7 @@ struct engine_params {
                                that both hold as many tokens */
     const char *kv_dir; /* folder of saved states (models.h: states_dir); copied; NULL: none */
     uint64_t kv_dir_bytes; /* what it may hold, of all models together; 0: nothing is saved */
-    int kv_rest_ms;  /* how long a session rests before its state is saved; 0: 20 seconds */
+    int kv_rest_ms; /* how long a session rests before its state is saved; 0: 20 seconds */
     int max_waiting; /* requests that wait for their first step; one more is refused. 0: 1024 */
     /* Called while a file is opened or converted, from the calling thread; false cancels. May
      * be NULL. */
@@ -153,6 +153,7 @@ struct request {
                     are left out, a quarter of the context at a time. The prompt is the whole
                     text: what the session left out of it before stays out, and what it holds
                     of the rest is not computed again */
+    int stream_ctx; /* the context that it streams in, where less than the engine's; or 0 */
     int keep_tok;
     bool ignore_eos;   /* go on after an end-of-generation token (benchmarks) */
     bool special_text; /* let control tokens appear in the text (default: they are invisible) */
@@ -187,7 +188,7 @@ struct event {
     enum finish finish;                         /* FINISHED */
     int prompt_tok, cached_tok, completion_tok; /* of the prompt: those that were not left out
                                                    when the answer began */
-    int dropped_tok; /* FINISHED: of prompt and answer, left out at the end (request.stream) */
+    int dropped_tok; /* of prompt and answer so far, left out by now (request.stream) */
     int64_t prompt_us, decode_us,
         ttft_us;                   /* prefill; first to last token; request to first token */
     int64_t seed;                  /* the seed that was used */
@@ -210,7 +211,7 @@ void session_cancel(struct session *s);
 /* Whether requests can stream beyond the context: not with positions that can't be moved
  * (learned ones, frequencies that depend on the length), and not in a context of less than 64
  * tokens: ST_UNSUPPORTED with the reason. */
-enum status engine_can_stream(const struct engine *e, struct err *err);
+enum status engine_can_stream(const struct engine *e, int stream_ctx, struct err *err);
 
 /* Computes logits for evaluation, blocking: tokens [n_tok] from an empty context, logits of
  * positions first..n_tok-1 go to out [n_tok - first, n_vocab] in order. n_tok <= ctx_tok. Uses

@@ -45,8 +45,7 @@ void shift_copy(struct shift_map *dst, const struct shift_map *src) {
 enum status shift_check(const struct graph *g, int ctx_tok, struct err *err) {
     const char *why = graph_cannot_move(g);
     if (why)
-        return err_set(err, ST_UNSUPPORTED, "this model can't stream beyond its context: %s",
-                       why);
+        return err_set(err, ST_UNSUPPORTED, "this model can't stream: %s", why);
     if (ctx_tok < SHIFT_MIN_CTX)
         return err_set(err, ST_UNSUPPORTED,
                        "a context of %d tokens is too small to stream in, it takes %d", ctx_tok,
@@ -58,9 +57,13 @@ static int whole_blocks(int n_tok) {
     return (n_tok + KV_BLOCK - 1) / KV_BLOCK * KV_BLOCK;
 }
 
+static int most_sinks(const struct task *t) {
+    return t->ctx_tok / 4 / KV_BLOCK * KV_BLOCK;
+}
+
 /* What stays at the beginning: whole blocks, a quarter of the context at most. */
 static int sinks_of(const struct task *t) {
-    int most = t->ctx_tok / 4 / KV_BLOCK * KV_BLOCK;
+    int most = most_sinks(t);
     int want = t->keep_tok < most ? whole_blocks(t->keep_tok) : most;
     return want > KV_BLOCK ? want : KV_BLOCK;
 }
@@ -104,7 +107,8 @@ static struct plan plan_for(const struct task *t) {
     if (!t->streams || t->n_tok < t->ctx_tok)
         return p;
     int same = common(t);
-    if (m->n_out > 0 && same >= m->sinks + m->n_out)
+    bool goes_on = m->n_out > 0 && same >= m->sinks + m->n_out;
+    if (goes_on && m->sinks <= most_sinks(t)) /* the context may be another one now */
         p = (struct plan){.sinks = m->sinks, .had = m->n_out, .n_out = m->n_out};
     else
         p.sinks = sinks_of(t);
