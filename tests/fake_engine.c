@@ -285,6 +285,7 @@ enum status session_generate(struct session *s, const struct request *r, uint64_
     s->ctx_tok = r->stream ? r->stream_ctx : 0;
     fake.stream = r->stream;
     fake.keep_tok = r->keep_tok;
+    fake.max_tok = r->max_tok;
     s->fail_after = fake.fail_after;
     s->token_us = fake.token_us;
     s->endless = fake.endless;

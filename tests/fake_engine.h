@@ -25,7 +25,7 @@ struct fake {
     const char *installed;     /* model names, blanks between */
     /* what was seen */
     bool stream;               /* of the last request */
-    int keep_tok;
+    int keep_tok, max_tok;
     const char *kv_dir;        /* of the engine opened last; NULL or "states" */
     uint64_t kv_dir_bytes;
     int n_kept;                /* sessions freed whose state would be saved */

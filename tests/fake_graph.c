@@ -134,12 +134,12 @@ void fake_logits(const int32_t *tokens, size_t n, float *logits) {
     logits[best] = 5;
 }
 
-enum { PLACE = 1 << 9, KIND = 1 << 24 }; /* FAKE_CTX_TRAIN places between them */
+enum { KIND = 1 << 24 }; /* FAKE_CTX_TRAIN places are less */
 
 struct graph {
     bool draft; /* of "fake-draft" */
     int n_block, max_tok, max_logits;
-    int32_t (*kv)[KV_BLOCK]; /* tokens, + PLACE * position, + KIND for KV of the second kind */
+    int32_t (*kv)[KV_BLOCK]; /* tokens, + FAKE_PLACE * position, + KIND for KV of the second kind */
     int32_t *history;
     int32_t decoding[256]; /* last block of the sequences that decoded in the batch before */
     int n_decoding;
@@ -214,7 +214,7 @@ void graph_move_blocks(struct graph *g, const int32_t *blocks, int n, int from, 
     assert(!fake.cannot_move && n > 0 && to < from && from % KV_BLOCK == 0);
     for (int i = 0; i < n; i++)
         for (int j = 0; j < KV_BLOCK; j++)
-            g->kv[blocks[i]][j] += PLACE * (to - from);
+            g->kv[blocks[i]][j] += FAKE_PLACE * (to - from);
     fake.n_moved += n;
 }
 
@@ -286,7 +286,7 @@ enum status graph_forward(struct graph *g, const struct batch *b, float *logits,
             int at = b->seqs[i].n_past + j;
             int kind = graph_kv_kind(g, b->seqs[i].n_total) ? KIND : 0;
             g->kv[b->seqs[i].blocks[at / KV_BLOCK]][at % KV_BLOCK] =
-                *token++ + PLACE * at + kind;
+                *token++ + FAKE_PLACE * at + kind;
         }
     for (int i = 0; i < b->n_seq; i++) {
         const struct batch_seq *s = &b->seqs[i];
@@ -294,7 +294,7 @@ enum status graph_forward(struct graph *g, const struct batch *b, float *logits,
         int kind = graph_kv_kind(g, s->n_total) ? KIND : 0;
         for (int at = 0; at < end; at++) /* KV of the wrong kind or place is not this history */
             g->history[at] =
-                g->kv[s->blocks[at / KV_BLOCK]][at % KV_BLOCK] - PLACE * at - kind;
+                g->kv[s->blocks[at / KV_BLOCK]][at % KV_BLOCK] - FAKE_PLACE * at - kind;
         for (int n = end - s->n_logits + 1; n <= end; n++, logits += FAKE_VOCAB) {
             fake_logits(g->history, (size_t)n, logits);
             if (g->draft && fake.draft_wrong &&

@@ -20,7 +20,8 @@ enum {
     FAKE_CTL = 257,
     FAKE_VOCAB = 260,
     FAKE_CTX_TRAIN = 4096,
-    FAKE_BLOCK_BYTES = 1024
+    FAKE_BLOCK_BYTES = 1024,
+    FAKE_PLACE = 512 /* what stands in the KV is the token + FAKE_PLACE * its position */
 };
 
 /* Set before engine_open() or while the engine is idle. */
