@@ -811,6 +811,15 @@ static void answer_that_streams_ends_by_its_own_limit_alone(void **state) {
     chat_stop(chat);
     fetch(is_idle);
     assert_int_equal(seen.n[EV_CONTEXT_FULL], 0);
+    /* so a message alone may fill the context, but is never cut */
+    char text[1300];
+    memset(text, 'x', sizeof text);
+    text[1200 - 1 - strlen("user: \nassistant: ")] = 0;
+    fake.endless = false;
+    OK(chat_edit(chat, at(0)->id, text, &e));
+    fetch(is_idle);
+    strcat(text, "x");
+    assert_int_equal(chat_edit(chat, at(0)->id, text, &e), ST_LIMIT);
 }
 
 static void model_that_cannot_stream_asks_for_the_other_ways(void **state) {

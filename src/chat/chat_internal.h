@@ -167,7 +167,7 @@ bool context_streams(const struct chat *c);
 /* Tokens at the front of a prompt that come before the conversation itself. */
 int context_head_tok(struct chat *c, const struct tok_list *prompt);
 size_t context_common(const struct tok_list *a, const struct tok_list *b);
-/* Room that is kept for an answer. */
+/* Room that is kept for an answer; one that streams finds its own. */
 int context_reserve(const struct chat *c);
 /* Where the visible part of the branch begins; *summary the index of the summary in force, -1
  * none. */

@@ -33,13 +33,6 @@ int context_size(const struct chat *c) {
     return c->settings.ctx > 0 && c->settings.ctx < ctx ? c->settings.ctx : ctx;
 }
 
-int context_reserve(const struct chat *c) {
-    int ctx = context_size(c), want = c->settings.max_tokens;
-    if (want <= 0)
-        want = ANSWER_TOK;
-    return want < ctx / 4 ? want : ctx / 4;
-}
-
 enum status chat_can_stream(const struct chat *c, struct err *err) {
     if (!c->engine)
         return err_set(err, ST_NOT_FOUND, "no model is loaded");
@@ -50,6 +43,15 @@ bool context_streams(const struct chat *c) {
     struct err err;
     bool wanted = c->streams || c->config->context_full == OVERFLOW_STREAM;
     return wanted && chat_can_stream(c, &err) == ST_OK;
+}
+
+int context_reserve(const struct chat *c) {
+    int ctx = context_size(c), want = c->settings.max_tokens;
+    if (context_streams(c))
+        return 1;
+    if (want <= 0)
+        want = ANSWER_TOK;
+    return want < ctx / 4 ? want : ctx / 4;
 }
 
 size_t context_common(const struct tok_list *a, const struct tok_list *b) {
