@@ -155,7 +155,7 @@ static void a_move_leads_from_angle_to_angle(void **state) {
         enum rope_table t = i % 2 ? ROPE_LOCAL : ROPE_GLOBAL;
         rope_fill(&r, t, from[i / 2], c0, s0);
         rope_fill(&r, t, to[i / 2], c1, s1);
-        rope_move(&r, t, from[i / 2], to[i / 2], c, s);
+        rope_move(&r, t, from[i / 2], to[i / 2], c, s, 1);
         for (int d = 1; d < 8; d += 2) {
             assert_true(c[d] == c[d - 1] && s[d] == -s[d - 1]);
             assert_true(fabsf(c0[d] * c[d] - s0[d] * s[d] - c1[d]) < 0x1p-21f);

@@ -157,9 +157,8 @@ struct backend {
     /* Block src of a layer over block dst */
     void (*kv_copy)(struct backend *be, const struct kv_layer *kv, int dst, int src);
     /* Turns the keys in blocks [n] of a layer: pairs (2i, 2i + 1) of the first rope_dim columns
-     * of each head, token t of block j by row 16 j + t of cos and sin [n * 16, rope_dim], which
-     * are as in struct step, in host memory, and may change as soon as it returns. Between
-     * steps. */
+     * of each head, by cos and sin [n, rope_dim, 16] with values as in struct step, which are
+     * host memory and may change as soon as it returns. Between steps. */
     void (*kv_turn)(struct backend *be, const struct kv_layer *kv, const int32_t *blocks, int n,
                     const float *cos, const float *sin, int rope_dim);
 

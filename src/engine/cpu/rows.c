@@ -249,46 +249,26 @@ void cpu_kv_copy(struct backend *be, const struct kv_layer *kv, int dst, int src
     memcpy(block_at(kv, kv->v, dst, 0), block_at(kv, kv->v, src, 0), n);
 }
 
-/* Turning keys: once in thousands of tokens, so in plain C, a block's head at a time. */
 struct turn_loop {
+    const struct cpu_kernels *k;
     const struct kv_layer *kv;
     const int32_t *blocks;
     const float *cos, *sin;
     int rope_dim;
 };
 
-/* x0, x1 [16]: a pair of columns of 16 tokens; c, s: the pair's first entry of their rows */
-static void turn_pair(float *x0, float *x1, const float *c, const float *s, size_t dim) {
-    for (size_t t = 0; t < 16; t++) {
-        float a = x0[t], b = x1[t], co = c[t * dim], si = s[t * dim + 1];
-        x0[t] = a * co - b * si;
-        x1[t] = b * co + a * si;
-    }
-}
-
+/* A head in a block. */
 static void turn_item(void *ctx, int item, int thread) {
     const struct turn_loop *l = ctx;
-    size_t dim = (size_t)l->rope_dim, at = (size_t)(item / l->kv->Hkv) * 16 * dim;
-    void *k = block_at(l->kv, l->kv->k, l->blocks[item / l->kv->Hkv], item % l->kv->Hkv);
-    float x[32];
+    int i = item / l->kv->Hkv;
+    size_t at = (size_t)i * 16 * (size_t)l->rope_dim;
     (void)thread;
-    for (size_t d = 0; d < dim; d += 2) {
-        if (!l->kv->f16) {
-            float *pair = (float *)k + d * 16;
-            turn_pair(pair, pair + 16, l->cos + at + d, l->sin + at + d, dim);
-            continue;
-        }
-        uint16_t *pair = (uint16_t *)k + d * 16;
-        for (int i = 0; i < 32; i++)
-            x[i] = cpu_f16_to_f32(pair[i]);
-        turn_pair(x, x + 16, l->cos + at + d, l->sin + at + d, dim);
-        for (int i = 0; i < 32; i++)
-            pair[i] = cpu_f32_to_f16(x[i]);
-    }
+    l->k->kv_turn(block_at(l->kv, l->kv->k, l->blocks[i], item % l->kv->Hkv), l->kv->f16,
+                  l->cos + at, l->sin + at, l->rope_dim);
 }
 
 void cpu_kv_turn(struct backend *be, const struct kv_layer *kv, const int32_t *blocks, int n,
                  const float *cos, const float *sin, int rope_dim) {
-    struct turn_loop l = {kv, blocks, cos, sin, rope_dim};
+    struct turn_loop l = {cpu_of(be)->k, kv, blocks, cos, sin, rope_dim};
     pool_run(cpu_of(be)->pool, n * kv->Hkv, turn_item, &l);
 }

@@ -228,10 +228,11 @@ void graph_move_blocks(struct graph *g, const int32_t *blocks, int n, int from, 
         part = n - done < most ? n - done : most;
         for (int i = 0; i < g->n_rope; i++)
             for (int t = 0; t < part * KV_BLOCK; t++) {
-                size_t at = ((size_t)i * (size_t)g->max_tok + (size_t)t) * dim;
+                size_t at = (size_t)i * (size_t)g->max_tok * dim + (size_t)(t % KV_BLOCK) +
+                            (size_t)(t / KV_BLOCK) * KV_BLOCK * dim;
                 int pos = done * KV_BLOCK + t;
                 rope_move(&g->rope, (enum rope_table)i, from + pos, to + pos, g->rope_cos + at,
-                          g->rope_sin + at);
+                          g->rope_sin + at, KV_BLOCK);
             }
         turn_blocks(g, blocks + done, part);
     }

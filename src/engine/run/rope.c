@@ -195,13 +195,14 @@ bool rope_can_move(const struct rope *r) {
 
 /* The difference of the two angles as they were rounded, so that the key arrives at the angle
  * that the model gives a key of that position. The factor is in the key already. */
-void rope_move(const struct rope *r, enum rope_table t, int from, int to, float *c, float *s) {
+void rope_move(const struct rope *r, enum rope_table t, int from, int to, float *c, float *s,
+               size_t stride) {
     const float *inv = freqs_of(r, t);
-    for (int d = 0; d < r->hp->rope_dim; d += 2) {
+    for (int d = 0; d < r->hp->rope_dim; d += 2, c += 2 * stride, s += 2 * stride) {
         float old_angle = (float)from * inv[d / 2], angle = (float)to * inv[d / 2];
         double turn = (double)angle - (double)old_angle;
-        c[d] = c[d + 1] = (float)cos(turn);
-        s[d + 1] = (float)sin(turn);
-        s[d] = -s[d + 1];
+        c[0] = c[stride] = (float)cos(turn);
+        s[stride] = (float)sin(turn);
+        s[0] = -s[stride];
     }
 }
