@@ -484,6 +484,45 @@ static void shift_is_refused_with_the_reason(void **state) {
     world_close(&w);
 }
 
+static void shift_engine_refuses_at_once(void **state) {
+    (void)state;
+    const struct engine_params p = {.ctx_tok = CTX};
+    int32_t t[300];
+    struct request r = {
+        .tokens = t, .n_tok = 300, .stream = true, .sampling = SAMPLING_DEFAULTS};
+    struct mailbox *box = mailbox_new(event_free);
+    struct engine *en;
+    struct err err;
+    for (int i = 0; i < 300; i++)
+        t[i] = 'a';
+    assert_int_equal(engine_open("fake", &p, &en, &err), ST_OK);
+    struct session *s = session_new(en);
+    assert_int_equal(engine_can_stream(en, 0, &err), ST_OK);
+    assert_int_equal(engine_can_stream(en, 63, &err), ST_UNSUPPORTED);
+    fake.cannot_move = "its positions are learned";
+    assert_int_equal(engine_can_stream(en, 0, &err), ST_UNSUPPORTED);
+    assert_int_equal(session_generate(s, &r, 1, box, &err), ST_UNSUPPORTED);
+    fake.cannot_move = NULL;
+    r.keep_tok = -1;
+    assert_int_equal(session_generate(s, &r, 1, box, &err), ST_USAGE);
+    r.keep_tok = 0;
+    r.stream = false;
+    assert_int_equal(session_generate(s, &r, 1, box, &err), ST_CONTEXT_FULL);
+    r.stream = true;
+    r.stream_ctx = 64; /* less than the engine's */
+    assert_int_equal(session_generate(s, &r, 1, box, &err), ST_OK);
+    for (bool end = false; !end;) {
+        struct event *e = mailbox_wait(box, -1);
+        assert_int_equal(e->dropped_tok, 300 - 44);
+        end = e->type == EVENT_FINISHED;
+        assert_true(!end || e->prompt_tok == 44);
+        event_free(e);
+    }
+    session_free(s);
+    engine_close(en);
+    mailbox_unref(box);
+}
+
 /* Random requests, forks, cancels and edits of several sessions in a small pool; hear() checks
  * every token, step() every block. The mirror of what is seen can't know when KV was lost, so
  * each request's is taken from its task. */
@@ -561,6 +600,7 @@ int main(void) {
         T(shift_preempted_is_computed_from_what_it_sees),
         T(shift_guesses_are_checked_across_it),
         T(shift_is_refused_with_the_reason),
+        T(shift_engine_refuses_at_once),
         T(shift_random_life_ends_every_request_rightly),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
