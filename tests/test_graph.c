@@ -523,12 +523,14 @@ static void graph_goes_on_behind_moved_keys_as_behind_exact_ones(void **state) {
 
 static void graph_that_cannot_move_says_why(void **state) {
     (void)state;
-    static const enum rope_type types[] = {ROPE_DYNAMIC, ROPE_LONG};
-    for (size_t i = 0; i < 2; i++) {
+    static const enum rope_type types[] = {ROPE_DYNAMIC, ROPE_LONG, ROPE_DEFAULT};
+    for (size_t i = 0; i < 3; i++) {
         model_make(WEIGHT_F32, WEIGHT_F32);
         model.hp.rope_type = (int)types[i];
+        model.hp.n_pos = i == 2 ? 1024 : 0;
         struct graph *g = open_graph(NULL, 1);
-        assert_non_null(strstr(graph_cannot_move(g), "length of the text"));
+        assert_non_null(
+            strstr(graph_cannot_move(g), i == 2 ? "learned" : "length of the text"));
         graph_close(g);
         model_release();
     }

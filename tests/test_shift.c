@@ -301,6 +301,24 @@ static void shift_edited_text_is_computed_anew(void **state) {
     world_close(&w);
 }
 
+static void shift_may_leave_out_all_that_was_computed(void **state) {
+    (void)state;
+    static struct asker a;
+    struct world w = world_open(BLOCKS + 1);
+    asker_open(&w, &a);
+    a.stream = true;
+    say(&a, 64, 1);
+    see(&a, 0, 0);
+    ask(&w, &a, 0);
+    say(&a, 80, 1);
+    assert_int_equal(KV_BLOCK + surplus(144), 64);
+    see(&a, KV_BLOCK, surplus(144));
+    ask(&w, &a, 3);
+    assert_int_equal(a.cached_tok, KV_BLOCK);
+    asker_close(&w, &a);
+    world_close(&w);
+}
+
 static void shift_text_that_fits_is_shown_whole(void **state) {
     (void)state;
     static struct asker a;
@@ -593,6 +611,7 @@ int main(void) {
         T(shift_long_prompt_is_shown_by_its_ends),
         T(shift_keeps_the_system_prompt_up_to_a_quarter),
         T(shift_edited_text_is_computed_anew),
+        T(shift_may_leave_out_all_that_was_computed),
         T(shift_text_that_fits_is_shown_whole),
         T(shift_moved_blocks_are_found_by_nobody),
         T(shift_leaves_the_blocks_of_others_alone),

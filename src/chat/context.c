@@ -270,6 +270,8 @@ void chat_context(const struct chat *c, int *used_tok, int *ctx_tok) {
         return;
     if (c->turn.kind == TURN_REPLY) {
         *used_tok = c->turn.prompt_tok + c->turn.n_tok - c->turn.left_out;
+        if (*used_tok > *ctx_tok) /* until the engine says what it leaves out */
+            *used_tok = *ctx_tok;
         return;
     }
     if (!c->count->valid) {

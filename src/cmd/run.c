@@ -293,12 +293,13 @@ static enum status run_turn(struct args *a, struct run *r, const char *prompt, b
     TRY(wait_for_model(c, err));
     st = chat_send(c, prompt, err);
     if (st == ST_CONTEXT_FULL && a->config.context_full != OVERFLOW_ASK &&
-        a->config.context_full != OVERFLOW_STOP)
+        a->config.context_full != OVERFLOW_STOP && a->config.context_full != OVERFLOW_STREAM)
         st = chat_resolve(c, a->config.context_full, err);
     if (st == ST_CONTEXT_FULL) { /* here nobody can be asked */
         struct err full = *err;
-        err_set(err, st, "%s: set context_full to summarise, drop or stream in %s", full.msg,
-                a->config.path);
+        bool streams = a->config.context_full == OVERFLOW_STREAM; /* as far as it can */
+        err_set(err, st, "%s: set context_full to summarise%s in %s", full.msg,
+                streams ? " or drop" : ", drop or stream", a->config.path);
     }
     TRY(st);
     TRY(turn_events(r, c, cancelled, err));

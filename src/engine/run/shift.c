@@ -142,7 +142,8 @@ static void move(struct kv_pool *p, struct graph *g, struct kv_seq *kv, int from
         return;
     }
     int first = from / KV_BLOCK;
-    graph_move_blocks(g, kv->blocks + first, kv->n_block - first, from + n, from);
+    if (kv->n_block > first)
+        graph_move_blocks(g, kv->blocks + first, kv->n_block - first, from + n, from);
 }
 
 /* And out of the task's timeline. */

@@ -75,7 +75,7 @@ static int ctx_of(const struct request *r, const struct task_limits *lim) {
 /* The length of the timeline, with all of the prompt, at which the answer ends. */
 static int last_tok(const struct request *r, const struct task_limits *lim) {
     int n = (int)r->n_tok, most = lim->ctx_tok - n;
-    if (r->stream) { /* 2^29 and 2^30 at most: the sum fits */
+    if (r->stream) { /* 2^28 and 2^30 at most: the sum fits */
         most = 1 << 30;
         int ctx = ctx_of(r, lim);
         if (r->max_tok < 0 && ctx < most / SHIFT_ANSWER_CTX)
