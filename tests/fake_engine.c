@@ -35,7 +35,7 @@ struct session {
     uint64_t id;
     struct buf prompt;
     char *reply;
-    int max_tok, fail_after, token_us;
+    int max_tok, fail_after, token_us, ctx_tok;
     bool endless;
     int64_t seed, owner;
 };
@@ -165,6 +165,12 @@ void session_free(struct session *s) {
     n_sessions--;
 }
 
+enum status engine_can_stream(const struct engine *e, int stream_ctx, struct err *err) {
+    (void)e;
+    (void)stream_ctx;
+    return fake.cannot_stream ? err_set(err, ST_UNSUPPORTED, "it has learned positions") : ST_OK;
+}
+
 void session_keep(struct session *s, int64_t owner) {
     s->owner = owner;
 }
@@ -196,9 +202,14 @@ static void *generate(void *arg) {
     end.prompt_tok = (int)s->prompt.len;
     end.cached_tok = (int)common;
     end.prompt_us = 1000;
+    if (s->ctx_tok && end.prompt_tok >= s->ctx_tok) { /* as many as would be left out at once */
+        end.dropped_tok = end.prompt_tok - s->ctx_tok * 3 / 4;
+        end.prompt_tok -= end.dropped_tok;
+    }
     buf_clear(&s->held);
     buf_add(&s->held, buf_str(&s->prompt), s->prompt.len);
-    put(s, (struct event){.type = EVENT_PREFILL, .n_done = end.prompt_tok, .n_total = end.prompt_tok});
+    put(s, (struct event){.type = EVENT_PREFILL, .n_done = end.prompt_tok, .n_total = end.prompt_tok,
+                          .dropped_tok = end.dropped_tok});
     for (const char *p = s->reply; *p || s->endless; end.completion_tok++) {
         if (!*p)
             p = s->reply;
@@ -218,7 +229,8 @@ static void *generate(void *arg) {
             break;
         }
         size_t n = strcspn(p, " ") + strspn(p + strcspn(p, " "), " ");
-        put(s, (struct event){.type = EVENT_TOKEN, .token = 7, .text = xstrndup(p, n)});
+        put(s, (struct event){.type = EVENT_TOKEN, .token = 7, .text = xstrndup(p, n),
+                              .dropped_tok = end.dropped_tok});
         buf_add(&s->held, p, n);
         p += n;
     }
@@ -250,7 +262,9 @@ enum status session_generate(struct session *s, const struct request *r, uint64_
         return err_set(err, fake.generate_fails, "the fake engine refuses");
     if (s->busy)
         return err_set(err, ST_BUSY, "a request runs");
-    if ((int)r->n_tok >= s->e->info.ctx_tok)
+    if (r->stream && fake.cannot_stream)
+        return err_set(err, ST_UNSUPPORTED, "it has learned positions");
+    if ((int)r->n_tok >= s->e->info.ctx_tok && !r->stream)
         return err_set(err, ST_CONTEXT_FULL, "the prompt is too long");
     end_thread(s);
     if (r->priority == PRIORITY_IDLE) {
@@ -270,6 +284,10 @@ enum status session_generate(struct session *s, const struct request *r, uint64_
     free(s->reply);
     s->reply = xstrdup(strstr(s->prompt.p, "\nSummarise ") ? fake.summary_reply : fake.reply);
     s->max_tok = r->max_tok;
+    s->ctx_tok = r->stream ? r->stream_ctx : 0;
+    fake.stream = r->stream;
+    fake.keep_tok = r->keep_tok;
+    fake.max_tok = r->max_tok;
     s->fail_after = fake.fail_after;
     s->token_us = fake.token_us;
     s->endless = fake.endless;

@@ -20,9 +20,12 @@ struct fake {
     enum status generate_fails; /* what session_generate returns */
     atomic_bool load_hangs;    /* set while a load runs, too */
     bool load_fails, no_system; /* no_system: the template refuses system messages */
+    bool cannot_stream;
     bool endless;              /* repeats the reply until a limit */
     const char *installed;     /* model names, blanks between */
     /* what was seen */
+    bool stream;               /* of the last request */
+    int keep_tok, max_tok;
     const char *kv_dir;        /* of the engine opened last; NULL or "states" */
     uint64_t kv_dir_bytes;
     int n_kept;                /* sessions freed whose state would be saved */

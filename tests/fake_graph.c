@@ -134,12 +134,12 @@ void fake_logits(const int32_t *tokens, size_t n, float *logits) {
     logits[best] = 5;
 }
 
-enum { KIND = 1 << 20 };
+enum { KIND = 1 << 24 }; /* FAKE_CTX_TRAIN places are less */
 
 struct graph {
     bool draft; /* of "fake-draft" */
     int n_block, max_tok, max_logits;
-    int32_t (*kv)[KV_BLOCK]; /* tokens, + KIND for KV of the second kind */
+    int32_t (*kv)[KV_BLOCK]; /* tokens, + FAKE_PLACE * position, + KIND for KV of the second kind */
     int32_t *history;
     int32_t decoding[256]; /* last block of the sequences that decoded in the batch before */
     int n_decoding;
@@ -206,9 +206,22 @@ bool graph_settle(struct graph *g) {
 }
 
 void graph_copy_block(struct graph *g, int dst, int src, int n_tok) {
-    assert(dst != src && n_tok > 0 && n_tok < KV_BLOCK);
+    assert(dst != src && n_tok > 0 && n_tok <= KV_BLOCK);
     memcpy(g->kv[dst], g->kv[src], (size_t)n_tok * sizeof **g->kv);
     fake.n_copied++;
+}
+
+const char *graph_cannot_move(const struct graph *g) {
+    (void)g;
+    return fake.cannot_move;
+}
+
+void graph_move_blocks(struct graph *g, const int32_t *blocks, int n, int from, int to) {
+    assert(!fake.cannot_move && n > 0 && to < from && from % KV_BLOCK == 0);
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < KV_BLOCK; j++)
+            g->kv[blocks[i]][j] += FAKE_PLACE * (to - from);
+    fake.n_moved += n;
 }
 
 void graph_read_block(struct graph *g, int block, int n_tok, void *host) {
@@ -278,14 +291,16 @@ enum status graph_forward(struct graph *g, const struct batch *b, float *logits,
         for (int j = 0; j < b->seqs[i].n_tok; j++) {
             int at = b->seqs[i].n_past + j;
             int kind = graph_kv_kind(g, b->seqs[i].n_total) ? KIND : 0;
-            g->kv[b->seqs[i].blocks[at / KV_BLOCK]][at % KV_BLOCK] = *token++ + kind;
+            g->kv[b->seqs[i].blocks[at / KV_BLOCK]][at % KV_BLOCK] =
+                *token++ + FAKE_PLACE * at + kind;
         }
     for (int i = 0; i < b->n_seq; i++) {
         const struct batch_seq *s = &b->seqs[i];
         int end = s->n_past + s->n_tok;
         int kind = graph_kv_kind(g, s->n_total) ? KIND : 0;
-        for (int at = 0; at < end; at++) /* KV of the wrong kind is not this history */
-            g->history[at] = g->kv[s->blocks[at / KV_BLOCK]][at % KV_BLOCK] - kind;
+        for (int at = 0; at < end; at++) /* KV of the wrong kind or place is not this history */
+            g->history[at] =
+                g->kv[s->blocks[at / KV_BLOCK]][at % KV_BLOCK] - FAKE_PLACE * at - kind;
         for (int n = end - s->n_logits + 1; n <= end; n++, logits += FAKE_VOCAB) {
             fake_logits(g->history, (size_t)n, logits);
             if (g->draft && fake.draft_wrong &&

@@ -20,7 +20,8 @@ enum {
     FAKE_CTL = 257,
     FAKE_VOCAB = 260,
     FAKE_CTX_TRAIN = 4096,
-    FAKE_BLOCK_BYTES = 1024
+    FAKE_BLOCK_BYTES = 1024,
+    FAKE_PLACE = 512 /* what stands in the KV is the token + FAKE_PLACE * its position */
 };
 
 /* Set before engine_open() or while the engine is idle. */
@@ -41,10 +42,12 @@ extern struct fake {
                         0: it is always right */
     int foreign, more_tokens; /* a token of "fake-draft" that is another one, 0: none; tokens
                                  that it has beyond FAKE_VOCAB */
+    const char *cannot_move; /* why positions can't be moved, or NULL */
     int fail_at, nan_at; /* the forward with this number fails, those from this one on give no
                             numbers; 0: none */
     /* what was seen; read while the engine is idle */
     int n_forward, n_tok, max_seq, n_block, n_copied, n_loaded;
+    int n_moved; /* blocks */
     int longest;   /* tokens of a sequence in a batch, with those in its KV */
     int n_settle;  /* calls of graph_settle() */
     int n_draft;   /* tokens of "fake-draft" */

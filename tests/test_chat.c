@@ -765,6 +765,95 @@ static void configured_drop_never_asks(void **state) {
     assert_int_equal(chat_messages(chat)->n, 50);
 }
 
+static void configured_stream_sends_everything(void **state) {
+    (void)state;
+    config.context_full = OVERFLOW_STREAM;
+    OK(chat_set_system(chat, "SYS", &e));
+    for (int i = 0; i < 25; i++)
+        turn(LINE);
+    assert_int_equal(seen.n[EV_DONE], 25);
+    assert_int_equal(chat_dropped(chat), 0);
+    assert_true(fake.stream);
+    assert_int_equal(fake.keep_tok, strlen("system: SYS\nuser: "));
+    assert_memory_equal(fake_prompt(), "system: SYS\nuser: forty", 23);
+    size_t all = strlen(fake_prompt());
+    assert_true(all > 1200);
+    int used, ctx;
+    chat_context(chat, &used, &ctx);
+    assert_int_equal(used, 900 + 3); /* what is seen, and the answer */
+    assert_int_equal(chat_left_out(chat), all - 900);
+    /* before anything is asked again it is known roughly */
+    int64_t id = chat_id(chat);
+    chat_free(chat);
+    chat = chat_new(store, &config);
+    OK(chat_open(chat, id, &e));
+    load("smol");
+    chat_context(chat, &used, &ctx);
+    assert_int_equal(used, 1200);
+    assert_true(chat_left_out(chat) > 0);
+    /* the draft, too */
+    config.prefill_draft = true;
+    chat_prefill_draft(chat, "and one more line");
+    assert_true(strlen(fake_guess()) > all);
+}
+
+static void stream_is_chosen_until_another_conversation(void **state) {
+    (void)state;
+    fill(LINE);
+    OK(chat_resolve(chat, OVERFLOW_STREAM, &e));
+    fetch(is_idle);
+    assert_int_equal(last()->role, ROLE_ASSISTANT);
+    assert_true(fake.stream);
+    assert_int_equal(chat_dropped(chat), 0);
+    turn(LINE); /* nobody asks again */
+    int64_t id = chat_id(chat);
+    OK(chat_reload(chat, &e));
+    turn(LINE);
+    OK(chat_open(chat, 0, &e));
+    turn("short");
+    assert_false(fake.stream);
+    OK(chat_open(chat, id, &e));
+    assert_int_equal(chat_send(chat, LINE, &e), ST_CONTEXT_FULL);
+}
+
+static void answer_that_streams_ends_by_its_own_limit_alone(void **state) {
+    (void)state;
+    config.context_full = OVERFLOW_STREAM;
+    OK(chat_set(chat, "max_tokens", "-1", &e));
+    fake.endless = true;
+    OK(chat_send(chat, "go on", &e));
+    fetch(has_text);
+    assert_int_equal(fake.max_tok, -1);
+    chat_stop(chat);
+    fetch(is_idle);
+    assert_int_equal(seen.n[EV_CONTEXT_FULL], 0);
+    /* so a message alone may fill the context, but is never cut */
+    char text[1300];
+    memset(text, 'x', sizeof text);
+    text[1200 - 1 - strlen("user: \nassistant: ")] = 0;
+    fake.endless = false;
+    OK(chat_edit(chat, at(0)->id, text, &e));
+    fetch(is_idle);
+    strcat(text, "x");
+    assert_int_equal(chat_edit(chat, at(0)->id, text, &e), ST_LIMIT);
+}
+
+static void model_that_cannot_stream_asks_for_the_other_ways(void **state) {
+    (void)state;
+    config.context_full = OVERFLOW_STREAM;
+    fake.cannot_stream = true;
+    turn("short");
+    assert_false(fake.stream);
+    fill(LINE);
+    assert_non_null(strstr(e.msg, "it has learned positions"));
+    assert_int_equal(chat_resolve(chat, OVERFLOW_STREAM, &e), ST_UNSUPPORTED);
+    assert_int_equal(chat_can_stream(chat, &e), ST_UNSUPPORTED);
+    OK(chat_resolve(chat, OVERFLOW_DROP, &e)); /* is still to be decided */
+    fetch(is_idle);
+    assert_int_equal(last()->role, ROLE_ASSISTANT);
+    assert_true(chat_dropped(chat) > 0);
+}
+
 static void configured_stop_stores_nothing(void **state) {
     (void)state;
     config.context_full = OVERFLOW_STOP;
@@ -1014,6 +1103,10 @@ int main(void) {
         BARE(model_is_chosen_in_order),
         SMALL(full_context_asks_and_drops),
         SMALL(full_context_can_be_left_as_it_is),
+        SMALL(configured_stream_sends_everything),
+        SMALL(stream_is_chosen_until_another_conversation),
+        SMALL(answer_that_streams_ends_by_its_own_limit_alone),
+        SMALL(model_that_cannot_stream_asks_for_the_other_ways),
         SMALL(configured_drop_never_asks),
         SMALL(configured_stop_stores_nothing),
         SMALL(summary_replaces_older_turns),

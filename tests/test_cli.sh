@@ -290,7 +290,11 @@ run chats; is "a model named by its path is shown by its name" 0 'by path  \[tin
 head -c 300 /dev/zero | tr '\0' 'y' >much
 rc=0; "$LLMCHAT_BIN" run tiny --save --max-tokens 2 <much >out 2>err || rc=$?
 rc=0; "$LLMCHAT_BIN" run tiny --chat 7 --max-tokens 2 <much >out 2>err || rc=$?
-is "a full context: what to set, and where" 1 - 'context_full to summarise or drop in .*config.yaml'
+is "a full context: what to set, and where" 1 - 'context_full to summarise, drop or stream in .*config.yaml'
+printf 'context_full: stream\n' >home/config/config.yaml
+run run tiny --chat 7 --max-tokens 2 --json and on
+is_json "a full context that streams" 0 out 'lines[-1]["dropped_tokens"]>0 and lines[-1]["completion_tokens"]==2'
+rm home/config/config.yaml
 run import chat.json --json; is "import --json" 0 '^\[8\]$'
 rc=0; sh -c '"$LLMCHAT_BIN" export 1 --format json | "$LLMCHAT_BIN" import /dev/stdin' >out 2>err || rc=$?
 is "import from a pipe by its name" 0 '^9$'

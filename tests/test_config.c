@@ -54,6 +54,21 @@ static void everything_is_read(void **state) {
     config_release(&c);
 }
 
+static void ways_out_of_a_full_context_have_names(void **state) {
+    (void)state;
+    static const char *const names[] = {"ask", "summarise", "drop", "stream", "stop"};
+    static const enum overflow ways[] = {OVERFLOW_ASK, OVERFLOW_SUMMARISE, OVERFLOW_DROP,
+                                         OVERFLOW_STREAM, OVERFLOW_STOP};
+    for (int i = 0; i < 5; i++) {
+        struct config c;
+        char text[40];
+        snprintf(text, sizeof text, "context_full: %s\n", names[i]);
+        assert_int_equal(parse(text, &c), ST_OK);
+        assert_int_equal(c.context_full, ways[i]);
+        config_release(&c);
+    }
+}
+
 static void missing_and_empty_files_are_no_errors(void **state) {
     (void)state;
     struct config c;
@@ -199,6 +214,7 @@ static void size_is_bounded(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(everything_is_read),
+        cmocka_unit_test(ways_out_of_a_full_context_have_names),
         cmocka_unit_test(missing_and_empty_files_are_no_errors),
         cmocka_unit_test(mistakes_are_named_with_their_line),
         cmocka_unit_test(sizes_are_read),

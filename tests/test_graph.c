@@ -396,6 +396,197 @@ static void graph_kernel_sets_agree(void **state) {
     }
 }
 
+/* ---- moving ---- */
+
+/* K of a layer in a block as floats [HKV * D, 16]; V's bytes follow. */
+static void keys_of(struct graph *g, int block, int n_tok, int layer, float *k, char *v) {
+    size_t bytes = graph_kv_block_bytes(&model), part = bytes / 2 / N_LAYER;
+    bool f16 = part == HKV * D * KV_BLOCK * sizeof(uint16_t);
+    char *all = xmalloc(bytes), *at = all + (size_t)layer * 2 * part;
+    graph_read_block(g, block, n_tok, all);
+    for (int i = 0; i < HKV * D * KV_BLOCK; i++)
+        k[i] = f16 ? cpu_f16_to_f32(((uint16_t *)(void *)at)[i]) : ((float *)(void *)at)[i];
+    memcpy(v, at + part, part);
+    free(all);
+}
+
+typedef float key_block[HKV * D * KV_BLOCK];
+
+/* The keys of tokens at positions from.. turned in double to positions to.. : no key may be
+ * farther from that than `most` of the length of its pair. */
+static void assert_turned(const float *before, const float *after, int from, int to, int n_tok,
+                          double most) {
+    for (int i = 0; i < HKV * D * KV_BLOCK; i++) {
+        int t = i % KV_BLOCK, d = i / KV_BLOCK % D, row = KV_BLOCK;
+        if (t >= n_tok)
+            continue;
+        if (d >= model.hp.rope_dim) {
+            assert_true(before[i] == after[i]);
+            continue;
+        }
+        double turn = (to - from) *
+                      pow((double)model.hp.rope_base, -(double)(d & ~1) / model.hp.rope_dim);
+        double x0 = before[d % 2 ? i - row : i], x1 = before[d % 2 ? i : i + row];
+        double want = d % 2 ? x0 * sin(turn) + x1 * cos(turn) : x0 * cos(turn) - x1 * sin(turn);
+        double off = fabs((double)after[i] - want);
+        if (!(off <= most * hypot(x0, x1) + 0x1p-25))
+            fail_msg("key %d: %g, wanted %g", i, (double)after[i], want);
+    }
+}
+
+/* Of 53 tokens in blocks 0 .. 3 those of block 1 are left out. Bounds, of a pair's length: a
+ * float angle of up to 52 is off by 2^-19, twice; an f16 key is rounded once more (2^-11), and
+ * against one that was computed there both have been rounded before. */
+static void moved(struct graph *g) {
+    static const int32_t kept[] = {0, 2, 3, 4}, again[] = {40, 41, 42, 43};
+    static key_block before[2][N_LAYER], after, plain;
+    char v[2 * N_LAYER][sizeof(key_block)], w[sizeof(key_block)];
+    size_t part = graph_kv_block_bytes(&model) / 2 / N_LAYER;
+    bool f16 = part < sizeof(key_block);
+    int32_t old[N_TOK];
+    static const int n_tok[2] = {16, 5};
+    for (int b = 0; b < 2; b++)
+        for (int i = 0; i < N_LAYER; i++)
+            keys_of(g, 2 + b, n_tok[b], i, before[b][i], v[b * N_LAYER + i]);
+    assert_null(graph_cannot_move(g));
+    graph_move_blocks(g, kept + 1, 2, 32, 16);
+    memcpy(old, tokens, sizeof old);
+    memmove(tokens + 16, tokens + 32, 21 * sizeof *tokens);
+    for (int at = 0; at < 37; at += 16) /* as a prompt of its own */
+        forward(g, again, at, 37 - at < 16 ? 37 - at : 16, logits_b);
+    for (int b = 0; b < 2; b++)
+        for (int i = 0; i < N_LAYER; i++) {
+            double once = 0x1p-18 + (f16 ? 0x1p-11 : 0);
+            keys_of(g, 2 + b, n_tok[b], i, after, w);
+            assert_memory_equal(w, v[b * N_LAYER + i], part);
+            if (model.hp.layer[i] & LAYER_NO_ROPE)
+                assert_memory_equal(after, before[b][i], sizeof after);
+            else if (!(model.hp.layer[i] & LAYER_LOCAL_ROPE) && !model.hp.rope_type)
+                assert_turned(before[b][i], after, 32 + 16 * b, 16 + 16 * b, n_tok[b], once);
+            if (i > 0) /* keys of the first layer know of no other tokens */
+                continue;
+            keys_of(g, 41 + b, n_tok[b], 0, plain, w);
+            for (int j = 0; j < HKV * D * KV_BLOCK; j++) {
+                int pair = (j / KV_BLOCK & 1) ? j - KV_BLOCK : j + KV_BLOCK;
+                double len = hypot(plain[j], plain[pair]);
+                double most = (0x1p-18 + (f16 ? 3 * 0x1p-11 : 0)) * len + 0x1p-24;
+                if (j % KV_BLOCK < n_tok[b] && !(fabs((double)after[j] - plain[j]) <= most))
+                    fail_msg("key %d of block %d: %g, computed there %g", j, b,
+                             (double)after[j], (double)plain[j]);
+            }
+        }
+    memcpy(tokens, old, sizeof old);
+}
+
+static void graph_moved_keys_are_those_of_the_new_position(void **state) {
+    (void)state;
+    everywhere(moved);
+}
+
+/* What the layers and the model may have: a part of a head, a base of some layers, layers
+ * without, a factor in cos and sin. Tables of one block at a time. */
+static void graph_moves_keys_of_every_kind_of_rope(void **state) {
+    (void)state;
+    for (int i = 0; i < 6; i++) {
+        model_make(WEIGHT_F32, WEIGHT_F32);
+        struct hparams *hp = &model.hp;
+        hp->rope_dim = i == 1 ? 12 : D;
+        hp->layer[0] = i == 2 ? LAYER_LOCAL_ROPE : i == 3 ? LAYER_NO_ROPE : 0;
+        hp->layer[1] = i == 2 ? LAYER_NO_ROPE : i == 3 ? LAYER_LOCAL_ROPE : 0;
+        hp->rope_base_local = 100;
+        hp->rope_type = i == 4 ? ROPE_YARN : i == 5 ? ROPE_LINEAR : ROPE_DEFAULT;
+        hp->rope_scale = i >= 4 ? 4 : 1;
+        hp->rope_orig_ctx = 256;
+        hp->rope_beta_fast = 32;
+        hp->rope_beta_slow = 1;
+        struct graph *g = NULL;
+        struct err err = {0};
+        struct graph_params p = {.threads = 2, .n_block = 64, .max_tok = KV_BLOCK};
+        assert_int_equal(graph_open(&model, &p, &g, &err), ST_OK);
+        for (int at = 0; at < N_TOK; at += 16)
+            forward(g, straight, at, N_TOK - at < 16 ? N_TOK - at : 16, logits_a);
+        moved(g);
+        graph_close(g);
+        model_release();
+    }
+}
+
+/* Writes blocks 2 and 3 as they should be after they moved to 50 and 51, turned in double. */
+static void write_turned(struct graph *g) {
+    size_t bytes = graph_kv_block_bytes(&model), part = bytes / 2 / N_LAYER;
+    bool f16 = part < sizeof(key_block);
+    char *all = xmalloc(bytes);
+    for (int b = 0; b < 2; b++) {
+        graph_read_block(g, 2 + b, b ? 5 : 16, all);
+        for (int i = 0; i < N_LAYER * HKV * D * KV_BLOCK; i++) {
+            int in = i % (HKV * D * KV_BLOCK), d = in / KV_BLOCK % D;
+            char *k = all + (size_t)(i / (HKV * D * KV_BLOCK)) * 2 * part;
+            if (d % 2)
+                continue;
+            double a = -16 * pow(10000, -(double)d / D), x0, x1;
+            float *kf = (float *)(void *)k + in;
+            uint16_t *kh = (uint16_t *)(void *)k + in;
+            x0 = (double)(f16 ? cpu_f16_to_f32(kh[0]) : kf[0]);
+            x1 = (double)(f16 ? cpu_f16_to_f32(kh[KV_BLOCK]) : kf[KV_BLOCK]);
+            float y0 = (float)(x0 * cos(a) - x1 * sin(a));
+            float y1 = (float)(x0 * sin(a) + x1 * cos(a));
+            if (f16) {
+                kh[0] = cpu_f32_to_f16(y0);
+                kh[KV_BLOCK] = cpu_f32_to_f16(y1);
+            } else {
+                kf[0] = y0;
+                kf[KV_BLOCK] = y1;
+            }
+        }
+        graph_write_block(g, 50 + b, all);
+    }
+    free(all);
+}
+
+static float distance(const float *a, const float *b, size_t n) {
+    float diff[V];
+    for (size_t i = 0; i < n; i++)
+        diff[i] = a[i] - b[i];
+    return deviation(diff, n) / deviation(a, n);
+}
+
+/* The next token sees what it would with exactly turned keys: but for the last bit of some f16
+ * keys (2^-11 of a key, in few of hundreds). Unturned keys are far from that. */
+static void goes_on(struct graph *g) {
+    static const int32_t kept[] = {0, 2, 3, 4}, exact[] = {0, 50, 51, 52};
+    float want[V], got[V], unturned[V];
+    bool f16 = graph_kv_block_bytes(&model) < 2 * N_LAYER * sizeof(key_block);
+    float most = f16 ? 1e-3f : 1e-5f;
+    write_turned(g);
+    forward(g, exact, 37, 1, want);
+    forward(g, kept, 37, 1, unturned);
+    graph_move_blocks(g, kept + 1, 2, 32, 16);
+    forward(g, kept, 37, 1, got);
+    if (!(distance(want, got, V) <= most))
+        fail_msg("off by %g of the logits", (double)distance(want, got, V));
+    assert_true(distance(want, unturned, V) > 10 * most);
+}
+
+static void graph_goes_on_behind_moved_keys_as_behind_exact_ones(void **state) {
+    (void)state;
+    everywhere(goes_on);
+}
+
+static void graph_that_cannot_move_says_why(void **state) {
+    (void)state;
+    static const enum rope_type types[] = {ROPE_DYNAMIC, ROPE_LONG, ROPE_DEFAULT};
+    for (size_t i = 0; i < 3; i++) {
+        model_make(WEIGHT_F32, WEIGHT_F32);
+        model.hp.rope_type = (int)types[i];
+        model.hp.n_pos = i == 2 ? 1024 : 0;
+        struct graph *g = open_graph(NULL, 1);
+        assert_non_null(
+            strstr(graph_cannot_move(g), i == 2 ? "learned" : "length of the text"));
+        graph_close(g);
+        model_release();
+    }
+}
+
 static void graph_block_bytes_follow_the_type_of_the_cache(void **state) {
     (void)state;
     model_make(WEIGHT_F32, WEIGHT_F32);
@@ -437,6 +628,10 @@ int main(void) {
         cmocka_unit_test(graph_saved_blocks_go_on_with_the_same_bits),
         cmocka_unit_test(graph_saved_part_of_a_block_has_nothing_of_others),
         cmocka_unit_test(graph_kernel_sets_agree),
+        cmocka_unit_test(graph_moved_keys_are_those_of_the_new_position),
+        cmocka_unit_test(graph_moves_keys_of_every_kind_of_rope),
+        cmocka_unit_test(graph_goes_on_behind_moved_keys_as_behind_exact_ones),
+        cmocka_unit_test(graph_that_cannot_move_says_why),
         cmocka_unit_test(graph_block_bytes_follow_the_type_of_the_cache),
         cmocka_unit_test(graph_open_refuses_kernels_that_do_not_exist),
     };

@@ -333,6 +333,109 @@ static void kv_of_different_kinds_is_not_shared(void **state) {
     kv_pool_free(p);
 }
 
+/* 100 tokens without those from 16 to 47. */
+static void without_middle(int32_t *t) {
+    ramp(t, 16, 0);
+    ramp(t + 16, 52, 48);
+}
+
+static void kv_shift_moves_up_what_lies_behind(void **state) {
+    (void)state;
+    struct kv_pool *p = pool_new(16);
+    struct kv_seq a = {0}, f = {0}, b = {0};
+    const struct kv_seq *all[3] = {&a, &f, &b};
+    int32_t t[120], u[68];
+    ramp(t, 120, 0);
+    without_middle(u);
+    prompt(p, &a, t, 100);
+    kv_fork(p, &f, &a);
+    assert_int_equal(kv_shift_need(p, &a, 16, 32), 4);
+    assert_true(kv_shift(p, &a, 16, 32));
+    assert_int_equal(a.n_tok, 68);
+    assert_int_equal(a.n_block, 5);
+    assert_memory_equal(a.tokens, u, sizeof u);
+    assert_reads_back(&a);
+    assert_int_equal(n_copied, 4);
+    for (int i = 1; i < 5; i++) /* its own */
+        for (int j = 0; j < f.n_block; j++)
+            assert_int_not_equal(a.blocks[i], f.blocks[j]);
+    assert_reads_back(&f);
+    assert_int_equal(f.n_tok, 100);
+    assert_true(kv_consistent(p, all, 3));
+    /* once more: nothing is shared, nothing is copied */
+    assert_true(write_more(p, &a, t, 30));
+    assert_int_equal(kv_shift_need(p, &a, 16, 16), 0);
+    assert_true(kv_shift(p, &a, 16, 16));
+    assert_int_equal(n_copied, 4);
+    assert_int_equal(a.n_tok, 82);
+    assert_int_equal(a.tokens[16], 64);
+    assert_true(kv_consistent(p, all, 3));
+    kv_seq_release(p, &a);
+    kv_seq_release(p, &f);
+    assert_int_equal(prompt(p, &b, t, 100), 96); /* the plain ones are all there */
+    kv_seq_release(p, &b);
+    kv_pool_free(p);
+}
+
+static void kv_moved_is_neither_published_nor_found(void **state) {
+    (void)state;
+    struct kv_pool *p = pool_new(32);
+    struct kv_seq a = {0}, b = {0}, f = {0};
+    int32_t t[100], u[100];
+    ramp(t, 100, 0);
+    without_middle(u);
+    ramp(u + 68, 32, 200);
+    prompt(p, &a, t, 100);
+    assert_true(kv_shift(p, &a, 16, 32));
+    assert_int_equal(kv_match(p, &a, u, 100), 68); /* it goes on itself */
+    assert_true(write_more(p, &a, u + 68, 32));
+    assert_int_equal(prompt(p, &b, u, 100), 16); /* others have what lies before */
+    assert_int_not_equal(a.blocks[2], b.blocks[2]);
+    kv_fork(p, &f, &a);
+    assert_int_equal(f.moved_from, 16);
+    assert_int_equal(kv_match(p, &f, u, 90), 89);
+    assert_int_not_equal(f.blocks[2], b.blocks[2]);
+    /* cut to what lies before, it is like any other */
+    kv_cut(p, &f, 16);
+    assert_int_equal(f.moved_from, 0);
+    assert_int_equal(kv_match(p, &f, u, 100), 96);
+    assert_int_equal(f.blocks[2], b.blocks[2]);
+    u[20] = 7;
+    assert_int_equal(kv_match(p, &a, u, 100), 20); /* in the first block that moved */
+    assert_int_equal(a.moved_from, 16);
+    u[16] = 7;
+    assert_int_equal(kv_match(p, &a, u, 100), 16);
+    assert_int_equal(a.moved_from, 0);
+    kv_seq_release(p, &a);
+    kv_seq_release(p, &b);
+    kv_seq_release(p, &f);
+    kv_pool_free(p);
+}
+
+static void kv_shift_needs_room_for_shared_blocks_only(void **state) {
+    (void)state;
+    struct kv_pool *p = pool_new(7);
+    struct kv_seq a = {0}, f = {0};
+    const struct kv_seq *all[2] = {&a, &f};
+    int32_t t[100];
+    ramp(t, 100, 0);
+    prompt(p, &a, t, 100);
+    kv_fork(p, &f, &a);
+    assert_false(kv_shift(p, &a, 16, 32));
+    assert_int_equal(a.n_tok, 100);
+    assert_int_equal(a.moved_from, 0);
+    assert_true(kv_consistent(p, all, 2));
+    kv_seq_clear(p, &f);
+    assert_int_equal(kv_available(p), 0);
+    assert_true(kv_shift(p, &a, 16, 32)); /* published, but nobody else's */
+    assert_int_equal(n_copied, 0);
+    assert_reads_back(&a);
+    assert_true(kv_consistent(p, all, 2));
+    assert_int_equal(kv_available(p), 2);
+    kv_seq_release(p, &a);
+    kv_pool_free(p);
+}
+
 /* Random life: prompts from a small family of branching texts, appends, forks, clears; contents
  * and counts hold always. */
 static void kv_stays_sound_through_a_random_life(void **state) {
@@ -342,7 +445,7 @@ static void kv_stays_sound_through_a_random_life(void **state) {
     struct kv_seq s[N] = {{0}};
     const struct kv_seq *all[N];
     uint32_t r = 12345;
-    int refused = 0, kept = 0;
+    int refused = 0, kept = 0, shifted = 0;
     for (int i = 0; i < N; i++)
         all[i] = &s[i];
     for (int step = 0; step < 20000; step++) {
@@ -360,6 +463,10 @@ static void kv_stays_sound_through_a_random_life(void **state) {
         } else if (what < 6 && s[i].n_tok < 160) {
             ramp(t, 20, (int)(r >> 10) % 50);
             refused += !write_more(p, &s[i], t, 1 + (int)(r >> 12) % 20);
+        } else if (what == 6 && i != j && (r & 64)) {
+            int n = (1 + (int)(r >> 10) % 4) * KV_BLOCK;
+            if (n + KV_BLOCK <= s[i].n_tok)
+                shifted += kv_shift(p, &s[i], KV_BLOCK, n);
         } else if (what == 6 && i != j) {
             kv_seq_clear(p, &s[i]);
             kv_fork(p, &s[i], &s[j]);
@@ -373,6 +480,7 @@ static void kv_stays_sound_through_a_random_life(void **state) {
     }
     assert_true(refused > 100); /* the pool was too small often enough */
     assert_true(kept > 100000);
+    assert_true(shifted > 300);
     for (int i = 0; i < N; i++)
         kv_seq_release(p, &s[i]);
     assert_int_equal(kv_available(p), 26);
@@ -395,6 +503,9 @@ int main(void) {
         cmocka_unit_test(kv_exhaustion_is_reported_and_leaves_all_sound),
         cmocka_unit_test(kv_hidden_sequences_neither_find_nor_publish),
         cmocka_unit_test(kv_of_different_kinds_is_not_shared),
+        cmocka_unit_test(kv_shift_moves_up_what_lies_behind),
+        cmocka_unit_test(kv_moved_is_neither_published_nor_found),
+        cmocka_unit_test(kv_shift_needs_room_for_shared_blocks_only),
         cmocka_unit_test(kv_stays_sound_through_a_random_life),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

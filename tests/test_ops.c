@@ -529,6 +529,59 @@ static void scale_caps_and_clears_rows_of_any_stride(void **state) {
     free(y);
 }
 
+/* A turned pair is two products of halves each, rounded, and in f16 rounded again: 2^-11 of the
+ * largest it can be, the length of the pair. */
+static void keys_are_turned_in_their_blocks_alone(void **state) {
+    (void)state;
+    enum { BLOCKS = 5, HKV = 3, D = 20, DIM = 12, N = 3, SIZE = BLOCKS * HKV * D * 16 };
+    static const int32_t blocks[N] = {4, 0, 3};
+    static float x[SIZE], cs[N * 16 * DIM], sn[N * 16 * DIM];
+    static double angle[N * 16][DIM / 2];
+    for (int t = 0; t < N * 16; t++)
+        for (int i = 0; i < DIM / 2; i++) {
+            angle[t][i] = (double)rand_normal() * 3;
+            int at = t / 16 * 16 * DIM + 2 * i * 16 + t % 16;
+            cs[at] = cs[at + 16] = (float)cos(angle[t][i]);
+            sn[at + 16] = (float)sin(angle[t][i]);
+            sn[at] = -sn[at + 16];
+        }
+    for (int i = 0; i < 2 * n_set; i++) {
+        bool f16 = i % 2;
+        struct backend *be = open_backend(sets[i / 2], 4, 64, HKV, HKV, D);
+        struct kv_layer kv = {be->alloc(be, SIZE * 4), be->alloc(be, SIZE * 4), f16, HKV, D};
+        rand_fill(x, SIZE, 3);
+        for (int t = 0; t < 32; t++) /* a pair of columns that f16 can't hold everywhere */
+            x[t] = 60000;
+        for (int j = 0; j < SIZE; j++)
+            if (f16)
+                x[j] = cpu_f16_to_f32(((uint16_t *)kv.k)[j] = cpu_f32_to_f16(x[j]));
+            else
+                ((float *)kv.k)[j] = x[j];
+        be->kv_turn(be, &kv, blocks, N, cs, sn, DIM);
+        for (int j = 0; j < SIZE; j++) {
+            int t = j % 16, d = j / 16 % D, b = j / (16 * D * HKV), n = 0;
+            float got = f16 ? cpu_f16_to_f32(((uint16_t *)kv.k)[j]) : ((float *)kv.k)[j];
+            while (n < N && blocks[n] != b)
+                n++;
+            if (n == N || d >= DIM) {
+                assert_true(got == x[j]);
+                continue;
+            }
+            double a = angle[n * 16 + t][d / 2];
+            double x0 = x[d % 2 ? j - 16 : j], x1 = x[d % 2 ? j : j + 16];
+            double want = d % 2 ? x0 * sin(a) + x1 * cos(a) : x0 * cos(a) - x1 * sin(a);
+            if (f16)
+                want = fmax(-65504, fmin(65504, want));
+            double most = sqrt(x0 * x0 + x1 * x1) * (f16 ? 0x1p-11 + 4 * EPS : 4 * EPS);
+            if (!(fabs(got - want) <= most + 0x1p-25))
+                fail_msg("%s: %g, wanted %g", be->kernels, (double)got, want);
+        }
+        be->free(be, kv.k);
+        be->free(be, kv.v);
+        be->close(be);
+    }
+}
+
 int main(void) {
     n_set = cpu_kernel_sets(sets);
     for (int i = 0; i < n_set; i++)
@@ -548,6 +601,7 @@ int main(void) {
         cmocka_unit_test(matmul_adds_the_bias_once),
         cmocka_unit_test(norm_of_heads_normalises_each),
         cmocka_unit_test(rows_are_permuted_gathered_and_scattered),
+        cmocka_unit_test(keys_are_turned_in_their_blocks_alone),
         cmocka_unit_test(scale_caps_and_clears_rows_of_any_stride),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

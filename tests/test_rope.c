@@ -135,6 +135,38 @@ static void length_is_the_sequences_own(void **state) {
     }
 }
 
+/* What turns a key from one position to another, applied to the angle of the first, is the
+ * second's to the precision of floats, although the angles themselves are rounded (to 2^-14 at
+ * 1000): they are the rounded ones that are met. */
+static void a_move_leads_from_angle_to_angle(void **state) {
+    (void)state;
+    static const int from[] = {1000, 1015, 32, 16}, to[] = {40, 55, 16, 0};
+    static struct model m;
+    struct rope r;
+    float c[8], s[8], c0[8], s0[8], c1[8], s1[8];
+    defaults(&m.hp);
+    m.hp.rope_dim = 8;
+    m.hp.rope_base = 10000;
+    m.hp.rope_base_local = 100;
+    m.hp.rope_attn_factor = 0.5f;
+    rope_init(&r, &m);
+    assert_true(rope_can_move(&r));
+    for (int i = 0; i < 8; i++) {
+        enum rope_table t = i % 2 ? ROPE_LOCAL : ROPE_GLOBAL;
+        rope_fill(&r, t, from[i / 2], c0, s0);
+        rope_fill(&r, t, to[i / 2], c1, s1);
+        rope_move(&r, t, from[i / 2], to[i / 2], c, s, 1);
+        for (int d = 1; d < 8; d += 2) {
+            assert_true(c[d] == c[d - 1] && s[d] == -s[d - 1]);
+            assert_true(fabsf(c0[d] * c[d] - s0[d] * s[d] - c1[d]) < 0x1p-21f);
+            assert_true(fabsf(s0[d] * c[d] + c0[d] * s[d] - s1[d]) < 0x1p-21f);
+        }
+    }
+    m.hp.rope_type = ROPE_DYNAMIC;
+    assert_false(rope_can_move(&r));
+    rope_release(&r);
+}
+
 static void tables_hold_pairs_and_local_layers_have_no_scaling(void **state) {
     (void)state;
     static struct model m;
@@ -166,6 +198,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(frequencies_equal_those_of_transformers),
         cmocka_unit_test(length_is_the_sequences_own),
+        cmocka_unit_test(a_move_leads_from_angle_to_angle),
         cmocka_unit_test(tables_hold_pairs_and_local_layers_have_no_scaling),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

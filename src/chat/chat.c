@@ -196,6 +196,7 @@ static void set_defaults(struct chat *c) {
     settings_copy(&c->settings, &c->config->settings);
     c->own_settings = false;
     c->id = c->leaf = c->keep_from = 0;
+    c->streams = false;
     chat_follow_model(c);
     if (!c->config->prompt || c->config->system)
         return;
@@ -276,6 +277,7 @@ static enum status read_row(struct chat *c, int64_t id, struct err *err) {
     struct conversation conv;
     struct err bad;
     CHECK(store_conv_get(c->store, id, &conv, err));
+    c->streams = c->streams && c->id == id;
     c->id = id;
     c->keep_from = conv.keep_from;
     set_text(&c->title, conv.title);
@@ -598,6 +600,12 @@ enum status chat_resolve(struct chat *c, enum overflow how, struct err *err) {
     switch (how) {
     case OVERFLOW_SUMMARISE:
         return summary_start(c, reply, err);
+    case OVERFLOW_STREAM:
+        c->full = true; /* until it is known that it can */
+        CHECK(chat_can_stream(c, err));
+        c->full = false;
+        c->streams = true;
+        return reply ? turn_start(c, how, err) : ST_OK;
     case OVERFLOW_DROP:
         CHECK(context_drop(c, err));
         return reply ? turn_start(c, OVERFLOW_STOP, err) : ST_OK;

@@ -95,8 +95,13 @@ void chat_context(const struct chat *c, int *used_tok, int *ctx_tok);
 /* After ST_CONTEXT_FULL or EV_CONTEXT_FULL. SUMMARISE: the model condenses the older turns
  * (events as in a turn, the summary is stored as a message of the tree and shown); DROP: oldest
  * turns are left out of the prompt from now on (the system prompt stays, nothing is deleted);
- * STOP: nothing is sent. */
+ * STREAM: the oldest words are left out as the conversation goes on, until another one is
+ * opened (engine.h, request.stream); STOP: nothing is sent. */
 enum status chat_resolve(struct chat *c, enum overflow how, struct err *err);
+/* Whether this model can stream: ST_UNSUPPORTED with the reason when it can't. */
+enum status chat_can_stream(const struct chat *c, struct err *err);
+/* Tokens of the conversation that streaming has left out. */
+int chat_left_out(const struct chat *c);
 /* Messages at the front of the branch that the model no longer sees. */
 int chat_dropped(const struct chat *c);
 

@@ -56,6 +56,7 @@ struct turn {
     size_t saved_len;        /* of text, in the store */
     int64_t saved_us, start_us, first_us;
     int n_tok, prompt_tok, limit_tok; /* limit_tok: what max_tok was in the request */
+    int left_out;                     /* tokens of both, by streaming */
     bool limited_by_ctx;
 };
 
@@ -75,7 +76,7 @@ struct unsaved {
 
 struct context_count {
     bool valid;
-    int used;
+    int used, left_out;
 };
 
 struct chat {
@@ -114,6 +115,7 @@ struct chat {
     struct unsaved *unsaved;
     int64_t retry_us;      /* when saving is tried again after a failure, 0: no failure */
     bool full;             /* the person must choose: chat_resolve() */
+    bool streams;          /* was chosen, for as long as this conversation is open */
     bool full_reply;       /* and then a reply to the leaf is due */
     int64_t full_old_leaf; /* what was active before */
     uint64_t last_request;
@@ -160,7 +162,12 @@ void sessions_release(struct chat *c);
 
 /* -- context.c -- */
 int context_size(const struct chat *c); /* tokens; 0 without a model */
-/* Room that is kept for an answer. */
+/* Whether requests of this conversation go on beyond the context. */
+bool context_streams(const struct chat *c);
+/* Tokens at the front of a prompt that come before the conversation itself. */
+int context_head_tok(struct chat *c, const struct tok_list *prompt);
+size_t context_common(const struct tok_list *a, const struct tok_list *b);
+/* Room that is kept for an answer; one that streams finds its own. */
 int context_reserve(const struct chat *c);
 /* Where the visible part of the branch begins; *summary the index of the summary in force, -1
  * none. */
@@ -196,6 +203,8 @@ enum status turn_request(struct chat *c, const struct request *r, struct session
 void turn_event(struct chat *c, struct event *takes_e);
 /* Saves what is due; `now`: all that is unsaved. */
 void turn_save(struct chat *c, bool now);
+/* A request for this prompt streams, when the conversation does. */
+void turn_stream(struct chat *c, const struct tok_list *prompt, struct request *r);
 /* Cancels and waits until the reply has ended and is saved. */
 void turn_stop_and_wait(struct chat *c);
 void turn_clear(struct chat *c);

@@ -72,9 +72,9 @@ static enum status read_markdown(struct config *c, const struct ynode *v, struct
 }
 
 static enum status read_full(struct config *c, const struct ynode *v, struct err *err) {
-    static const char *const words[] = {"ask", "summarise", "drop", "stop"};
+    static const char *const words[] = {"ask", "summarise", "drop", "stream", "stop"};
     int i;
-    CHECK(ytree_word(v, c->path, words, 4, &i, err));
+    CHECK(ytree_word(v, c->path, words, 5, &i, err));
     c->context_full = (enum overflow)i;
     return ST_OK;
 }

@@ -8,7 +8,7 @@
  *   theme: auto                 # auto | dark | light | mono
  *   mouse: true
  *   markdown: true
- *   context_full: ask           # ask | summarise | drop | stop
+ *   context_full: ask           # ask | summarise | drop | stream | stop
  *   kv_cache: 4 GB              # saved states of conversations may take; 0: none are saved
  *   prefill_draft: true         # compute the prompt while it is typed
  *   system: You are …           # system prompt of new conversations
@@ -24,7 +24,13 @@
 #include "chat/settings.h"
 
 enum theme { THEME_AUTO, THEME_DARK, THEME_LIGHT, THEME_MONO };
-enum overflow { OVERFLOW_ASK, OVERFLOW_SUMMARISE, OVERFLOW_DROP, OVERFLOW_STOP };
+enum overflow {
+    OVERFLOW_ASK,
+    OVERFLOW_SUMMARISE,
+    OVERFLOW_DROP,
+    OVERFLOW_STREAM,
+    OVERFLOW_STOP
+};
 
 struct key_binding {
     char *command, *key;

@@ -33,11 +33,43 @@ int context_size(const struct chat *c) {
     return c->settings.ctx > 0 && c->settings.ctx < ctx ? c->settings.ctx : ctx;
 }
 
+enum status chat_can_stream(const struct chat *c, struct err *err) {
+    if (!c->engine)
+        return err_set(err, ST_NOT_FOUND, "no model is loaded");
+    return engine_can_stream(c->engine, context_size(c), err);
+}
+
+bool context_streams(const struct chat *c) {
+    struct err err;
+    bool wanted = c->streams || c->config->context_full == OVERFLOW_STREAM;
+    return wanted && chat_can_stream(c, &err) == ST_OK;
+}
+
 int context_reserve(const struct chat *c) {
     int ctx = context_size(c), want = c->settings.max_tokens;
+    if (context_streams(c))
+        return 1;
     if (want <= 0)
         want = ANSWER_TOK;
     return want < ctx / 4 ? want : ctx / 4;
+}
+
+size_t context_common(const struct tok_list *a, const struct tok_list *b) {
+    size_t n = 0;
+    while (n < a->n && n < b->n && a->v[n] == b->v[n])
+        n++;
+    return n;
+}
+
+/* What it has in common with that of another conversation. */
+int context_head_tok(struct chat *c, const struct tok_list *prompt) {
+    struct tok_list other = {0};
+    struct err err;
+    size_t n = 0;
+    if (context_tokens(c, c->msgs.n, c->msgs.n, "?", &other, &err) == ST_OK)
+        n = context_common(prompt, &other);
+    tok_list_release(&other);
+    return (int)n;
 }
 
 static bool is_summary(const struct message *m) {
@@ -225,13 +257,21 @@ void context_forget_count(struct chat *c) {
     c->count->valid = false;
 }
 
+int chat_left_out(const struct chat *c) {
+    int used, ctx;
+    chat_context(c, &used, &ctx);
+    return c->turn.kind == TURN_REPLY ? c->turn.left_out : c->count->left_out;
+}
+
 void chat_context(const struct chat *c, int *used_tok, int *ctx_tok) {
     *used_tok = 0;
     *ctx_tok = context_size(c);
     if (!c->engine)
         return;
     if (c->turn.kind == TURN_REPLY) {
-        *used_tok = c->turn.prompt_tok + c->turn.n_tok;
+        *used_tok = c->turn.prompt_tok + c->turn.n_tok - c->turn.left_out;
+        if (*used_tok > *ctx_tok) /* until the engine says what it leaves out */
+            *used_tok = *ctx_tok;
         return;
     }
     if (!c->count->valid) {
@@ -244,6 +284,11 @@ void chat_context(const struct chat *c, int *used_tok, int *ctx_tok) {
             c->count->used = (int)t.n;
         else
             c->count->used = 0;
+        c->count->left_out = 0;
+        if (c->count->used > *ctx_tok && context_streams(c)) {
+            c->count->left_out = c->count->used - *ctx_tok; /* at least */
+            c->count->used = *ctx_tok;
+        }
         c->count->valid = true;
         tok_list_release(&t);
     }

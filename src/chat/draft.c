@@ -18,13 +18,6 @@
 
 enum { MIN_BYTES = 12, MAX_BYTES = 1 << 18 };
 
-static size_t common_prefix(const struct tok_list *a, const struct tok_list *b) {
-    size_t n = 0;
-    while (n < a->n && n < b->n && a->v[n] == b->v[n])
-        n++;
-    return n;
-}
-
 static int64_t slot_key(const struct chat *c) {
     return c->id ? c->id : CONV_NEW;
 }
@@ -42,11 +35,12 @@ static bool worth_it(const struct chat *c, size_t len) {
 }
 
 static enum status guess(struct chat *c, const struct tok_list *t, size_t n, struct err *err) {
-    const struct request r = {.tokens = t->v,
-                              .n_tok = n,
-                              .priority = PRIORITY_IDLE,
-                              .sampling = SAMPLING_DEFAULTS,
-                              .max_tok = 0};
+    struct request r = {.tokens = t->v,
+                        .n_tok = n,
+                        .priority = PRIORITY_IDLE,
+                        .sampling = SAMPLING_DEFAULTS,
+                        .max_tok = 0};
+    turn_stream(c, t, &r);
     CHECK(session_generate(session_of(c, slot_key(c)), &r, ++c->last_request, c->box, err));
     c->guess = slot_key(c);
     return ST_OK;
@@ -74,8 +68,9 @@ void chat_prefill_draft(struct chat *c, const char *text) {
     buf_adds(&draft, " x");
     if (context_tokens(c, start, c->msgs.n, buf_str(&draft), &longer, &err) != ST_OK)
         goto out;
-    size_t n = common_prefix(&t, &longer);
-    if (n > 0 && t.n <= (size_t)(context_size(c) - context_reserve(c)))
+    size_t n = context_common(&t, &longer);
+    bool fits = t.n <= (size_t)(context_size(c) - context_reserve(c));
+    if (n > 0 && (fits || context_streams(c)))
         guess(c, &t, n, &err);
 out:
     tok_list_release(&t);

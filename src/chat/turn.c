@@ -53,6 +53,12 @@ static bool nothing_to_drop(const struct chat *c) {
 }
 
 static enum status full(struct chat *c, size_t n_tok, enum overflow overflow, struct err *err) {
+    struct err why;
+    if (overflow == OVERFLOW_STREAM && chat_can_stream(c, &why) != ST_OK) {
+        c->full = c->full_reply = true;
+        return err_set(err, ST_CONTEXT_FULL, "the conversation has %zu tokens, and %s", n_tok,
+                       why.msg);
+    }
     if (overflow == OVERFLOW_ASK) {
         c->full = c->full_reply = true;
         return err_set(err, ST_CONTEXT_FULL,
@@ -93,6 +99,14 @@ static void fail_row(struct chat *c) {
     chat_read_branch(c, c->leaf, &ignored);
 }
 
+void turn_stream(struct chat *c, const struct tok_list *prompt, struct request *r) {
+    r->stream = context_streams(c);
+    if (!r->stream)
+        return;
+    r->stream_ctx = context_size(c);
+    r->keep_tok = context_head_tok(c, prompt);
+}
+
 static enum status ask_engine(struct chat *c, const struct tok_list *t, struct err *err) {
     const struct settings *s = &c->settings;
     int room = context_size(c) - (int)t->n;
@@ -105,8 +119,11 @@ static enum status ask_engine(struct chat *c, const struct tok_list *t, struct e
                         .stop = (const char *const *)s->stop.v,
                         .n_stop = s->stop.n,
                         .speculation = (enum speculation)s->speculation};
+    turn_stream(c, t, &r);
+    if (r.stream)
+        r.max_tok = s->max_tokens > 0 ? s->max_tokens : -1;
     c->turn = (struct turn){.kind = TURN_REPLY, .prompt_tok = (int)t->n};
-    c->turn.limited_by_ctx = s->max_tokens <= 0 || s->max_tokens > room;
+    c->turn.limited_by_ctx = !r.stream && (s->max_tokens <= 0 || s->max_tokens > room);
     turn_forget_rates(c);
     enum status st = add_row(c, err);
     if (st == ST_OK)
@@ -131,6 +148,8 @@ enum status turn_start(struct chat *c, enum overflow overflow, struct err *err) 
     TRY(context_tokens(c, context_start(c, &summary), c->msgs.n, NULL, &t, err));
     if (t.n > limit && nothing_to_drop(c) && summary < 0) {
         st = context_too_long(c, t.n, err);
+    } else if (t.n > limit && context_streams(c)) {
+        st = ST_OK; /* the engine leaves out what is too much */
     } else if (t.n > limit && overflow == OVERFLOW_SUMMARISE) {
         st = summary_start(c, true, err);
         goto out;
@@ -257,7 +276,9 @@ static void reply_finished(struct chat *c, struct event *takes_e) {
     bool filled = takes_e->finish == FINISH_LENGTH && c->turn.limited_by_ctx;
     keep_rates(c, takes_e);
     end_reply(c, states[takes_e->finish], finish_name(takes_e->finish), takes_e);
-    *c->count = (struct context_count){true, takes_e->prompt_tok + takes_e->completion_tok};
+    *c->count = (struct context_count){
+        true, c->turn.prompt_tok + takes_e->completion_tok - takes_e->dropped_tok,
+        takes_e->dropped_tok};
     turn_clear(c);
     chat_queue(c, EV_DONE, NULL, 0, 0, NULL, takes_e);
     if (filled) {
@@ -314,6 +335,7 @@ void turn_event(struct chat *c, struct event *takes_e) {
             reply_finished(c, e);
         return;
     }
+    c->turn.left_out = e->dropped_tok;
     if (e->type == EVENT_TOKEN)
         token(c, e);
     else if (e->type == EVENT_PREFILL)

@@ -76,16 +76,19 @@ static void print_done(struct run *r, const struct event *e) {
     double prefill_s = (double)e->prompt_us / 1e6, decode_s = (double)e->decode_us / 1e6;
     print_kept(r);
     if (r->json)
-        put_json(json_pack(
-            "{s:s, s:s, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:i, s:i}", "type", "done",
-            "finish_reason", finish_name(e->finish), "prompt_tokens", e->prompt_tok,
-            "cached_tokens", e->cached_tok, "completion_tokens", e->completion_tok, "prompt_us",
-            (json_int_t)e->prompt_us, "decode_us", (json_int_t)e->decode_us, "ttft_us",
-            (json_int_t)e->ttft_us, "seed", (json_int_t)e->seed, "drafted_tokens",
-            e->drafted_tok, "accepted_tokens", e->accepted_tok));
+        put_json(json_pack("{s:s, s:s, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:i, s:i, s:i}",
+                           "type", "done", "finish_reason", finish_name(e->finish),
+                           "prompt_tokens", e->prompt_tok, "cached_tokens", e->cached_tok,
+                           "completion_tokens", e->completion_tok, "prompt_us",
+                           (json_int_t)e->prompt_us, "decode_us", (json_int_t)e->decode_us,
+                           "ttft_us", (json_int_t)e->ttft_us, "seed", (json_int_t)e->seed,
+                           "drafted_tokens", e->drafted_tok, "accepted_tokens", e->accepted_tok,
+                           "dropped_tokens", e->dropped_tok));
     else if (r->last != '\n' && isatty(STDOUT_FILENO))
         putchar('\n');
     fflush(stdout);
+    if (r->verbose && e->dropped_tok)
+        note("%d tokens did not fit the context and were left out", e->dropped_tok);
     if (r->verbose && e->drafted_tok)
         note("guessed %d tokens, %d of them right", e->drafted_tok, e->accepted_tok);
     if (r->verbose)
@@ -290,12 +293,13 @@ static enum status run_turn(struct args *a, struct run *r, const char *prompt, b
     TRY(wait_for_model(c, err));
     st = chat_send(c, prompt, err);
     if (st == ST_CONTEXT_FULL && a->config.context_full != OVERFLOW_ASK &&
-        a->config.context_full != OVERFLOW_STOP)
+        a->config.context_full != OVERFLOW_STOP && a->config.context_full != OVERFLOW_STREAM)
         st = chat_resolve(c, a->config.context_full, err);
     if (st == ST_CONTEXT_FULL) { /* here nobody can be asked */
         struct err full = *err;
-        err_set(err, st, "%s: set context_full to summarise or drop in %s", full.msg,
-                a->config.path);
+        bool streams = a->config.context_full == OVERFLOW_STREAM; /* as far as it can */
+        err_set(err, st, "%s: set context_full to summarise%s in %s", full.msg,
+                streams ? " or drop" : ", drop or stream", a->config.path);
     }
     TRY(st);
     TRY(turn_events(r, c, cancelled, err));

@@ -156,6 +156,11 @@ struct backend {
                     int n, int K, float *y);
     /* Block src of a layer over block dst */
     void (*kv_copy)(struct backend *be, const struct kv_layer *kv, int dst, int src);
+    /* Turns the keys in blocks [n] of a layer: pairs (2i, 2i + 1) of the first rope_dim columns
+     * of each head, by cos and sin [n, rope_dim, 16] with values as in struct step, which are
+     * host memory and may change as soon as it returns. Between steps. */
+    void (*kv_turn)(struct backend *be, const struct kv_layer *kv, const int32_t *blocks, int n,
+                    const float *cos, const float *sin, int rope_dim);
 
     /* optional: y += x w^T + bias (the residual stream) */
     void (*matmul_add)(struct backend *be, const float *x, int T, int K,

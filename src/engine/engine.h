@@ -141,7 +141,7 @@ struct request {
     enum priority priority;
     struct sampling sampling;
     int max_tok; /* tokens to generate at most; 0: only the prompt is computed; -1: until the
-                    context is full */
+                    context is full, or with `stream` as many as ten contexts hold */
     const char *const
         *stop; /* [n_stop] texts that end the answer; they are not part of it; copied */
     size_t n_stop;
@@ -149,6 +149,13 @@ struct request {
     size_t n_bias;
     int n_logprobs; /* 0: none; k: the chosen token's and the k best, 1..20 */
     enum speculation speculation;
+    bool stream; /* prompt and answer may be longer than the context: the oldest tokens behind
+                    the first keep_tok (a quarter of the context at most, rounded to blocks)
+                    are left out, a quarter of the context at a time. The prompt is the whole
+                    text: what the session left out of it before stays out, and what it holds
+                    of the rest is not computed again */
+    int stream_ctx; /* the context that it streams in, where less than the engine's; or 0 */
+    int keep_tok;
     bool ignore_eos;   /* go on after an end-of-generation token (benchmarks) */
     bool special_text; /* let control tokens appear in the text (default: they are invisible) */
 };
@@ -179,8 +186,10 @@ struct event {
         float logprob;
     } * alt; /* [n_alt] TOKEN, when asked; best first; owned by the event */
     int n_alt;
-    enum finish finish; /* FINISHED */
-    int prompt_tok, cached_tok, completion_tok;
+    enum finish finish;                         /* FINISHED */
+    int prompt_tok, cached_tok, completion_tok; /* of the prompt: those that were not left out
+                                                   when the answer began */
+    int dropped_tok; /* of prompt and answer so far, left out by now (request.stream) */
     int64_t prompt_us, decode_us,
         ttft_us;                   /* prefill; first to last token; request to first token */
     int64_t seed;                  /* the seed that was used */
@@ -193,12 +202,17 @@ void event_free(void *event);
  * ERROR. At most one request a session at a time (ST_BUSY), idle ones excepted. When
  * max_waiting requests wait already: ST_QUEUE_FULL, at once. A prompt that leaves no room in
  * the context is ST_CONTEXT_FULL, at once, with the numbers in the message; an empty prompt or
- * a token outside the vocabulary is ST_USAGE. */
+ * a token outside the vocabulary is ST_USAGE; one that streams what engine_can_stream() says.
+ */
 enum status session_generate(struct session *s, const struct request *r, uint64_t request_id,
                              struct mailbox *events, struct err *err);
 /* Asks the request to end; FINISHED with FINISH_CANCEL follows within one step. Nothing happens
  * when none runs. */
 void session_cancel(struct session *s);
+/* Whether requests can stream beyond the context: not with positions that can't be moved
+ * (learned ones, frequencies that depend on the length), and not in a context of less than 64
+ * tokens: ST_UNSUPPORTED with the reason. */
+enum status engine_can_stream(const struct engine *e, int stream_ctx, struct err *err);
 
 /* Computes logits for evaluation, blocking: tokens [n_tok] from an empty context, logits of
  * positions first..n_tok-1 go to out [n_tok - first, n_vocab] in order. n_tok <= ctx_tok. Uses

@@ -247,10 +247,20 @@ void act_reset_sampling(struct app *a) {
 /* -- the context -- */
 
 void ask_context_full(struct app *a) {
-    static const char *const answers[] = {"Summarise older turns", "Drop oldest turns", "Stop"};
-    static const enum overflow how[] = {OVERFLOW_SUMMARISE, OVERFLOW_DROP, OVERFLOW_STOP};
-    int used, ctx;
-    struct err err;
+    static const char *const all[] = {"Summarise older turns", "Drop oldest turns", "Stream",
+                                      "Stop"};
+    static const enum overflow all_how[] = {OVERFLOW_SUMMARISE, OVERFLOW_DROP, OVERFLOW_STREAM,
+                                            OVERFLOW_STOP};
+    const char *answers[4];
+    enum overflow how[4];
+    int used, ctx, n = 0;
+    struct err err, why;
+    bool streams = chat_can_stream(a->chat, &why) == ST_OK;
+    for (int i = 0; i < 4; i++) {
+        answers[n] = all[i];
+        how[n] = all_how[i];
+        n += how[n] != OVERFLOW_STREAM || streams;
+    }
     chat_context(a->chat, &used, &ctx);
     char *text = xasprintf(
         "This conversation has %d tokens. The model's context holds %d, and what remains is "
@@ -259,9 +269,15 @@ void ask_context_full(struct app *a) {
         "Summarise: the model condenses the older turns, the summary is shown.\n"
         "Drop: the oldest turns are left out of what the model sees; the system prompt stays. "
         "Nothing is deleted.\n"
+        "%s%s%s"
         "Stop: nothing is sent.",
-        used, ctx);
-    int at = dialog_interrupt(a, "The context is full", text, answers, 3);
+        used, ctx,
+        streams
+            ? "Stream: the oldest words are left out as the conversation goes on, a quarter "
+              "of the context at a time; nothing is deleted"
+            : "Stream: not here, ",
+        streams ? "" : why.msg, ".\n");
+    int at = dialog_interrupt(a, "The context is full", text, answers, n);
     free(text);
     if (a->quit)
         return;

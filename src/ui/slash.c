@@ -62,7 +62,10 @@ static bool do_show(struct app *a, const char *arg) {
     chat_context(a->chat, &used, &ctx);
     buf_addf(&text, "Title      %s\n", *chat_title(a->chat) ? chat_title(a->chat) : "none yet");
     buf_addf(&text, "Model      %s\n", *chat_model(a->chat) ? chat_model(a->chat) : "none");
-    buf_addf(&text, "Context    %d of %d tokens\n", used, ctx);
+    buf_addf(&text, "Context    %d of %d tokens", used, ctx);
+    if (chat_left_out(a->chat) > 0)
+        buf_addf(&text, ", %d forgotten", chat_left_out(a->chat));
+    buf_addc(&text, '\n');
     buf_addf(&text, "System     %s\n\n", system && *system ? system : "none");
     for (size_t i = 0; i < n_setting_defs; i++) {
         struct buf value = {0};

@@ -77,9 +77,14 @@ static void context_part(struct app *a, struct line *l) {
     short_number(u, used);
     short_number(c, ctx);
     int share = (int)(100.0 * used / ctx + 0.5), full = (share + 12) / 25;
-    snprintf(text, sizeof text, "ctx %s/%s %s%s %d%%", u, c,
-             &"▓▓▓▓"[3 * (4 - (full > 4 ? 4 : full))], &"░░░░"[3 * (full > 4 ? 4 : full)],
-             share);
+    int n = snprintf(text, sizeof text, "ctx %s/%s %s%s %d%%", u, c,
+                     &"▓▓▓▓"[3 * (4 - (full > 4 ? 4 : full))],
+                     &"░░░░"[3 * (full > 4 ? 4 : full)], share);
+    int out = chat_left_out(a->chat);
+    if (out > 0) {
+        short_number(u, out);
+        snprintf(text + n, sizeof text - (size_t)n, ", %s forgotten", u);
+    }
     part(l, share >= 90 ? UI_STATUS_WARN : UI_STATUS, text);
 }
 

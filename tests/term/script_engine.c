@@ -47,7 +47,7 @@ struct session {
     atomic_bool cancel, done;
     struct mailbox *box;
     uint64_t id;
-    int prompt_tok, cached_tok;
+    int prompt_tok, cached_tok, dropped_tok;
     int64_t seed;
     char *message;
 };
@@ -382,6 +382,7 @@ static void *run(void *user) {
         e->finish = whole ? FINISH_STOP : FINISH_CANCEL;
         e->prompt_tok = s->prompt_tok;
         e->cached_tok = s->cached_tok;
+        e->dropped_tok = s->dropped_tok;
         e->completion_tok = n_given;
         e->prompt_us = 1000;
         e->decode_us = clock_us() - start;
@@ -428,11 +429,20 @@ static void guess(struct session *s, const struct request *r) {
     }
 }
 
+enum status engine_can_stream(const struct engine *e, int stream_ctx, struct err *err) {
+    (void)e;
+    (void)stream_ctx;
+    return getenv("SCRIPT_NO_STREAM")
+               ? err_set(err, ST_UNSUPPORTED,
+                         "this model can't stream: it has learned positions")
+               : ST_OK;
+}
+
 enum status session_generate(struct session *s, const struct request *r, uint64_t id,
                              struct mailbox *events, struct err *err) {
     if (s->running && !atomic_load(&s->done))
         return err_set(err, ST_BUSY, "busy");
-    if (r->n_tok >= (size_t)s->engine->info.ctx_tok)
+    if (r->n_tok >= (size_t)s->engine->info.ctx_tok && !r->stream)
         return err_set(err, ST_CONTEXT_FULL, "%zu tokens, the context has %d", r->n_tok,
                        s->engine->info.ctx_tok);
     join(s);
@@ -446,6 +456,11 @@ enum status session_generate(struct session *s, const struct request *r, uint64_
         s->cached_tok++;
     keep_tokens(s, r);
     s->prompt_tok = (int)r->n_tok;
+    s->dropped_tok = 0;
+    if (s->prompt_tok >= s->engine->info.ctx_tok) {
+        s->dropped_tok = s->prompt_tok - s->engine->info.ctx_tok * 3 / 4;
+        s->prompt_tok -= s->dropped_tok;
+    }
     s->seed = r->sampling.seed < 0 ? 1 : r->sampling.seed;
     free(s->message);
     s->message = last_message(r->tokens, r->n_tok);

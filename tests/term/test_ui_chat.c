@@ -432,6 +432,53 @@ static void a_full_context_asks_and_goes_on(void **state) {
     tt_quit(t);
 }
 
+static void a_full_context_streams_on(void **state) {
+    const char *env[] = {"SCRIPT_CTX=700", NULL};
+    char text[600];
+    struct tt *t = tt_ui_start(*state, NULL, NULL, env);
+    tt_wait(t, "tiny·nf4·cpu");
+    snprintf(text, sizeof text, "begin %0400d" T_ENTER, 0);
+    tt_type(t, text);
+    tt_wait(t, "echo 1: begin");
+    tt_wait(t, "● saved");
+    snprintf(text, sizeof text, "and on %0300d" T_ENTER, 0);
+    tt_type(t, text);
+    tt_wait(t, "The context is full");
+    tt_wait(t, "Stream: the oldest words are left out");
+    tt_wait(t, "[ Summarise older turns ]");
+    tt_wait(t, "[ Stream ]");
+    tt_wait(t, "[ Stop ]");
+    tt_wait(t, "Enter · Esc");
+    tt_type(t, T_RIGHT T_RIGHT T_ENTER);
+    tt_wait(t, "echo 2: and on");
+    tt_wait(t, "forgotten");
+    tt_wait(t, "● saved");
+    tt_type(t, "once more" T_ENTER); /* nobody asks again */
+    tt_wait(t, "echo 3: once more");
+    tt_quit(t);
+}
+
+static void a_model_that_cannot_stream_says_why(void **state) {
+    const char *env[] = {"SCRIPT_CTX=700", "SCRIPT_NO_STREAM=1", NULL};
+    char text[600];
+    struct tt *t = tt_ui_start(*state, NULL, NULL, env);
+    tt_wait(t, "tiny·nf4·cpu");
+    snprintf(text, sizeof text, "begin %0400d" T_ENTER, 0);
+    tt_type(t, text);
+    tt_wait(t, "echo 1: begin");
+    tt_wait(t, "● saved");
+    snprintf(text, sizeof text, "and on %0300d" T_ENTER, 0);
+    tt_type(t, text);
+    tt_wait(t, "The context is full");
+    tt_wait(t, "it has learned positions");
+    tt_wait_gone(t, "[ Stream ]");
+    tt_wait(t, "Enter · Esc");
+    tt_type(t, T_RIGHT T_ENTER);
+    tt_wait(t, "the model no longer sees");
+    tt_wait(t, "● saved");
+    tt_quit(t);
+}
+
 /* No file of the program may grow any more. */
 static void disk_full(struct tt *t, bool on) {
     struct rlimit l = {on ? 1 : RLIM_INFINITY, RLIM_INFINITY};
@@ -510,7 +557,7 @@ static void a_stopped_context_is_told_and_can_be_asked_again(void **state) {
     tt_wait(t, "Enter · Esc");
     tt_resize(t, 10, 40); /* where the answers do not fit beside each other */
     tt_wait_gone(t, "[ Stop ]");
-    tt_type(t, T_RIGHT T_RIGHT);
+    tt_type(t, T_RIGHT T_RIGHT T_RIGHT);
     tt_wait(t, "[ Stop ]");
     tt_resize(t, 24, 80);
     tt_type(t, T_ENTER);
@@ -604,6 +651,8 @@ int main(void) {
         T(the_external_editor_changes_the_draft),
         T(copying_reaches_the_clipboard_only_when_asked),
         T(a_full_context_asks_and_goes_on),
+        T(a_full_context_streams_on),
+        T(a_model_that_cannot_stream_says_why),
         T(a_full_disk_loses_nothing_typed),
         T(an_edit_that_is_too_long_is_shown_again),
         T(a_stopped_context_is_told_and_can_be_asked_again),

@@ -24,6 +24,7 @@ const struct cpu_kernels cpu_avx2_vnni = {
     .cap = avx2_cap,
     .axpby = avx2_axpby,
     .kv_put = avx2_kv_put,
+    .kv_turn = avx2_kv_turn,
     .att_chunk = avx2_att_chunk,
 };
 #endif

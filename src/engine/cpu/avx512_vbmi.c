@@ -583,6 +583,7 @@ const struct cpu_kernels cpu_avx512_vbmi = {
     .cap = avx512_cap,
     .axpby = avx512_axpby,
     .kv_put = avx512_kv_put,
+    .kv_turn = avx2_kv_turn,
     .att_chunk = avx512_att_chunk,
 };
 #endif

@@ -309,6 +309,7 @@ static const struct backend cpu_table = {
     .select = cpu_select,
     .scatter = cpu_scatter,
     .kv_copy = cpu_kv_copy,
+    .kv_turn = cpu_kv_turn,
     .matmul_add = cpu_matmul_add,
     .ffn = cpu_ffn,
     .rope_kv = cpu_rope_kv,

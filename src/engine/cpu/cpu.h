@@ -99,6 +99,9 @@ struct cpu_kernels {
     /* one head of one token: k, v [D] to slot 0..15 of the head's part of a block */
     void (*kv_put)(const struct kv_layer *kv, const float *k, const float *v, int slot,
                    void *dst_k, void *dst_v);
+    /* the first n columns of one head's keys in a block, pairs (2i, 2i + 1): c and s [n, 16],
+     * with values as in struct step */
+    void (*kv_turn)(void *k, bool f16, const float *c, const float *s, int n);
     /* Keys key .. key + n - 1 (key a multiple of the chunk) for rows row .. end - 1, of which
      * each sees at least one: m [R] = max score, l [R] = sum exp(s - m), o [R, D] = sum exp(s -
      * m) v */
@@ -130,6 +133,8 @@ extern const struct cpu_kernels cpu_avx2_vnni;
 extern const struct cpu_kernels cpu_avx512; /* without VNNI */
 extern const struct cpu_kernels cpu_avx512_vnni;
 extern const struct cpu_kernels cpu_avx512_vbmi; /* and VNNI */
+/* for all of them */
+void avx2_kv_turn(void *k, bool f16, const float *c, const float *s, int n);
 #endif
 /* The kernel sets that this CPU and its operating system can run, best first, ending with
  * cpu_scalar; returns how many. Sets with and without VNNI have the same name. */

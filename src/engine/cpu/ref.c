@@ -156,6 +156,25 @@ static void ref_axpby(float a, const float *x, float b, int n, float *y) {
         y[i] = a * x[i] + b * y[i];
 }
 
+static void ref_kv_turn(void *k, bool f16, const float *c, const float *s, int n) {
+    float *kf = k;
+    uint16_t *kh = k;
+    for (int i = 0; i < n * 16; i++) {
+        int j = i + 16; /* the other one of the pair */
+        if (i / 16 % 2)
+            continue;
+        float a = f16 ? cpu_f16_to_f32(kh[i]) : kf[i], b = f16 ? cpu_f16_to_f32(kh[j]) : kf[j];
+        float x = a * c[i] + b * s[i], y = b * c[j] + a * s[j];
+        if (f16) {
+            kh[i] = cpu_f32_to_f16(x);
+            kh[j] = cpu_f32_to_f16(y);
+        } else {
+            kf[i] = x;
+            kf[j] = y;
+        }
+    }
+}
+
 static void ref_kv_put(const struct kv_layer *kv, const float *k, const float *v, int slot,
                        void *dst_k, void *dst_v) {
     for (int d = 0; d < kv->D; d++) {
@@ -237,5 +256,6 @@ const struct cpu_kernels cpu_scalar = {
     .cap = ref_cap,
     .axpby = ref_axpby,
     .kv_put = ref_kv_put,
+    .kv_turn = ref_kv_turn,
     .att_chunk = ref_att_chunk,
 };

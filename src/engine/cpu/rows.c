@@ -248,3 +248,27 @@ void cpu_kv_copy(struct backend *be, const struct kv_layer *kv, int dst, int src
     memcpy(block_at(kv, kv->k, dst, 0), block_at(kv, kv->k, src, 0), n);
     memcpy(block_at(kv, kv->v, dst, 0), block_at(kv, kv->v, src, 0), n);
 }
+
+struct turn_loop {
+    const struct cpu_kernels *k;
+    const struct kv_layer *kv;
+    const int32_t *blocks;
+    const float *cos, *sin;
+    int rope_dim;
+};
+
+/* A head in a block. */
+static void turn_item(void *ctx, int item, int thread) {
+    const struct turn_loop *l = ctx;
+    int i = item / l->kv->Hkv;
+    size_t at = (size_t)i * 16 * (size_t)l->rope_dim;
+    (void)thread;
+    l->k->kv_turn(block_at(l->kv, l->kv->k, l->blocks[i], item % l->kv->Hkv), l->kv->f16,
+                  l->cos + at, l->sin + at, l->rope_dim);
+}
+
+void cpu_kv_turn(struct backend *be, const struct kv_layer *kv, const int32_t *blocks, int n,
+                 const float *cos, const float *sin, int rope_dim) {
+    struct turn_loop l = {cpu_of(be)->k, kv, blocks, cos, sin, rope_dim};
+    pool_run(cpu_of(be)->pool, n * kv->Hkv, turn_item, &l);
+}

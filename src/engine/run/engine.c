@@ -454,6 +454,8 @@ enum status session_generate(struct session *s, const struct request *r, uint64_
     struct engine *e = s->engine;
     const struct task_limits lim = {.n_vocab = e->info.n_vocab, .ctx_tok = e->info.ctx_tok};
     struct task *t;
+    if (r->stream)
+        CHECK(engine_can_stream(e, r->stream_ctx, err));
     CHECK(task_new(r, &lim, &t, err));
     if (atomic_load(&s->busy)) { /* set below, by the one thread that uses the session */
         task_free(t);
@@ -472,6 +474,11 @@ enum status session_generate(struct session *s, const struct request *r, uint64_
     t->events = mailbox_ref(events);
     post(e, (struct msg){.type = MSG_SUBMIT, .session = s, .task = t});
     return ST_OK;
+}
+
+enum status engine_can_stream(const struct engine *e, int stream_ctx, struct err *err) {
+    int ctx = e->info.ctx_tok;
+    return shift_check(e->graph, stream_ctx > 0 && stream_ctx < ctx ? stream_ctx : ctx, err);
 }
 
 void session_keep(struct session *s, int64_t owner) {

@@ -203,6 +203,46 @@ void graph_copy_block(struct graph *g, int dst, int src, int n_tok) {
     }
 }
 
+const char *graph_cannot_move(const struct graph *g) {
+    if (g->model->hp.n_pos > 0)
+        return "its positions are learned and part of every token";
+    if (!rope_can_move(&g->rope))
+        return "its rotary angles depend on the length of the text";
+    return NULL;
+}
+
+/* The blocks of one batch of tables, in every layer. Values and keys without RoPE are the same
+ * everywhere; ALiBi counts when keys are read. */
+static void turn_blocks(struct graph *g, const int32_t *blocks, int n) {
+    const struct hparams *hp = &g->model->hp;
+    for (int i = 0; i < hp->n_layer; i++) {
+        struct kv_layer kv = graph_kv(g, i);
+        size_t table = hp->layer[i] & LAYER_LOCAL_ROPE ? ROPE_LOCAL : ROPE_GLOBAL;
+        size_t at = table * (size_t)g->max_tok * (size_t)hp->rope_dim;
+        if (!(hp->layer[i] & LAYER_NO_ROPE))
+            g->be->kv_turn(g->be, &kv, blocks, n, g->rope_cos + at, g->rope_sin + at,
+                           hp->rope_dim);
+    }
+}
+
+void graph_move_blocks(struct graph *g, const int32_t *blocks, int n, int from, int to) {
+    const size_t dim = (size_t)g->model->hp.rope_dim;
+    const int most = g->max_tok / KV_BLOCK; /* the tables of a step hold so many */
+    assert(!graph_cannot_move(g) && most > 0);
+    for (int done = 0, part; dim > 0 && done < n; done += part) {
+        part = n - done < most ? n - done : most;
+        for (int i = 0; i < g->n_rope; i++)
+            for (int t = 0; t < part * KV_BLOCK; t++) {
+                size_t at = (size_t)i * (size_t)g->max_tok * dim + (size_t)(t % KV_BLOCK) +
+                            (size_t)(t / KV_BLOCK) * KV_BLOCK * dim;
+                int pos = done * KV_BLOCK + t;
+                rope_move(&g->rope, (enum rope_table)i, from + pos, to + pos, g->rope_cos + at,
+                          g->rope_sin + at, KV_BLOCK);
+            }
+        turn_blocks(g, blocks + done, part);
+    }
+}
+
 /* Zeros behind n_tok in K [rows = Hkv * D, 16] and V [Hkv, 16, D] of elements of `size` bytes.
  */
 static void blank_rest(char *k, char *v, const struct kv_layer *kv, int n_tok, size_t size) {

@@ -60,6 +60,13 @@ int graph_kv_kind(const struct graph *g, int n_total);
  * tokens: if so they may be computed in one batch instead of one by one. */
 bool graph_same_angles(const struct graph *g, int a, int b);
 
+/* Whether what is in the cache can move to another position: NULL, or why this model's can't.
+ */
+const char *graph_cannot_move(const struct graph *g);
+/* Blocks [n] hold the tokens from position `from` on: makes them those of the positions from
+ * `to` on. */
+void graph_move_blocks(struct graph *g, const int32_t *blocks, int n, int from, int to);
+
 /* Runs one batch; logits [sum of n_logits, n_vocab] in batch order. Tokens and block numbers
  * are the caller's to have checked (asserted here). */
 enum status graph_forward(struct graph *g, const struct batch *b, float *logits,

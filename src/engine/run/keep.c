@@ -391,7 +391,7 @@ static void drop_waiting(struct keep *k, int64_t owner, const struct job *by) {
 
 void keep_save(struct keep *k, const struct kv_seq *kv, int n_tok, int64_t owner) {
     assert(n_tok <= kv->n_tok);
-    if (n_tok < KEEP_MIN_TOK || n_tok > STATE_MAX_TOK || kv->hidden)
+    if (n_tok < KEEP_MIN_TOK || n_tok > STATE_MAX_TOK || kv->hidden || kv->moved_from)
         return;
     struct job *j = xcalloc(1, sizeof *j);
     *j = (struct job){.owner = owner, .n_tok = n_tok, .kind = kv->kind};
@@ -540,6 +540,8 @@ static void damaged(struct keep *k, const struct err *err) {
 bool keep_load(struct keep *k, struct kv_seq *kv, const int32_t *tokens, int n_tok,
                size_t max_bytes) {
     struct err err;
+    if (kv->moved_from)
+        return false;
     int n = choose(k, kv->kind, tokens, n_tok);
     n = n < n_tok - 1 ? n : n_tok - 1;
     for (size_t got = 0; kv->n_tok < n && got < max_bytes; got += k->p.block_bytes) {

@@ -18,6 +18,9 @@
  * reachable. Only when the pool has nothing left is it taken back in place; then nothing is
  * cached, so nothing is stranded.
  *
+ * Blocks that moved up (kv_shift) have no serial, so nothing that continues them can have a key
+ * either. The others of their sequence, in front of those that were left out, stay published.
+ *
  * Rejected: a chain of 64-bit hashes as the key, where the parent's hash stands for its whole
  * history (a collision gives a wrong answer without a trace); a radix tree over tokens (splits
  * nodes, finds no more than the table does at block size).
@@ -250,9 +253,15 @@ static uint64_t parent_of(const struct kv_pool *p, const struct kv_seq *s, int i
     return s->kind ? ROOT_1 : ROOT_0;
 }
 
+void kv_cut(struct kv_pool *p, struct kv_seq *s, int n) {
+    s->n_tok = n < s->n_tok ? n : s->n_tok;
+    drop_blocks(p, s, blocks_for(s->n_tok));
+    if (s->n_tok <= s->moved_from)
+        s->moved_from = 0;
+}
+
 void kv_seq_clear(struct kv_pool *p, struct kv_seq *s) {
-    drop_blocks(p, s, 0);
-    s->n_tok = 0;
+    kv_cut(p, s, 0);
 }
 
 void kv_set_kind(struct kv_pool *p, struct kv_seq *s, int kind) {
@@ -277,7 +286,8 @@ int kv_match(struct kv_pool *p, struct kv_seq *s, const int32_t *tokens, int n_t
     int full = lcp / KV_BLOCK;
     struct kv_seq found = {0};
     uint64_t parent = parent_of(p, s, full);
-    for (int i = full; !s->hidden && (i + 1) * KV_BLOCK <= n_tok; i++) {
+    bool finds = !s->hidden && (s->moved_from == 0 || lcp <= s->moved_from);
+    for (int i = full; finds && (i + 1) * KV_BLOCK <= n_tok; i++) {
         int b = find(p, parent, tokens + i * KV_BLOCK);
         if (b == NONE)
             break;
@@ -294,6 +304,8 @@ int kv_match(struct kv_pool *p, struct kv_seq *s, const int32_t *tokens, int n_t
     free(found.blocks);
     if (lcp > n_tok - 1)
         lcp = n_tok - 1;
+    if (lcp <= s->moved_from || finds)
+        s->moved_from = 0;
     drop_blocks(p, s, blocks_for(lcp));
     s->n_tok = 0;
     push_tokens(s, tokens, lcp);
@@ -346,7 +358,7 @@ void kv_commit(struct kv_pool *p, struct kv_seq *s, const int32_t *tokens, int n
     assert(blocks_for(s->n_tok + n) <= s->n_block);
     int first = s->n_tok / KV_BLOCK;
     push_tokens(s, tokens, n);
-    if (s->hidden)
+    if (s->hidden || s->moved_from)
         return;
     for (int i = first; (i + 1) * KV_BLOCK <= s->n_tok; i++) {
         uint64_t parent = parent_of(p, s, i);
@@ -359,6 +371,56 @@ void kv_commit(struct kv_pool *p, struct kv_seq *s, const int32_t *tokens, int n
             block_unref(p, b);
         }
     }
+}
+
+/* How many of the blocks from i on others refer to, too. */
+static int n_shared(const struct kv_pool *p, const struct kv_seq *s, int i) {
+    int n = 0;
+    for (int end = blocks_for(s->n_tok); i < end; i++)
+        n += p->blocks[s->blocks[i]].ref > 1;
+    return n;
+}
+
+int kv_shift_need(const struct kv_pool *p, const struct kv_seq *s, int from, int n) {
+    return n_shared(p, s, (from + n) / KV_BLOCK);
+}
+
+/* Block i of the sequence becomes its own and unpublished. The last ones come first, and those
+ * that others share come last (who shares a block shares those before it), so that cached
+ * blocks stay reachable as in own_last(). */
+static void own_block(struct kv_pool *p, struct kv_seq *s, int i) {
+    int old = s->blocks[i], used = s->n_tok - i * KV_BLOCK, b;
+    if (p->blocks[old].ref == 1 && !p->blocks[old].serial)
+        return;
+    b = block_alloc(p);
+    if (b == NONE) {
+        assert(p->blocks[old].ref == 1);
+        unpublish(p, old);
+        return;
+    }
+    p->copy(p->user, b, old, used < KV_BLOCK ? used : KV_BLOCK);
+    s->blocks[i] = b;
+    block_unref(p, old);
+}
+
+bool kv_shift(struct kv_pool *p, struct kv_seq *s, int from, int n) {
+    assert(from > 0 && n > 0 && from % KV_BLOCK == 0 && n % KV_BLOCK == 0);
+    assert(from + n <= s->n_tok && (s->moved_from == 0 || s->moved_from == from));
+    int first = from / KV_BLOCK, end = first + n / KV_BLOCK;
+    kv_trim(p, s);
+    if (kv_available(p) < n_shared(p, s, end))
+        return false;
+    for (int i = s->n_block - 1; i >= end; i--)
+        own_block(p, s, i);
+    for (int i = end - 1; i >= first; i--)
+        block_unref(p, s->blocks[i]);
+    memmove(s->blocks + first, s->blocks + end, (size_t)(s->n_block - end) * sizeof *s->blocks);
+    memmove(s->tokens + from, s->tokens + from + n,
+            (size_t)(s->n_tok - from - n) * sizeof *s->tokens);
+    s->n_block -= end - first;
+    s->n_tok -= n;
+    s->moved_from = s->n_tok > from ? from : 0;
+    return true;
 }
 
 void kv_trim(struct kv_pool *p, struct kv_seq *s) {
@@ -374,6 +436,7 @@ void kv_fork(struct kv_pool *p, struct kv_seq *dst, const struct kv_seq *src) {
     }
     push_tokens(dst, src->tokens, src->n_tok);
     dst->kind = src->kind;
+    dst->moved_from = src->moved_from;
 }
 
 /* ---- for tests ---- */
@@ -415,6 +478,11 @@ bool kv_consistent(const struct kv_pool *p, const struct kv_seq *const *seqs, in
     bool ok = table_consistent(p) && cache_consistent(p);
     for (int i = 0; i < n; i++) {
         ok = ok && seqs[i]->n_block >= blocks_for(seqs[i]->n_tok);
+        for (int j = seqs[i]->moved_from / KV_BLOCK; seqs[i]->moved_from && ok; j++) {
+            if (j == blocks_for(seqs[i]->n_tok))
+                break;
+            ok = p->blocks[seqs[i]->blocks[j]].serial == 0;
+        }
         for (int j = 0; j < seqs[i]->n_block; j++)
             ref[seqs[i]->blocks[j]]++;
     }

@@ -14,6 +14,10 @@
  *
  * A sequence has a kind (graph_kv_kind()): keys and values of the same tokens differ between
  * kinds, so that sequences of different kinds share nothing.
+ *
+ * When a sequence is too long, tokens in its middle can be left out (kv_shift). What lies
+ * behind them knows of them and is not what the remaining tokens alone would give: it stays
+ * with this sequence and its forks, and is neither published nor found.
  * Used by one thread.
  */
 #ifndef LLMCHAT_ENGINE_RUN_KV_H
@@ -42,7 +46,9 @@ struct kv_seq {
     int n_tok, cap_tok;
     int32_t *blocks; /* [n_block] at least ceil(n_tok / KV_BLOCK); more after kv_reserve() */
     int n_block, cap_block;
-    int kind; /* 0 or 1; changed by kv_set_kind() */
+    int kind;       /* 0 or 1; changed by kv_set_kind() */
+    int moved_from; /* > 0: tokens from here on moved up when others were left out, see
+                       kv_shift() */
     bool
         hidden; /* set on an empty sequence: finds nothing and publishes nothing (evaluation) */
 };
@@ -72,10 +78,18 @@ bool kv_reserve(struct kv_pool *p, struct kv_seq *s, int n_more);
  * blocks that became full. When an equal block is known already, s goes on with that one and
  * gives its own back. */
 void kv_commit(struct kv_pool *p, struct kv_seq *s, const int32_t *tokens, int n);
+/* Leaves out tokens from .. from + n - 1, whole blocks with KV behind the first one; those
+ * behind them move up, to blocks that belong to s alone. Their keys still are those of the old
+ * positions: the caller turns them. False when the pool does not have the kv_shift_need()
+ * blocks that this copies for others' sake: nothing has changed. */
+bool kv_shift(struct kv_pool *p, struct kv_seq *s, int from, int n);
+int kv_shift_need(const struct kv_pool *p, const struct kv_seq *s, int from, int n);
+/* Keeps the first n tokens at most. */
+void kv_cut(struct kv_pool *p, struct kv_seq *s, int n);
 /* Gives reserved blocks without tokens back. */
 void kv_trim(struct kv_pool *p, struct kv_seq *s);
 
-/* Makes the empty dst a second timeline with the same tokens; all blocks are shared. The last
+/* Makes the empty dst a second timeline with the same tokens; all blocks are shared. A last
  * partial block is copied by whoever writes to it first. */
 void kv_fork(struct kv_pool *p, struct kv_seq *dst, const struct kv_seq *src);
 

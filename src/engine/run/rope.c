@@ -174,13 +174,35 @@ void rope_set_length(struct rope *r, int n_seq) {
         compute(r, n_seq);
 }
 
+static const float *freqs_of(const struct rope *r, enum rope_table t) {
+    return t == ROPE_LOCAL ? r->inv_freq_local : r->inv_freq;
+}
+
 void rope_fill(const struct rope *r, enum rope_table t, int pos, float *c, float *s) {
-    const float *inv = t == ROPE_LOCAL ? r->inv_freq_local : r->inv_freq;
+    const float *inv = freqs_of(r, t);
     float factor = t == ROPE_LOCAL ? 1 : r->factor;
     for (int d = 0; d < r->hp->rope_dim; d += 2) {
         float angle = (float)pos * inv[d / 2];
         c[d] = c[d + 1] = cosf(angle) * factor;
         s[d + 1] = sinf(angle) * factor;
         s[d] = -s[d + 1];
+    }
+}
+
+bool rope_can_move(const struct rope *r) {
+    return r->hp->rope_type != ROPE_DYNAMIC && r->hp->rope_type != ROPE_LONG;
+}
+
+/* The difference of the two angles as they were rounded, so that the key arrives at the angle
+ * that the model gives a key of that position. The factor is in the key already. */
+void rope_move(const struct rope *r, enum rope_table t, int from, int to, float *c, float *s,
+               size_t stride) {
+    const float *inv = freqs_of(r, t);
+    for (int d = 0; d < r->hp->rope_dim; d += 2, c += 2 * stride, s += 2 * stride) {
+        float old_angle = (float)from * inv[d / 2], angle = (float)to * inv[d / 2];
+        double turn = (double)angle - (double)old_angle;
+        c[0] = c[stride] = (float)cos(turn);
+        s[stride] = (float)sin(turn);
+        s[0] = -s[stride];
     }
 }

@@ -37,5 +37,12 @@ void rope_set_length(struct rope *r, int n_seq);
 /* One token: cos [rope_dim] as pairs (cos a, cos a), sin [rope_dim] as pairs (-sin a, sin a).
  */
 void rope_fill(const struct rope *r, enum rope_table t, int pos, float *cos, float *sin);
+/* Whether a key can be turned from one position to another: not where its angle depends on how
+ * long the sequence was. */
+bool rope_can_move(const struct rope *r);
+/* As rope_fill(), but what turns a key of position `from` into that of position `to`; values
+ * are `stride` apart. */
+void rope_move(const struct rope *r, enum rope_table t, int from, int to, float *cos,
+               float *sin, size_t stride);
 
 #endif

@@ -109,6 +109,7 @@ void sched_fork(struct sched *s, struct session *dst, const struct session *src)
     sched_add_session(s, dst);
     kv_fork(s->pool, &dst->kv, &src->kv);
     dst->said_tok = src->said_tok;
+    shift_copy(&dst->map, &src->map);
     atomic_store(&dst->cached_tok, dst->kv.n_tok);
 }
 
@@ -145,7 +146,8 @@ static void keep_session(struct sched *s, struct session *ss) {
  * all is at most five times the last one. */
 static bool keep_pays(const struct session *ss) {
     int more = ss->kept_tok / 4 > KEEP_MIN_TOK ? ss->kept_tok / 4 : KEEP_MIN_TOK;
-    return ss->owner && !ss->task && session_said(ss) >= ss->kept_tok + more;
+    return ss->owner && !ss->task && !ss->kv.moved_from &&
+           session_said(ss) >= ss->kept_tok + more;
 }
 
 void sched_tend(struct sched *s) {
@@ -262,6 +264,7 @@ void sched_free_session(struct sched *s, struct session *ss) {
     if (s->keep && ss->owner)
         keep_session(s, ss);
     kv_seq_release(s->pool, &ss->kv);
+    shift_release(&ss->map);
     if (ss->prev)
         ss->prev->next = ss->next;
     else
@@ -328,6 +331,8 @@ static bool admit_first(struct sched *s) {
     struct session *ss = t->session;
     if (s->n_active == s->max_active && s->active[s->n_active - 1]->priority >= t->priority)
         return false;
+    make_room(s, shift_need(s->pool, t), ss);
+    shift_fit(s->pool, s->graph, t);
     kv_set_kind(s->pool, &ss->kv, graph_kv_kind(s->graph, t->n_tok));
     task_unsay(t);
     int kept = kv_match(s->pool, &ss->kv, t->tokens, t->n_tok);
@@ -412,6 +417,18 @@ static void follow_kinds(struct sched *s) {
         kv_set_kind(s->pool, &ss->kv, graph_kv_kind(s->graph, s->active[i]->n_tok));
         task_note_said(s->active[i]);
         atomic_store(&ss->cached_tok, ss->kv.n_tok);
+    }
+}
+
+/* Who has filled the context and streams goes on without its oldest tokens. */
+static void make_place(struct sched *s) {
+    for (int i = 0; i < s->n_active; i++) {
+        struct task *t = s->active[i];
+        if (!shift_due(t))
+            continue;
+        make_room(s, shift_need(s->pool, t), t->session);
+        shift_on(s->pool, s->graph, t);
+        atomic_store(&t->session->cached_tok, t->session->kv.n_tok);
     }
 }
 
@@ -559,6 +576,7 @@ static void run_batch(struct sched *s) {
     int n_more[SCHED_MAX_ACTIVE], n_tok = 0, n_logits = 0;
     struct task *tasks[SCHED_MAX_ACTIVE];
     follow_kinds(s);
+    make_place(s);
     plan(s, n_more);
     for (int i = 0; i < s->n_active; i++)
         if (!reserve(s, s->active[i], n_more[i]))

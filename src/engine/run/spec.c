@@ -179,7 +179,7 @@ static void share_out(const struct spec *sp, struct task *const *tasks, struct b
 /* Guesses that t could use at most: the answer may end, and keys of one step must all have the
  * angles that they would have one by one. */
 static int cap_of(const struct spec *sp, const struct task *t) {
-    int cap = t->last_tok - t->n_tok - 1;
+    int end = t->last_tok < t->ctx_tok ? t->last_tok : t->ctx_tok, cap = end - t->n_tok - 1;
     cap = cap < SPEC_MAX_DRAFT ? cap : SPEC_MAX_DRAFT;
     while (cap > 0 && !graph_same_angles(sp->graph, t->n_tok, t->n_tok + cap))
         cap--;

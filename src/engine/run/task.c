@@ -19,13 +19,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_STOPS = 256, MAX_BIAS = 1 << 20 };
+enum { MAX_STOPS = 256, MAX_BIAS = 1 << 20, MAX_PROMPT = 1 << 28 };
 
 static enum status check(const struct request *r, const struct task_limits *lim,
                          struct err *err) {
     if (r->n_tok == 0 || !r->tokens)
         return err_set(err, ST_USAGE, "the prompt is empty");
-    if (r->n_tok >= (size_t)lim->ctx_tok)
+    if (r->stream && r->n_tok > MAX_PROMPT)
+        return err_set(err, ST_LIMIT, "the prompt has %zu tokens, at most %d are possible",
+                       r->n_tok, MAX_PROMPT);
+    if (r->stream && r->keep_tok < 0)
+        return err_set(err, ST_USAGE, "%d tokens to keep, wanted 0 or more", r->keep_tok);
+    if (r->n_tok >= (size_t)lim->ctx_tok && !r->stream)
         return err_set(err, ST_CONTEXT_FULL,
                        "the prompt has %zu tokens, the context %d: no room for an answer",
                        r->n_tok, lim->ctx_tok);
@@ -62,15 +67,33 @@ static enum status check(const struct request *r, const struct task_limits *lim,
     return ST_OK;
 }
 
+static int ctx_of(const struct request *r, const struct task_limits *lim) {
+    bool less = r->stream && r->stream_ctx > 0 && r->stream_ctx < lim->ctx_tok;
+    return less ? r->stream_ctx : lim->ctx_tok;
+}
+
+/* The length of the timeline, with all of the prompt, at which the answer ends. */
+static int last_tok(const struct request *r, const struct task_limits *lim) {
+    int n = (int)r->n_tok, most = lim->ctx_tok - n;
+    if (r->stream) { /* 2^28 and 2^30 at most: the sum fits */
+        most = 1 << 30;
+        int ctx = ctx_of(r, lim);
+        if (r->max_tok < 0 && ctx < most / SHIFT_ANSWER_CTX)
+            most = ctx * SHIFT_ANSWER_CTX;
+    }
+    return n + (r->max_tok >= 0 && r->max_tok < most ? r->max_tok : most);
+}
+
 enum status task_new(const struct request *r, const struct task_limits *lim, struct task **out,
                      struct err *err) {
     CHECK(check(r, lim, err));
     struct task *t = xcalloc(1, sizeof *t);
     t->asked_us = clock_us();
     t->n_tok = t->n_prompt = (int)r->n_tok;
-    t->last_tok = lim->ctx_tok;
-    if (r->max_tok >= 0 && r->max_tok < lim->ctx_tok - t->n_tok)
-        t->last_tok = t->n_tok + r->max_tok;
+    t->ctx_tok = ctx_of(r, lim);
+    t->streams = r->stream;
+    t->keep_tok = r->keep_tok;
+    t->last_tok = last_tok(r, lim);
     t->cap_tok = t->n_tok + 64;
     t->tokens = xreallocarray(NULL, (size_t)t->cap_tok, sizeof *t->tokens);
     memcpy(t->tokens, r->tokens, r->n_tok * sizeof *t->tokens);
@@ -127,6 +150,12 @@ int task_todo(const struct task *t) {
     return t->n_tok - t->session->kv.n_tok;
 }
 
+static struct event *make_event(const struct task *t, enum event_type type) {
+    struct event *e = event_new(type, t->request_id);
+    e->dropped_tok = t->fitted ? t->session->map.n_out : 0;
+    return e;
+}
+
 void task_prefilled(struct task *t) {
     int done = t->session->kv.n_tok;
     if (t->n_told >= t->n_prompt)
@@ -138,14 +167,14 @@ void task_prefilled(struct task *t) {
     if (done <= t->n_told) /* computed again after its blocks were taken away */
         return;
     t->n_told = done;
-    struct event *e = event_new(EVENT_PREFILL, t->request_id);
+    struct event *e = make_event(t, EVENT_PREFILL);
     e->n_done = done;
     e->n_total = t->n_prompt;
     mailbox_put(t->events, e);
 }
 
 static void send_token(struct task *t, const struct sampled *s, struct buf *text) {
-    struct event *e = event_new(EVENT_TOKEN, t->request_id);
+    struct event *e = make_event(t, EVENT_TOKEN);
     if (text->len) {
         free(e->text);
         e->text = buf_take(text);
@@ -211,13 +240,13 @@ void task_finish(struct task *t, enum finish why) {
         send_token(t, NULL, &held);
     buf_release(&held);
 
-    struct event *e = event_new(EVENT_FINISHED, t->request_id);
+    struct event *e = make_event(t, EVENT_FINISHED);
     e->finish = why;
     e->n_done = t->n_told;
     e->n_total = t->n_prompt;
     e->prompt_tok = t->n_prompt;
     e->cached_tok = t->cached_tok;
-    e->completion_tok = t->n_tok - t->n_prompt;
+    e->completion_tok = t->n_tok + t->n_gone - t->n_prompt;
     if (t->prompt_done_us)
         e->prompt_us = t->prompt_done_us - t->started_us;
     if (t->first_us) {

@@ -11,6 +11,7 @@
 #include "engine/engine.h"
 #include "engine/run/kv.h"
 #include "engine/run/sampler.h"
+#include "engine/run/shift.h"
 #include "engine/run/spec.h"
 #include "engine/text/stream.h"
 #include <stdatomic.h>
@@ -22,6 +23,7 @@ struct session {
     /* The rest is the engine thread's. */
     struct session *prev, *next;
     struct kv_seq kv;
+    struct shift_map map; /* what of its text is not in kv's timeline */
     struct task *task;
     uint64_t used;    /* when it last ran, in the scheduler's count */
     int64_t owner;    /* whose state is kept; 0: nobody's */
@@ -44,6 +46,11 @@ struct task {
     int32_t *tokens; /* [n_tok] prompt and answer, owned; room for cap_tok */
     int n_tok, n_prompt, cap_tok;
     int last_tok; /* n_tok at which the answer ends for want of context or by max_tok */
+    int ctx_tok;  /* n_tok is never more */
+    bool streams; /* tokens are left out instead (shift.h) */
+    bool fitted;  /* its prompt was: n_prompt are those that it is shown */
+    int keep_tok; /* that stay at the beginning, about */
+    int n_gone;   /* left out since the answer began */
     bool ignore_eos, special_text;
     struct logit_bias *bias; /* owned */
     struct sampler sampler;
