@@ -433,6 +433,7 @@ static void kv_shift_needs_room_for_shared_blocks_only(void **state) {
     assert_true(kv_consistent(p, all, 2));
     assert_int_equal(kv_available(p), 2);
     kv_seq_release(p, &a);
+    kv_seq_release(p, &f);
     kv_pool_free(p);
 }
 

@@ -121,10 +121,12 @@ static void hear(struct asker *a) {
     for (struct event *e; (e = mailbox_take(a->box)); event_free(e)) {
         assert_int_not_equal(e->type, EVENT_ERROR);
         if (e->type == EVENT_TOKEN && e->token >= 0) {
-            int out = a->n_seen >= CTX ? surplus(a->n_seen) : 0;
-            memmove(a->seen + KV_BLOCK, a->seen + KV_BLOCK + out,
-                    (size_t)(a->n_seen - KV_BLOCK - out) * sizeof *a->seen);
-            a->n_seen -= out;
+            if (a->n_seen >= CTX) {
+                int out = surplus(a->n_seen);
+                a->n_seen -= out;
+                memmove(a->seen + KV_BLOCK, a->seen + KV_BLOCK + out,
+                        (size_t)(a->n_seen - KV_BLOCK) * sizeof *a->seen);
+            }
             assert_int_equal(e->token, fake_next(a->seen, (size_t)a->n_seen));
             a->seen[a->n_seen++] = a->text[a->n_text++] = e->token;
             a->n_answer++;

@@ -186,5 +186,5 @@ void shift_on(struct kv_pool *p, struct graph *g, struct task *t) {
     append(m, t->tokens + from, n);
     take_out(t, from, n);
     t->n_gone += n;
-    lookup_release(&t->spec.lookup);
+    lookup_release(&t->spec.lookup); /* its places were those of the old timeline */
 }
