@@ -139,7 +139,8 @@ enum { KIND = 1 << 24 }; /* FAKE_CTX_TRAIN places are less */
 struct graph {
     bool draft; /* of "fake-draft" */
     int n_block, max_tok, max_logits;
-    int32_t (*kv)[KV_BLOCK]; /* tokens, + FAKE_PLACE * position, + KIND for KV of the second kind */
+    int32_t (
+        *kv)[KV_BLOCK]; /* tokens, + FAKE_PLACE * position, + KIND for KV of the second kind */
     int32_t *history;
     int32_t decoding[256]; /* last block of the sequences that decoded in the batch before */
     int n_decoding;
@@ -311,4 +312,11 @@ enum status graph_forward(struct graph *g, const struct batch *b, float *logits,
         }
     }
     return ST_OK;
+}
+
+void graph_parallel(struct graph *g, int n_item, void (*body)(void *ctx, int item, int thread),
+                    void *ctx) {
+    (void)g;
+    for (int i = n_item; i-- > 0;) /* any order will do */
+        body(ctx, i, 0);
 }

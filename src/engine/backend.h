@@ -177,6 +177,10 @@ struct backend {
      * moved or not; until then it is read where it was. The same numbers before and behind. One
      * weight after the other. */
     bool (*settle)(struct backend *be, struct weight *dev, size_t *bytes);
+    /* optional: body(ctx, item, thread) for all items, side by side on the host; thread is
+     * below `threads` and no two items have the same one at a time */
+    void (*parallel)(struct backend *be, int n_item,
+                     void (*body)(void *ctx, int item, int thread), void *ctx);
 };
 
 /* The CPU. threads 0: as many as this process may use. The environment variable LLMCHAT_CPU

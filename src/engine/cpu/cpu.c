@@ -283,6 +283,10 @@ static enum status cpu_finish(struct backend *be, struct err *err) {
     return ST_OK;
 }
 
+static void cpu_parallel(struct backend *be, int n_item, pool_body *body, void *ctx) {
+    pool_run(cpu_of(be)->pool, n_item, body, ctx);
+}
+
 static const struct backend cpu_table = {
     .device = "cpu",
     .host_memory = true,
@@ -314,6 +318,7 @@ static const struct backend cpu_table = {
     .ffn = cpu_ffn,
     .rope_kv = cpu_rope_kv,
     .settle = cpu_settle,
+    .parallel = cpu_parallel,
 };
 
 enum status cpu_backend_new(const struct cpu_kernels *k, int threads, struct backend **out,

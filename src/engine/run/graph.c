@@ -397,3 +397,13 @@ enum status graph_forward(struct graph *g, const struct batch *b, float *logits,
     CHECK(g->be->finish(g->be, err));
     return model_intact(g->model, err);
 }
+
+void graph_parallel(struct graph *g, int n_item, void (*body)(void *ctx, int item, int thread),
+                    void *ctx) {
+    if (g->be->parallel) {
+        g->be->parallel(g->be, n_item, body, ctx);
+        return;
+    }
+    for (int i = 0; i < n_item; i++)
+        body(ctx, i, 0);
+}

@@ -83,4 +83,9 @@ void graph_copy_block(struct graph *g, int dst, int src, int n_tok);
 void graph_read_block(struct graph *g, int block, int n_tok, void *host);
 void graph_write_block(struct graph *g, int block, const void *host);
 
+/* Host work between two steps on the backend's threads: body(ctx, item, thread) for all items,
+ * thread below graph_threads(). */
+void graph_parallel(struct graph *g, int n_item, void (*body)(void *ctx, int item, int thread),
+                    void *ctx);
+
 #endif

@@ -15,7 +15,7 @@
  * against the heap's root by one comparison); a full softmax before top-k (not needed for the
  * order).
  *
- * Thread: the engine's; the scratch makes it unshareable.
+ * Threads: one for each scratch; a sampler belongs to who samples with it.
  */
 #include "engine/run/sampler.h"
 

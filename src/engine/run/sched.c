@@ -35,6 +35,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The token behind what a task brought to a step. */
+struct choice {
+    struct task *task;
+    float *logits; /* its rows; NULL: none is wanted */
+    struct sampled next;
+    enum status st;
+    struct err err;
+};
+
 struct sched {
     struct graph *graph;
     const struct text_model *text;
@@ -49,8 +58,10 @@ struct sched {
     int n_active, max_active;
     struct task **waiting; /* [n_waiting] */
     int n_waiting, cap_waiting;
-    struct eval *evals; /* first in, first out; the first may run */
-    struct sampler_scratch *scratch;
+    struct eval *evals;               /* first in, first out; the first may run */
+    struct sampler_scratch **scratch; /* [n_scratch] a thread each */
+    int n_scratch;
+    struct choice *choices; /* [SCHED_MAX_ACTIVE] of a step */
     struct spec *spec;
     struct draft *draft; /* or NULL */
     bool decoding;       /* all tasks of the batch that runs do */
@@ -79,7 +90,11 @@ struct sched *sched_new(struct graph *graph, const struct text_model *text, int 
     s->n_vocab = n_vocab;
     s->ctx_tok = ctx_tok;
     s->pool = kv_pool_new(n_block, copy_block, graph);
-    s->scratch = sampler_scratch_new(n_vocab);
+    s->n_scratch = graph_threads(graph) > 0 ? graph_threads(graph) : 1;
+    s->scratch = xcalloc((size_t)s->n_scratch, sizeof *s->scratch);
+    for (int i = 0; i < s->n_scratch; i++)
+        s->scratch[i] = sampler_scratch_new(n_vocab);
+    s->choices = xcalloc(SCHED_MAX_ACTIVE, sizeof *s->choices);
     s->max_tok = graph_max_tok(graph);
     s->first_tok = 2 * KV_BLOCK;
     s->max_active = s->max_tok / 2 < SCHED_MAX_ACTIVE ? s->max_tok / 2 : SCHED_MAX_ACTIVE;
@@ -538,10 +553,25 @@ static void add_seq(struct sched *s, int at, int *n_tok, const struct kv_seq *kv
     *n_tok += n_more;
 }
 
-/* What the batch means for one task. logits: its rows, one and another for each guess behind
- * its last token, or NULL while it prefills. Of the guesses only those that turned out right
- * enter the session's KV; what the others left in its own blocks is written over. */
-static void advance(struct sched *s, struct task *t, int n_more, float *logits) {
+static enum status sample(struct sched *s, struct task *t, int thread, float *logits,
+                          struct sampled *next, struct err *err) {
+    return sampler_next(&t->sampler, s->scratch[thread], logits, t->tokens, (size_t)t->n_tok,
+                        next, err);
+}
+
+static void choose_one(void *ctx, int item, int thread) {
+    struct sched *s = ctx;
+    struct choice *c = &s->choices[item];
+    if (c->logits)
+        c->st = sample(s, c->task, thread, c->logits, &c->next, &c->err);
+}
+
+/* What the batch means for one task. Its rows of logits are one, sampled already, and another
+ * for each guess behind its last token; there are none while it prefills. Of the guesses only
+ * those that turned out right enter the session's KV; what the others left in its own blocks is
+ * written over. */
+static void advance(struct sched *s, struct choice *c, int n_more) {
+    struct task *t = c->task;
     struct session *ss = t->session;
     kv_commit(s->pool, &ss->kv, t->tokens + ss->kv.n_tok, n_more);
     task_note_said(t);
@@ -550,22 +580,22 @@ static void advance(struct sched *s, struct task *t, int n_more, float *logits) 
     if (task_todo(t) > 0)
         return;
     enum finish why = FINISH_LENGTH;
-    for (int i = 0; logits; i++, logits += s->n_vocab) {
-        struct sampled next;
-        struct err err;
-        if (sampler_next(&t->sampler, s->scratch, logits, t->tokens, (size_t)t->n_tok, &next,
-                         &err) != ST_OK) {
-            fail(s, t, &err);
+    for (int i = 0; c->logits; i++) {
+        if (i > 0)
+            c->st =
+                sample(s, t, 0, c->logits + (size_t)i * (size_t)s->n_vocab, &c->next, &c->err);
+        if (c->st != ST_OK) {
+            fail(s, t, &c->err);
             return;
         }
-        bool guessed = spec_right(s->spec, t, i, next.token);
-        if (!task_token(t, &next, s->text, &why))
+        bool guessed = spec_right(s->spec, t, i, c->next.token);
+        if (!task_token(t, &c->next, s->text, &why))
             break;
         if (!guessed) {
             kv_trim(s->pool, &ss->kv);
             return;
         }
-        kv_commit(s->pool, &ss->kv, &next.token, 1);
+        kv_commit(s->pool, &ss->kv, &c->next.token, 1);
         task_note_said(t);
         atomic_store(&ss->cached_tok, ss->kv.n_tok);
     }
@@ -574,7 +604,6 @@ static void advance(struct sched *s, struct task *t, int n_more, float *logits) 
 
 static void run_batch(struct sched *s) {
     int n_more[SCHED_MAX_ACTIVE], n_tok = 0, n_logits = 0;
-    struct task *tasks[SCHED_MAX_ACTIVE];
     follow_kinds(s);
     make_place(s);
     plan(s, n_more);
@@ -584,7 +613,7 @@ static void run_batch(struct sched *s) {
     int n = s->n_active;
     s->decoding = spec_plan(s->spec, s->pool, s->active, n, n_more);
     for (int i = 0; i < n; i++) {
-        struct task *t = tasks[i] = s->active[i];
+        struct task *t = s->choices[i].task = s->active[i];
         bool sample = n_more[i] == task_todo(t) && t->n_tok < t->last_tok;
         add_seq(s, i, &n_tok, &t->session->kv, t->tokens, t->n_tok, n_more[i], sample);
         n_tok += spec_add(t, &s->seqs[i], s->tokens + n_tok);
@@ -598,12 +627,16 @@ static void run_batch(struct sched *s) {
     float *row = s->logits;
     for (int i = 0; i < n; i++) {
         int n_rows = s->seqs[i].n_logits;
-        if (ok)
-            advance(s, tasks[i], n_more[i], n_rows ? row : NULL);
-        else
-            fail(s, tasks[i], &err);
+        s->choices[i].logits = n_rows ? row : NULL;
         row += (size_t)n_rows * (size_t)s->n_vocab;
     }
+    if (ok)
+        graph_parallel(s->graph, n, choose_one, s);
+    for (int i = 0; i < n; i++)
+        if (ok)
+            advance(s, &s->choices[i], n_more[i]);
+        else
+            fail(s, s->choices[i].task, &err);
     if (s->decoding && s->n_active) /* who ended has its answer, and nobody waits for more */
         graph_settle(s->graph);
 }
@@ -729,7 +762,10 @@ void sched_free(struct sched *s) {
     }
     keep_close(s->keep);
     kv_pool_free(s->pool);
-    sampler_scratch_free(s->scratch);
+    for (int i = 0; i < s->n_scratch; i++)
+        sampler_scratch_free(s->scratch[i]);
+    free(s->scratch);
+    free(s->choices);
     spec_free(s->spec);
     free(s->waiting);
     free(s->tokens);
