@@ -1,5 +1,5 @@
 /*
- * sched.c - see sched.h.
+ * sched.c - see sched.h. Sessions, and who may run; what a step computes is in sched_step.c.
  *
  * Data: `active` and `waiting` hold tasks by rank, best first. A session whose task is not
  * active is idle: its blocks may be taken. Giving up an idle session's blocks costs little: the
@@ -25,56 +25,14 @@
  * swapping blocks out to host memory (on a CPU they are in host memory already); strict classes
  * within a step (a stream of short interactive prompts would hold up all others).
  */
-#include "engine/run/sched.h"
+#include "engine/run/sched_internal.h"
 
 #include "base/clock.h"
 #include "base/mem.h"
 #include "engine/text.h"
 #include <assert.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* The token behind what a task brought to a step. */
-struct choice {
-    struct task *task;
-    float *logits; /* its rows; NULL: none is wanted */
-    struct sampled next;
-    enum status st;
-    struct err err;
-};
-
-struct sched {
-    struct graph *graph;
-    const struct text_model *text;
-    int n_vocab, ctx_tok;
-    struct kv_pool *pool;
-    struct keep *keep; /* or NULL */
-    int64_t rest_us;   /* a conversation rests so long before its state is kept */
-    struct session *sessions;
-    uint64_t clock;
-
-    struct task *active[SCHED_MAX_ACTIVE];
-    int n_active, max_active;
-    struct task **waiting; /* [n_waiting] */
-    int n_waiting, cap_waiting;
-    struct eval *evals;               /* first in, first out; the first may run */
-    struct sampler_scratch **scratch; /* [n_scratch] a thread each */
-    int n_scratch;
-    struct choice *choices; /* [SCHED_MAX_ACTIVE] of a step */
-    struct spec *spec;
-    struct draft *draft; /* or NULL */
-    bool decoding;       /* all tasks of the batch that runs do */
-
-    int max_tok;       /* of the graph */
-    int measured_tok;  /* largest batch so far; 0: none */
-    int first_tok;     /* largest batch until then */
-    double us_per_tok; /* 0: not measured */
-    int32_t *tokens;   /* [max_tok] */
-    float *logits;     /* [cap_logits, n_vocab] */
-    int cap_logits;
-    struct batch_seq seqs[SCHED_MAX_ACTIVE];
-};
 
 static void copy_block(void *user, int dst, int src, int n_tok) {
     graph_copy_block(user, dst, src, n_tok);
@@ -203,7 +161,7 @@ static bool release_idle(struct sched *s, const struct session *except) {
 }
 
 /* Sees to n_block blocks that can be taken without disturbing an active task. */
-static bool make_room(struct sched *s, int n_block, const struct session *except) {
+bool sched_make_room(struct sched *s, int n_block, const struct session *except) {
     while (kv_available(s->pool) < n_block)
         if (!release_idle(s, except))
             return false;
@@ -250,12 +208,12 @@ static void detach(struct sched *s, struct task *t) {
     t->session->ended_us = clock_us();
 }
 
-static void finish(struct sched *s, struct task *t, enum finish why) {
+void sched_finish(struct sched *s, struct task *t, enum finish why) {
     detach(s, t);
     task_finish(t, why);
 }
 
-static void fail(struct sched *s, struct task *t, const struct err *err) {
+void sched_fail(struct sched *s, struct task *t, const struct err *err) {
     detach(s, t);
     task_fail(t, err);
 }
@@ -269,7 +227,7 @@ void sched_submit(struct sched *s, struct task *t) {
 
 void sched_cancel(struct sched *s, struct session *ss) {
     if (ss->task)
-        finish(s, ss->task, FINISH_CANCEL);
+        sched_finish(s, ss->task, FINISH_CANCEL);
 }
 
 void sched_free_session(struct sched *s, struct session *ss) {
@@ -346,7 +304,7 @@ static bool admit_first(struct sched *s) {
     struct session *ss = t->session;
     if (s->n_active == s->max_active && s->active[s->n_active - 1]->priority >= t->priority)
         return false;
-    make_room(s, shift_need(s->pool, t), ss);
+    sched_make_room(s, shift_need(s->pool, t), ss);
     shift_fit(s->pool, s->graph, t);
     kv_set_kind(s->pool, &ss->kv, graph_kv_kind(s->graph, t->n_tok));
     task_unsay(t);
@@ -356,7 +314,7 @@ static bool admit_first(struct sched *s) {
         ss->kept_tok = kept; /* another branch */
     int need = kv_need(&ss->kv, t->n_tok - kept);
     bool fits =
-        make_room(s, need + promised(s, s->n_active), ss) && s->n_active < s->max_active;
+        sched_make_room(s, need + promised(s, s->n_active), ss) && s->n_active < s->max_active;
     if (!fits && !displace(s, t, need)) {
         atomic_store(&ss->cached_tok, kept);
         return false;
@@ -377,7 +335,7 @@ static bool admit_first(struct sched *s) {
 }
 
 /* Idle tasks stand back as soon as there is something else. */
-static bool others_work(const struct sched *s) {
+bool sched_others_work(const struct sched *s) {
     return s->evals || (s->n_active && s->active[0]->priority > PRIORITY_IDLE) ||
            (s->n_waiting && s->waiting[0]->priority > PRIORITY_IDLE);
 }
@@ -401,7 +359,7 @@ static void raise_waiting(struct sched *s) {
 
 static void admit_waiting(struct sched *s) {
     raise_waiting(s);
-    bool others = others_work(s);
+    bool others = sched_others_work(s);
     if (others)
         park_idle(s);
     while (s->n_waiting && !(s->evals && !s->evals->running)) {
@@ -411,7 +369,7 @@ static void admit_waiting(struct sched *s) {
 }
 
 /* Blocks for n_more tokens of t. False when t itself had to go back to waiting. */
-static bool reserve(struct sched *s, struct task *t, int n_more) {
+bool sched_reserve(struct sched *s, struct task *t, int n_more) {
     while (!kv_reserve(s->pool, &t->session->kv, n_more)) {
         if (release_idle(s, NULL))
             continue;
@@ -423,287 +381,6 @@ static bool reserve(struct sched *s, struct task *t, int n_more) {
     return true;
 }
 
-/* ---- a step ---- */
-
-/* A timeline that grew into another kind of KV is computed again. */
-static void follow_kinds(struct sched *s) {
-    for (int i = 0; i < s->n_active; i++) {
-        struct session *ss = s->active[i]->session;
-        kv_set_kind(s->pool, &ss->kv, graph_kv_kind(s->graph, s->active[i]->n_tok));
-        task_note_said(s->active[i]);
-        atomic_store(&ss->cached_tok, ss->kv.n_tok);
-    }
-}
-
-/* Who has filled the context and streams goes on without its oldest tokens. */
-static void make_place(struct sched *s) {
-    for (int i = 0; i < s->n_active; i++) {
-        struct task *t = s->active[i];
-        if (!shift_due(t))
-            continue;
-        make_room(s, shift_need(s->pool, t), t->session);
-        shift_on(s->pool, s->graph, t);
-        atomic_store(&t->session->cached_tok, t->session->kv.n_tok);
-    }
-}
-
-/* Tokens of one step that prefills: as many as their time allows, at most twice as many as were
- * measured last. */
-static int chunk_tok(const struct sched *s) {
-    /* an idle one keeps to shorter steps: nobody waits for it, but somebody may come */
-    bool alone = s->n_active + (s->evals && s->evals->running) == 1 && others_work(s);
-    double fits = s->first_tok;
-    if (s->us_per_tok > 0)
-        fits = (alone ? SCHED_ALONE_US : SCHED_STEP_US) / s->us_per_tok;
-    else if (s->measured_tok)
-        fits = s->max_tok; /* too fast for the clock */
-    int most = s->measured_tok ? 2 * s->measured_tok : s->first_tok;
-    most = most < s->max_tok ? most : s->max_tok;
-    int n = fits < most ? (int)fits : most;
-    if (n > KV_BLOCK)
-        n -= n % KV_BLOCK;
-    return n > SCHED_MIN_CHUNK ? n : SCHED_MIN_CHUNK;
-}
-
-static int weight_of(const struct task *t) {
-    return t->priority == PRIORITY_INTERACTIVE ? SCHED_WEIGHT : 1;
-}
-
-/* What of a step's tokens is for prompts when n_decode others go along: a quarter at least, so
- * that many answers don't stop them. */
-static int prefill_tok(const struct sched *s, int n_decode) {
-    int all = chunk_tok(s), n = all - n_decode;
-    n = n > all / 4 ? n : all / 4;
-    n = n > SCHED_MIN_CHUNK ? n : SCHED_MIN_CHUNK;
-    int most = s->max_tok - s->n_active;
-    return n < most ? n : most;
-}
-
-/* How many tokens each active task brings. */
-static void plan(const struct sched *s, int *n_tok) {
-    int n_prefill = 0, weights = 0;
-    for (int i = 0; i < s->n_active; i++) {
-        n_tok[i] = 1;
-        if (task_todo(s->active[i]) > 1) {
-            n_prefill++;
-            weights += weight_of(s->active[i]);
-        }
-    }
-    int left = prefill_tok(s, s->n_active - n_prefill);
-    /* shares by weight; what a short prompt leaves goes to those behind it */
-    for (int i = 0; i < s->n_active; i++) {
-        int todo = task_todo(s->active[i]);
-        if (todo == 1)
-            continue;
-        int weight = weight_of(s->active[i]);
-        int share = (left * weight + weights - 1) / weights;
-        weights -= weight;
-        n_tok[i] = todo < share ? todo : share;
-        n_tok[i] = n_tok[i] > 1 ? n_tok[i] : 1;
-        left -= n_tok[i];
-        left = left > 0 ? left : 0;
-    }
-}
-
-/* Learns what a token costs. */
-static void learn(struct sched *s, int n_tok, int64_t us) {
-    if (n_tok < SCHED_MIN_CHUNK)
-        return;
-    double cost = (double)us / n_tok;
-    /* quick to believe a lower cost: the first steps wait for pages of the model to come in */
-    bool lower = s->us_per_tok == 0 || cost < s->us_per_tok;
-    s->us_per_tok = lower ? cost : (s->us_per_tok + cost) / 2;
-    if (n_tok > s->measured_tok)
-        s->measured_tok = n_tok;
-}
-
-static enum status forward(struct sched *s, int n_seq, int n_tok, float *logits,
-                           struct err *err) {
-    struct batch b = {.tokens = s->tokens, .n_tok = n_tok, .seqs = s->seqs, .n_seq = n_seq};
-    int64_t start = clock_us();
-    CHECK(graph_forward(s->graph, &b, logits, err));
-    int64_t us = clock_us() - start;
-    if (s->decoding)
-        spec_measured(s->spec, n_tok, us);
-    else
-        learn(s, n_tok, us);
-    return ST_OK;
-}
-
-static void room_for_logits(struct sched *s, int n) {
-    if (n <= s->cap_logits)
-        return;
-    size_t size;
-    if (mul_overflows((size_t)n, (size_t)s->n_vocab, &size))
-        abort();
-    s->logits = xreallocarray(s->logits, size, sizeof *s->logits);
-    s->cap_logits = n;
-}
-
-/* One sequence of the batch: the next n_more tokens of a timeline of n_total behind what kv
- * holds. */
-static void add_seq(struct sched *s, int at, int *n_tok, const struct kv_seq *kv,
-                    const int32_t *tokens, int n_total, int n_more, int n_logits) {
-    s->seqs[at] = (struct batch_seq){.blocks = kv->blocks,
-                                     .n_past = kv->n_tok,
-                                     .n_tok = n_more,
-                                     .n_logits = n_logits,
-                                     .n_total = n_total};
-    memcpy(s->tokens + *n_tok, tokens + kv->n_tok, (size_t)n_more * sizeof *tokens);
-    *n_tok += n_more;
-}
-
-static enum status sample(struct sched *s, struct task *t, int thread, float *logits,
-                          struct sampled *next, struct err *err) {
-    return sampler_next(&t->sampler, s->scratch[thread], logits, t->tokens, (size_t)t->n_tok,
-                        next, err);
-}
-
-static void choose_one(void *ctx, int item, int thread) {
-    struct sched *s = ctx;
-    struct choice *c = &s->choices[item];
-    if (c->logits)
-        c->st = sample(s, c->task, thread, c->logits, &c->next, &c->err);
-}
-
-/* What the batch means for one task. Its rows of logits are one, sampled already, and another
- * for each guess behind its last token; there are none while it prefills. Of the guesses only
- * those that turned out right enter the session's KV; what the others left in its own blocks is
- * written over. */
-static void advance(struct sched *s, struct choice *c, int n_more) {
-    struct task *t = c->task;
-    struct session *ss = t->session;
-    kv_commit(s->pool, &ss->kv, t->tokens + ss->kv.n_tok, n_more);
-    task_note_said(t);
-    atomic_store(&ss->cached_tok, ss->kv.n_tok);
-    task_prefilled(t);
-    if (task_todo(t) > 0)
-        return;
-    enum finish why = FINISH_LENGTH;
-    for (int i = 0; c->logits; i++) {
-        if (i > 0)
-            c->st =
-                sample(s, t, 0, c->logits + (size_t)i * (size_t)s->n_vocab, &c->next, &c->err);
-        if (c->st != ST_OK) {
-            fail(s, t, &c->err);
-            return;
-        }
-        bool guessed = spec_right(s->spec, t, i, c->next.token);
-        if (!task_token(t, &c->next, s->text, &why))
-            break;
-        if (!guessed) {
-            kv_trim(s->pool, &ss->kv);
-            return;
-        }
-        kv_commit(s->pool, &ss->kv, &c->next.token, 1);
-        task_note_said(t);
-        atomic_store(&ss->cached_tok, ss->kv.n_tok);
-    }
-    finish(s, t, why);
-}
-
-static void run_batch(struct sched *s) {
-    int n_more[SCHED_MAX_ACTIVE], n_tok = 0, n_logits = 0;
-    follow_kinds(s);
-    make_place(s);
-    plan(s, n_more);
-    for (int i = 0; i < s->n_active; i++)
-        if (!reserve(s, s->active[i], n_more[i]))
-            break;
-    int n = s->n_active;
-    s->decoding = spec_plan(s->spec, s->pool, s->active, n, n_more);
-    for (int i = 0; i < n; i++) {
-        struct task *t = s->choices[i].task = s->active[i];
-        bool sample = n_more[i] == task_todo(t) && t->n_tok < t->last_tok;
-        add_seq(s, i, &n_tok, &t->session->kv, t->tokens, t->n_tok, n_more[i], sample);
-        n_tok += spec_add(t, &s->seqs[i], s->tokens + n_tok);
-        n_logits += s->seqs[i].n_logits;
-    }
-    if (n == 0)
-        return;
-    room_for_logits(s, n_logits);
-    struct err err;
-    bool ok = forward(s, n, n_tok, s->logits, &err) == ST_OK;
-    float *row = s->logits;
-    for (int i = 0; i < n; i++) {
-        int n_rows = s->seqs[i].n_logits;
-        s->choices[i].logits = n_rows ? row : NULL;
-        row += (size_t)n_rows * (size_t)s->n_vocab;
-    }
-    if (ok)
-        graph_parallel(s->graph, n, choose_one, s);
-    for (int i = 0; i < n; i++)
-        if (ok)
-            advance(s, &s->choices[i], n_more[i]);
-        else
-            fail(s, s->choices[i].task, &err);
-    if (s->decoding && s->n_active) /* who ended has its answer, and nobody waits for more */
-        graph_settle(s->graph);
-}
-
-/* ---- evaluation ---- */
-
-void sched_evaluate(struct sched *s, struct eval *e) {
-    struct eval **at = &s->evals;
-    while (*at)
-        at = &(*at)->next;
-    *at = e;
-}
-
-static void eval_end(struct sched *s, enum status st) {
-    struct eval *e = s->evals;
-    struct mailbox *reply = e->reply;
-    s->evals = e->next;
-    e->st = st;
-    kv_seq_release(s->pool, &e->kv);
-    mailbox_put(reply, e); /* e is its owner's again */
-    mailbox_unref(reply);
-}
-
-/* Runs n_more tokens and hands the logits out. */
-static enum status eval_chunk(struct sched *s, struct eval *e, int n_more) {
-    int past = e->kv.n_tok, end = past + n_more, n_tok = 0;
-    int from = e->first > past ? e->first : past; /* first position with logits */
-    int n_logits = end > from ? end - from : 0;
-    size_t n_vocab = (size_t)s->n_vocab;
-    add_seq(s, 0, &n_tok, &e->kv, e->tokens, e->n_tok, n_more, n_logits);
-    if (!e->out)
-        room_for_logits(s, n_logits);
-    float *logits = e->out ? e->out + (size_t)(from - e->first) * n_vocab : s->logits;
-    CHECK(forward(s, 1, n_tok, logits, &e->err));
-    kv_commit(s->pool, &e->kv, e->tokens + past, n_more);
-    for (int i = 0; i < n_logits && e->row; i++)
-        CHECK(e->row(e->user, from + i, logits + (size_t)i * n_vocab, &e->err));
-    return ST_OK;
-}
-
-static void eval_step(struct sched *s) {
-    struct eval *e = s->evals;
-    if (atomic_load(&e->cancel)) {
-        err_set(&e->err, ST_CANCELLED, "cancelled");
-        eval_end(s, ST_CANCELLED);
-        return;
-    }
-    if (!e->running) {
-        e->kv.hidden = true;
-        if (!make_room(s, kv_need(&e->kv, e->n_tok), NULL))
-            return;
-        bool got = kv_reserve(s->pool, &e->kv, e->n_tok);
-        assert(got);
-        (void)got;
-        e->running = true;
-    }
-    s->decoding = false;
-    int n_more = e->n_tok - e->kv.n_tok;
-    n_more = n_more < chunk_tok(s) ? n_more : chunk_tok(s);
-    int logits_from = e->first > e->kv.n_tok ? e->first : e->kv.n_tok;
-    if (n_more > logits_from - e->kv.n_tok + SCHED_EVAL_LOGITS)
-        n_more = logits_from - e->kv.n_tok + SCHED_EVAL_LOGITS;
-    enum status st = eval_chunk(s, e, n_more);
-    if (st != ST_OK || e->kv.n_tok == e->n_tok)
-        eval_end(s, st);
-}
-
 /* ---- from outside ---- */
 
 bool sched_has_work(const struct sched *s) {
@@ -713,9 +390,9 @@ bool sched_has_work(const struct sched *s) {
 void sched_step(struct sched *s) {
     admit_waiting(s);
     if (s->n_active)
-        run_batch(s);
+        sched_run_batch(s);
     if (s->evals)
-        eval_step(s);
+        sched_eval_step(s);
 }
 
 static bool ranked(struct task *const *list, int n, bool active) {
@@ -752,7 +429,7 @@ void sched_free(struct sched *s) {
         return;
     while (s->evals) {
         err_set(&s->evals->err, ST_CANCELLED, "the model is being closed");
-        eval_end(s, ST_CANCELLED);
+        sched_eval_end(s, ST_CANCELLED);
     }
     while (s->sessions) { /* the one that was used last is saved first */
         struct session *last = s->sessions;
