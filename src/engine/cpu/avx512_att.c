@@ -102,8 +102,10 @@ load_kv(const void *base, size_t i, const enum kv_type type, __mmask16 m) {
     }
 }
 
-/* Element i on, into the cache. */
-static inline void fetch_kv(const void *base, size_t i, enum kv_type type) {
+/* Element i on, into the cache. Without always_inline gcc 12 finds that the function does
+ * nothing, and removes its calls. */
+static inline __attribute__((always_inline)) void fetch_kv(const void *base, size_t i,
+                                                           const enum kv_type type) {
     _mm_prefetch((const char *)base + i * kv_elem_bytes(type), _MM_HINT_T0);
 }
 
