@@ -107,6 +107,7 @@ enum status engine_open(const char *path, const struct engine_params *params, st
     n_engines++;
     fake.kv_dir = params->kv_dir ? "states" : NULL;
     fake.kv_dir_bytes = params->kv_dir_bytes;
+    fake.kv_type = params->kv_type;
     *out = e;
     return ST_OK;
 }

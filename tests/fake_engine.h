@@ -28,6 +28,7 @@ struct fake {
     int keep_tok, max_tok;
     const char *kv_dir;        /* of the engine opened last; NULL or "states" */
     uint64_t kv_dir_bytes;
+    enum kv_type kv_type;
     int n_kept;                /* sessions freed whose state would be saved */
     int64_t kept;              /* for whom the last of them */
     int64_t forgotten;         /* the last conversation whose states were removed */

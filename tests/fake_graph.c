@@ -146,8 +146,14 @@ struct graph {
     int n_decoding;
 };
 
-size_t graph_kv_block_bytes(const struct model *m) {
+enum kv_type graph_kv_type(const struct model *m, enum kv_type want) {
     (void)m;
+    return want == KV_AUTO ? KV_F16 : want;
+}
+
+size_t graph_kv_block_bytes(const struct model *m, enum kv_type want) {
+    (void)m;
+    (void)want;
     return FAKE_BLOCK_BYTES;
 }
 

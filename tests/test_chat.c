@@ -154,10 +154,13 @@ static void states_are_saved_of_stored_conversations_only(void **state) {
     assert_int_equal(fake.n_kept, 1);
     store_close(store);
     OK(store_open(":memory:", &store, &e));
+    assert_int_equal(fake.kv_type, KV_AUTO);
+    config.kv_type = KV_BF16;
     config.kv_cache = 0; /* and not at all when the configuration says so */
     chat = chat_new(store, &config);
     load("smol");
     assert_null(fake.kv_dir);
+    assert_int_equal(fake.kv_type, KV_BF16);
     turn("two");
     load("smol"); /* lets go of all sessions */
     assert_int_equal(fake.n_kept, 1);

@@ -379,6 +379,23 @@ for i in 1 2 3 4 5 6 7 8; do printf 'The tide comes in and the tide goes out, an
 run eval tiny-f32 --text page.txt --ctx 64 --json; is_json "eval --json" 0 out 'd["perplexity"]>1 and d["tokens"]>0'
 run eval tiny-f32 --text page.txt --ctx 64 --save-logits base.kl; is "eval --save-logits" 0
 run eval tiny-f32 --text page.txt --ctx 64 --kl-base base.kl --json; is_json "a model against itself: KL 0, top-1 1" 0 out 'abs(d["kl"])<1e-6 and d["top1"]==1'
+run eval tiny-f32 --text page.txt --ctx 64 --kv-type bf16 --kl-base base.kl --json; is_json "eval --kv-type bf16 --kl-base" 0 out '0<d["kl"]<1e-3'
+run eval tiny-f32 --text page.txt --ctx 64 --kv-type int8 --kl-base base.kl --json; is_json "eval --kv-type int8 --kl-base" 0 out '0<d["kl"]<1e-3'
+run eval tiny-f32 --text page.txt --ctx 64 --kv-type f32 --kl-base base.kl --json; is_json "auto is f32 for weights of f32" 0 out 'abs(d["kl"])<1e-6'
+run eval tiny-f32 --text page.txt --kv-type int4; is "eval: a type of KV that there is not" 2 - '--kv-type int4: must be one of auto\|f32\|f16\|bf16\|int8'
+run run tiny --kv-type fp8 hi; is "run: a type of KV that there is not" 2 - '--kv-type fp8: must be one of auto\|f32\|f16\|bf16\|int8'
+run --kv-type fp8; is "and the interface" 2 - '--kv-type fp8: must be one of auto\|f32\|f16\|bf16\|int8'
+echo 'kv_type: int4' >home/config/config.yaml
+run run tiny hi; is "and the configuration" 1 - 'config.yaml:1: kv_type: int4 given, auto, f32, f16, bf16 or int8 wanted'
+echo 'kv_type: bf16' >home/config/config.yaml
+run run tiny --max-tokens 8 --kv-type int8 hi; is "run --kv-type" 0 '' -
+rm home/config/config.yaml
+run run tiny --raw --temperature 0 --max-tokens 40 --json --kv-type int8 --speculation draft --draft tiny tell me a tale of the tides
+is_json "a draft model has the same type of KV" 0 out 'lines[-1]["drafted_tokens"]==lines[-1]["accepted_tokens"]>0'
+for kind in f32:128 f16:64 bf16:64 int8:40; do # two heads of 16 numbers, and int8's two scales
+    run bench tiny -p 16 -n 8 -r 1 --kv-type ${kind%:*} --json
+    is_json "bench --kv-type ${kind%:*}" 0 out "d[0]['kv_bytes_per_context_token']==2*2*${kind#*:}"
+done
 run eval tiny --text missing.txt; is "eval of a missing text" 1 - 'missing.txt'
 run bench tiny -p 16 -n 8 -r 1 --json; is_json "bench --json" 0 out 'd[0]["prefill_tok_s"]>0 and d[0]["decode_tok_s"]>0 and d[0]["prompt_tokens"]==16 and all(k in d[0] for k in "model quant device threads batch output_tokens ttft_us bytes_per_token bandwidth_share".split())'
 run bench tiny-f32 -p 61 -n 13 -r 1; is "bench of a model with wide KV" 0 '^ +61 +13 +1 '

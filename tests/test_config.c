@@ -23,7 +23,8 @@ static enum status parse(const char *yaml, struct config *c) {
 static void everything_is_read(void **state) {
     (void)state;
     struct config c;
-    if (parse("# mine\nmodel: smol\ndraft_model: smaller\ndevice: cpu\nthreads: 3\ntheme: "
+    if (parse("# mine\nmodel: smol\ndraft_model: smaller\ndevice: cpu\nthreads: 3\nkv_type: "
+              "bf16\ntheme: "
               "light\nmouse: no\n"
               "markdown: off\nprefill_draft: off\ncontext_full: drop\nsystem: |\n  Be kind.\n  "
               "Always.\n"
@@ -37,6 +38,7 @@ static void everything_is_read(void **state) {
     assert_false(c.draft_wanted);
     assert_int_equal(c.device, DEVICE_CPU);
     assert_int_equal(c.threads, 3);
+    assert_int_equal(c.kv_type, KV_BF16);
     assert_int_equal(c.theme, THEME_LIGHT);
     assert_false(c.mouse);
     assert_false(c.markdown);
@@ -50,7 +52,7 @@ static void everything_is_read(void **state) {
     assert_int_equal(c.n_keys, 3);
     assert_string_equal(c.keys[2].command, "new-chat");
     assert_string_equal(c.keys[2].key, "f2");
-    assert_int_equal(c.keys[2].line, 17);
+    assert_int_equal(c.keys[2].line, 18);
     config_release(&c);
 }
 
@@ -100,6 +102,8 @@ static void mistakes_are_named_with_their_line(void **state) {
         {"threads: 99999999999999999999\n", "c.yaml:1: threads"},
         {"model: x\nkv_cache: much\n", "c.yaml:2: kv_cache: a size like 4 GB or 500 MB wanted"},
         {"kv_cache: -1\n", "c.yaml:1: kv_cache"},
+        {"kv_type: int4\n",
+         "c.yaml:1: kv_type: int4 given, auto, f32, f16, bf16 or int8 wanted"},
         {"kv_cache: 1e30\n", "c.yaml:1: kv_cache"},
         {"mouse: perhaps\n", "c.yaml:1: mouse: perhaps given, true or false wanted"},
         {"theme: pink\n", "c.yaml:1: theme: pink given, auto, dark, light or mono wanted"},

@@ -7,6 +7,12 @@
  * (2^-24 times the square root of the operations, times what layers amplify); int8 activations
  * have a rounding error of absmax / 254, about 0.6 % of a normal input's deviation, in each of
  * 14 products, and that is independent noise: together below 5 % of the logits' deviation.
+ *
+ * What the cache is rounded to costs, of a number's deviation: bf16 at most 2^-8, as noise
+ * about a third of that; int8 a step of absmax / 127 with absmax below 3.5 deviations (20
+ * normal numbers), as noise 1/sqrt(12) of it, 0.8 %. Each goes through a key and a value of 2
+ * layers, and a mean over values only lessens it: 2 % and 5 % of the logits are far above it,
+ * and a scale of the wrong token or head is far above them.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,6 +24,7 @@
 #include "base/mem.h"
 #include "engine/cpu/cpu_internal.h"
 #include "engine/quant/pack.h"
+#include "engine/quant/quant.h"
 #include "engine/run/graph_internal.h"
 #include "rand.h"
 #include <math.h>
@@ -108,10 +115,13 @@ static void model_release(void) {
     weight_pack_release(&model.embd.w);
 }
 
+static enum kv_type kv_type; /* of the graphs that are opened */
+
 static struct graph *open_graph(const char *kernels, int threads) {
     struct graph *g = NULL;
     struct err err = {0};
-    struct graph_params p = {.threads = threads, .n_block = 64, .max_tok = MAX_TOK};
+    struct graph_params p = {
+        .threads = threads, .kv_type = kv_type, .n_block = 64, .max_tok = MAX_TOK};
     if (kernels)
         setenv("LLMCHAT_CPU", kernels, 1);
     else
@@ -143,21 +153,31 @@ enum { N_KIND = sizeof kinds / sizeof *kinds };
 
 typedef void check_fn(struct graph *g);
 
-/* A check with every type of weight and every kernel set, and with one and several threads. */
-static void everywhere(check_fn *check) {
+static void with_every_set(check_fn *check) {
     const struct cpu_kernels *sets[8];
     int n = cpu_kernel_sets(sets);
+    for (int i = 0; i < n; i++)
+        for (int threads = 1; threads <= 3; threads += 2) {
+            struct graph *g = open_graph(sets[i]->name, threads);
+            forward(g, straight, 0, N_TOK, logits_a);
+            check(g);
+            graph_close(g);
+        }
+}
+
+/* A check with every type of weight, every type of cache and every kernel set, and with one and
+ * several threads. */
+static void everywhere(check_fn *check) {
     for (int k = 0; k < N_KIND; k++) {
         model_make(kinds[k].linear, kinds[k].head);
-        for (int i = 0; i < n; i++)
-            for (int threads = 1; threads <= 3; threads += 2) {
-                struct graph *g = open_graph(sets[i]->name, threads);
-                forward(g, straight, 0, N_TOK, logits_a);
-                check(g);
-                graph_close(g);
-            }
+        with_every_set(check);
         model_release();
     }
+    model_make(WEIGHT_Q4, WEIGHT_I8);
+    for (kv_type = KV_F32; kv_type <= KV_I8; kv_type++)
+        with_every_set(check);
+    kv_type = KV_AUTO;
+    model_release();
 }
 
 static void pieces(struct graph *g) {
@@ -240,7 +260,7 @@ static void graph_does_without_a_backend_that_settles(void **state) {
 
 /* Blocks of one graph in another, as a file brings them: it goes on with the same bits. */
 static void saved(struct graph *g) {
-    size_t bytes = graph_kv_block_bytes(&model);
+    size_t bytes = graph_kv_block_bytes(&model, kv_type);
     char *block = xmalloc(bytes), *again = xmalloc(bytes);
     struct graph *other = open_graph(graph_kernels(g), 1);
     int n = 37; /* two blocks and five tokens */
@@ -267,7 +287,7 @@ static void graph_saved_blocks_go_on_with_the_same_bits(void **state) {
 
 /* Of a block that is partly used nothing else comes out: it may be another conversation's. */
 static void rest_is_blank(struct graph *g) {
-    size_t bytes = graph_kv_block_bytes(&model), n_zero = 0, n_zero_whole = 0;
+    size_t bytes = graph_kv_block_bytes(&model, kv_type), n_zero = 0, n_zero_whole = 0;
     unsigned char *part = xmalloc(bytes), *whole = xmalloc(bytes);
     graph_read_block(g, 0, 5, part);
     graph_read_block(g, 0, KV_BLOCK, whole);
@@ -398,14 +418,68 @@ static void graph_kernel_sets_agree(void **state) {
 
 /* ---- moving ---- */
 
+/* Number d of the key in slot t of head h, in what graph_read_block() gave of a layer. */
+static double key_get(const char *layer, int h, int d, int t) {
+    enum kv_type type = graph_kv_type(&model, kv_type);
+    const char *k = layer + (size_t)h * kv_head_bytes(type, D);
+    int i = d * KV_BLOCK + t;
+    if (type == KV_I8)
+        return (double)((const float *)(const void *)(k + D * KV_BLOCK))[t] *
+               ((const signed char *)k)[i];
+    if (type == KV_F32)
+        return (double)((const float *)(const void *)k)[i];
+    uint16_t half = ((const uint16_t *)(const void *)k)[i];
+    return (double)(type == KV_F16 ? cpu_f16_to_f32(half) : bf16_to_f32(half));
+}
+
+/* Puts the key x [D] there. */
+static void key_set(char *layer, int h, const double *x, int t) {
+    enum kv_type type = graph_kv_type(&model, kv_type);
+    char *k = layer + (size_t)h * kv_head_bytes(type, D);
+    double absmax = 0;
+    for (int d = 0; d < D; d++)
+        absmax = fmax(absmax, fabs(x[d]));
+    for (int d = 0; d < D; d++) {
+        int i = d * KV_BLOCK + t;
+        if (type == KV_I8)
+            ((signed char *)k)[i] = (signed char)lrint(x[d] / absmax * 127);
+        else if (type == KV_F32)
+            ((float *)(void *)k)[i] = (float)x[d];
+        else
+            ((uint16_t *)(void *)k)[i] =
+                type == KV_F16 ? cpu_f32_to_f16((float)x[d]) : bf16_from_f32((float)x[d]);
+    }
+    if (type == KV_I8)
+        ((float *)(void *)(k + D * KV_BLOCK))[t] = (float)(absmax / 127);
+}
+
+/* How far a key of k [HKV * D, 16] may be from what was rounded to it: of its pair's length,
+ * or, in int8, of the largest number of the head. */
+static double rounding(const float *k, int i, double length) {
+    double absmax = 0;
+    switch (graph_kv_type(&model, kv_type)) {
+    case KV_F16:
+        return length * 0x1p-11;
+    case KV_BF16:
+        return length * 0x1p-8;
+    case KV_I8:
+        for (int d = 0; d < D; d++)
+            absmax =
+                fmax(absmax,
+                     fabs((double)k[(i / (D * KV_BLOCK) * D + d) * KV_BLOCK + i % KV_BLOCK]));
+        return absmax / 254 * 1.0001;
+    default:
+        return 0;
+    }
+}
+
 /* K of a layer in a block as floats [HKV * D, 16]; V's bytes follow. */
 static void keys_of(struct graph *g, int block, int n_tok, int layer, float *k, char *v) {
-    size_t bytes = graph_kv_block_bytes(&model), part = bytes / 2 / N_LAYER;
-    bool f16 = part == HKV * D * KV_BLOCK * sizeof(uint16_t);
+    size_t bytes = graph_kv_block_bytes(&model, kv_type), part = bytes / 2 / N_LAYER;
     char *all = xmalloc(bytes), *at = all + (size_t)layer * 2 * part;
     graph_read_block(g, block, n_tok, all);
     for (int i = 0; i < HKV * D * KV_BLOCK; i++)
-        k[i] = f16 ? cpu_f16_to_f32(((uint16_t *)(void *)at)[i]) : ((float *)(void *)at)[i];
+        k[i] = (float)key_get(at, i / (D * KV_BLOCK), i / KV_BLOCK % D, i % KV_BLOCK);
     memcpy(v, at + part, part);
     free(all);
 }
@@ -413,9 +487,9 @@ static void keys_of(struct graph *g, int block, int n_tok, int layer, float *k, 
 typedef float key_block[HKV * D * KV_BLOCK];
 
 /* The keys of tokens at positions from.. turned in double to positions to.. : no key may be
- * farther from that than `most` of the length of its pair. */
-static void assert_turned(const float *before, const float *after, int from, int to, int n_tok,
-                          double most) {
+ * farther from that than 2^-18 of the length of its pair, and its own rounding. */
+static void assert_turned(const float *before, const float *after, int from, int to,
+                          int n_tok) {
     for (int i = 0; i < HKV * D * KV_BLOCK; i++) {
         int t = i % KV_BLOCK, d = i / KV_BLOCK % D, row = KV_BLOCK;
         if (t >= n_tok)
@@ -429,20 +503,22 @@ static void assert_turned(const float *before, const float *after, int from, int
         double x0 = before[d % 2 ? i - row : i], x1 = before[d % 2 ? i : i + row];
         double want = d % 2 ? x0 * sin(turn) + x1 * cos(turn) : x0 * cos(turn) - x1 * sin(turn);
         double off = fabs((double)after[i] - want);
-        if (!(off <= most * hypot(x0, x1) + 0x1p-25))
+        if (!(off <= 0x1p-18 * hypot(x0, x1) + rounding(after, i, hypot(x0, x1)) + 0x1p-25))
             fail_msg("key %d: %g, wanted %g", i, (double)after[i], want);
     }
 }
 
 /* Of 53 tokens in blocks 0 .. 3 those of block 1 are left out. Bounds, of a pair's length: a
- * float angle of up to 52 is off by 2^-19, twice; an f16 key is rounded once more (2^-11), and
- * against one that was computed there both have been rounded before. */
+ * float angle of up to 52 is off by 2^-19, twice; a key of a smaller type is rounded once more,
+ * and against one that was computed there both have been rounded before. In int8 a pair's two
+ * errors of before make up to sqrt(2) of one when they are turned, and the step, of which they
+ * are halves, may have been sqrt(2) of what it is now. So it is 4 times a rounding for int8 and
+ * 3 for the others; errors of errors are in the last factor. */
 static void moved(struct graph *g) {
     static const int32_t kept[] = {0, 2, 3, 4}, again[] = {40, 41, 42, 43};
     static key_block before[2][N_LAYER], after, plain;
     char v[2 * N_LAYER][sizeof(key_block)], w[sizeof(key_block)];
-    size_t part = graph_kv_block_bytes(&model) / 2 / N_LAYER;
-    bool f16 = part < sizeof(key_block);
+    size_t part = graph_kv_block_bytes(&model, kv_type) / 2 / N_LAYER;
     int32_t old[N_TOK];
     static const int n_tok[2] = {16, 5};
     for (int b = 0; b < 2; b++)
@@ -456,20 +532,20 @@ static void moved(struct graph *g) {
         forward(g, again, at, 37 - at < 16 ? 37 - at : 16, logits_b);
     for (int b = 0; b < 2; b++)
         for (int i = 0; i < N_LAYER; i++) {
-            double once = 0x1p-18 + (f16 ? 0x1p-11 : 0);
             keys_of(g, 2 + b, n_tok[b], i, after, w);
             assert_memory_equal(w, v[b * N_LAYER + i], part);
             if (model.hp.layer[i] & LAYER_NO_ROPE)
                 assert_memory_equal(after, before[b][i], sizeof after);
             else if (!(model.hp.layer[i] & LAYER_LOCAL_ROPE) && !model.hp.rope_type)
-                assert_turned(before[b][i], after, 32 + 16 * b, 16 + 16 * b, n_tok[b], once);
+                assert_turned(before[b][i], after, 32 + 16 * b, 16 + 16 * b, n_tok[b]);
             if (i > 0) /* keys of the first layer know of no other tokens */
                 continue;
             keys_of(g, 41 + b, n_tok[b], 0, plain, w);
             for (int j = 0; j < HKV * D * KV_BLOCK; j++) {
                 int pair = (j / KV_BLOCK & 1) ? j - KV_BLOCK : j + KV_BLOCK;
                 double len = hypot(plain[j], plain[pair]);
-                double most = (0x1p-18 + (f16 ? 3 * 0x1p-11 : 0)) * len + 0x1p-24;
+                double times = graph_kv_type(&model, kv_type) == KV_I8 ? 4 : 3;
+                double most = 0x1p-18 * len + times * 1.02 * rounding(plain, j, len) + 0x1p-24;
                 if (j % KV_BLOCK < n_tok[b] && !(fabs((double)after[j] - plain[j]) <= most))
                     fail_msg("key %d of block %d: %g, computed there %g", j, b,
                              (double)after[j], (double)plain[j]);
@@ -513,30 +589,22 @@ static void graph_moves_keys_of_every_kind_of_rope(void **state) {
 
 /* Writes blocks 2 and 3 as they should be after they moved to 50 and 51, turned in double. */
 static void write_turned(struct graph *g) {
-    size_t bytes = graph_kv_block_bytes(&model), part = bytes / 2 / N_LAYER;
-    bool f16 = part < sizeof(key_block);
+    size_t bytes = graph_kv_block_bytes(&model, kv_type), part = bytes / 2 / N_LAYER;
     char *all = xmalloc(bytes);
     for (int b = 0; b < 2; b++) {
-        graph_read_block(g, 2 + b, b ? 5 : 16, all);
-        for (int i = 0; i < N_LAYER * HKV * D * KV_BLOCK; i++) {
-            int in = i % (HKV * D * KV_BLOCK), d = in / KV_BLOCK % D;
-            char *k = all + (size_t)(i / (HKV * D * KV_BLOCK)) * 2 * part;
-            if (d % 2)
-                continue;
-            double a = -16 * pow(10000, -(double)d / D), x0, x1;
-            float *kf = (float *)(void *)k + in;
-            uint16_t *kh = (uint16_t *)(void *)k + in;
-            x0 = (double)(f16 ? cpu_f16_to_f32(kh[0]) : kf[0]);
-            x1 = (double)(f16 ? cpu_f16_to_f32(kh[KV_BLOCK]) : kf[KV_BLOCK]);
-            float y0 = (float)(x0 * cos(a) - x1 * sin(a));
-            float y1 = (float)(x0 * sin(a) + x1 * cos(a));
-            if (f16) {
-                kh[0] = cpu_f32_to_f16(y0);
-                kh[KV_BLOCK] = cpu_f32_to_f16(y1);
-            } else {
-                kf[0] = y0;
-                kf[KV_BLOCK] = y1;
+        int n_tok = b ? 5 : 16;
+        graph_read_block(g, 2 + b, n_tok, all);
+        for (int i = 0; i < N_LAYER * HKV * n_tok; i++) {
+            char *layer = all + (size_t)(i / n_tok / HKV) * 2 * part;
+            int h = i / n_tok % HKV, t = i % n_tok;
+            double x[D];
+            for (int d = 0; d < D; d += 2) {
+                double a = -16 * pow(10000, -(double)d / D);
+                double x0 = key_get(layer, h, d, t), x1 = key_get(layer, h, d + 1, t);
+                x[d] = x0 * cos(a) - x1 * sin(a);
+                x[d + 1] = x0 * sin(a) + x1 * cos(a);
             }
+            key_set(layer, h, x, t);
         }
         graph_write_block(g, 50 + b, all);
     }
@@ -550,13 +618,15 @@ static float distance(const float *a, const float *b, size_t n) {
     return deviation(diff, n) / deviation(a, n);
 }
 
-/* The next token sees what it would with exactly turned keys: but for the last bit of some f16
- * keys (2^-11 of a key, in few of hundreds). Unturned keys are far from that. */
+/* The next token sees what it would with exactly turned keys: but for the last bit of some keys
+ * (2^-11 of a key in f16, 2^-8 in bf16, 1/127 of the largest number in int8; in few of
+ * hundreds). Unturned keys are far from that. */
 static void goes_on(struct graph *g) {
     static const int32_t kept[] = {0, 2, 3, 4}, exact[] = {0, 50, 51, 52};
     float want[V], got[V], unturned[V];
-    bool f16 = graph_kv_block_bytes(&model) < 2 * N_LAYER * sizeof(key_block);
-    float most = f16 ? 1e-3f : 1e-5f;
+    static const float limit[] = {
+        [KV_F32] = 1e-5f, [KV_F16] = 1e-3f, [KV_BF16] = 8e-3f, [KV_I8] = 8e-3f};
+    float most = limit[graph_kv_type(&model, kv_type)];
     write_turned(g);
     forward(g, exact, 37, 1, want);
     forward(g, kept, 37, 1, unturned);
@@ -590,13 +660,52 @@ static void graph_that_cannot_move_says_why(void **state) {
 static void graph_block_bytes_follow_the_type_of_the_cache(void **state) {
     (void)state;
     model_make(WEIGHT_F32, WEIGHT_F32);
-    assert_int_equal(graph_kv_block_bytes(&model), 2 * N_LAYER * HKV * D * 16 * 4);
+    assert_int_equal(graph_kv_block_bytes(&model, KV_AUTO), 2 * N_LAYER * HKV * D * 16 * 4);
+    assert_int_equal(graph_kv_block_bytes(&model, KV_F16), 2 * N_LAYER * HKV * D * 16 * 2);
+    assert_int_equal(graph_kv_type(&model, KV_AUTO), KV_F32);
+    assert_int_equal(graph_kv_type(&model, KV_BF16), KV_BF16);
     model_release();
     model_make(WEIGHT_BF16, WEIGHT_BF16);
-    assert_int_equal(graph_kv_block_bytes(&model), 2 * N_LAYER * HKV * D * 16 * 4);
+    assert_int_equal(graph_kv_block_bytes(&model, KV_AUTO), 2 * N_LAYER * HKV * D * 16 * 4);
+    assert_int_equal(graph_kv_block_bytes(&model, KV_BF16), 2 * N_LAYER * HKV * D * 16 * 2);
     model_release();
     model_make(WEIGHT_Q4, WEIGHT_I8);
-    assert_int_equal(graph_kv_block_bytes(&model), 2 * N_LAYER * HKV * D * 16 * 2);
+    assert_int_equal(graph_kv_type(&model, KV_AUTO), KV_F16);
+    assert_int_equal(graph_kv_block_bytes(&model, KV_AUTO), 2 * N_LAYER * HKV * D * 16 * 2);
+    assert_int_equal(graph_kv_block_bytes(&model, KV_F32), 2 * N_LAYER * HKV * D * 16 * 4);
+    assert_int_equal(graph_kv_block_bytes(&model, KV_I8),
+                     2 * N_LAYER * HKV * (D * 16 + 16 * sizeof(float)));
+    model_release();
+}
+
+static void graph_types_of_the_cache_cost_what_they_round(void **state) {
+    (void)state;
+    static const struct {
+        enum kv_type type;
+        float limit;
+    } types[] = {{KV_F16, 0.003f}, {KV_BF16, 0.02f}, {KV_I8, 0.05f}};
+    const struct cpu_kernels *sets[8];
+    int n = cpu_kernel_sets(sets);
+    model_make(WEIGHT_F32, WEIGHT_F32);
+    for (int i = 0; i < n; i++) {
+        struct graph *g = open_graph(sets[i]->name, 1);
+        forward(g, straight, 0, N_TOK, logits_a);
+        graph_close(g);
+        float size = deviation(logits_a, N_TOK * V);
+        for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+            kv_type = types[t].type;
+            g = open_graph(sets[i]->name, 1);
+            forward(g, straight, 0, N_TOK, logits_b);
+            for (size_t j = 0; j < N_TOK * V; j++)
+                logits_b[j] -= logits_a[j];
+            float noise = deviation(logits_b, N_TOK * V) / size;
+            if (!(noise > 0 && noise <= types[t].limit))
+                fail_msg("%s type %d: noise %g of the logits, at most %g", sets[i]->name,
+                         (int)kv_type, (double)noise, (double)types[t].limit);
+            graph_close(g);
+        }
+        kv_type = KV_AUTO;
+    }
     model_release();
 }
 
@@ -633,6 +742,7 @@ int main(void) {
         cmocka_unit_test(graph_goes_on_behind_moved_keys_as_behind_exact_ones),
         cmocka_unit_test(graph_that_cannot_move_says_why),
         cmocka_unit_test(graph_block_bytes_follow_the_type_of_the_cache),
+        cmocka_unit_test(graph_types_of_the_cache_cost_what_they_round),
         cmocka_unit_test(graph_open_refuses_kernels_that_do_not_exist),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

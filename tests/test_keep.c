@@ -143,10 +143,12 @@ static void ask(struct answer *a, struct session *s, const int32_t *tokens, int 
     free(want);
 }
 
+static enum kv_type kv_type; /* of turn() */
+
 /* One turn of conversation `owner` in an engine of its own, as a program that is started for
  * it; history [*n] grows by the answer. */
 static void turn(struct answer *a, int64_t owner, int32_t *history, int *n, int max) {
-    struct engine *en = open_engine();
+    struct engine *en = open_with((struct engine_params){.kv_type = kv_type});
     struct session *s = session_new(en);
     session_keep(s, owner);
     ask(a, s, history, *n, max);
@@ -175,6 +177,29 @@ static void after_a_restart_only_new_tokens_are_computed(void **state) {
     assert_int_equal(fake.n_tok - before, 11 + 4);
     assert_int_equal(fake.n_loaded, 20);
     assert_int_equal(files(), 1); /* the longer one took the place of the first */
+}
+
+/* f16 and bf16 have blocks of one size: only what the file says it is keeps them apart. */
+static void states_of_another_type_of_cache_are_not_used(void **state) {
+    (void)state;
+    struct answer a;
+    int32_t t[512];
+    int n = 200;
+    fill(t, n, 0);
+    turn(&a, 5, t, &n, 4);
+    kv_type = KV_BF16;
+    turn(&a, 5, t, &n, 4);
+    assert_int_equal(a.cached, 0);
+    assert_int_equal(fake.n_loaded, 0);
+    turn(&a, 5, t, &n, 4);
+    assert_int_equal(a.cached, 207);
+    kv_type = KV_AUTO;
+    turn(&a, 5, t, &n, 4);
+    assert_true(a.cached < 205); /* nothing but what the first turn saved, if that */
+    kv_type = KV_F16;            /* which is what auto means for this model */
+    turn(&a, 5, t, &n, 4);
+    assert_int_equal(a.cached, 215);
+    kv_type = KV_AUTO;
 }
 
 static void state_is_whole_to_the_last_token(void **state) {
@@ -835,6 +860,7 @@ int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(after_a_restart_only_new_tokens_are_computed),
+        T(states_of_another_type_of_cache_are_not_used),
         T(state_is_whole_to_the_last_token),
         T(edited_history_takes_what_is_common),
         T(same_prompt_computes_one_token),

@@ -529,13 +529,60 @@ static void scale_caps_and_clears_rows_of_any_stride(void **state) {
     free(y);
 }
 
-/* A turned pair is two products of halves each, rounded, and in f16 rounded again: 2^-11 of the
- * largest it can be, the length of the pair. */
+enum { TURN_D = 20, TURN_DIM = 12, TURN_HKV = 3, TURN_BLOCKS = 5 };
+
+/* Column d of the key in slot t of a head's part of a block. */
+static double key_at(const struct kv_layer *kv, const char *part, int d, int t) {
+    int i = d * 16 + t;
+    switch (kv->type) {
+    case KV_F16:
+        return (double)cpu_f16_to_f32(((const uint16_t *)(const void *)part)[i]);
+    case KV_BF16:
+        return (double)bf16_to_f32(((const uint16_t *)(const void *)part)[i]);
+    case KV_I8:
+        return (double)((const float *)(const void *)(part + TURN_D * 16))[t] *
+               ((const signed char *)part)[i];
+    default:
+        return (double)((const float *)(const void *)part)[i];
+    }
+}
+
+/* Columns 0 .. TURN_DIM - 1 of one head turned by angle [16, TURN_DIM / 2] (NULL: untouched).
+ *
+ * A turned pair is two products of halves each, rounded (4 EPS of the largest it can be, the
+ * length of the pair), and rounded again as it is stored: f16 2^-11, bf16 2^-8; in int8 every
+ * number of the key is, by half a step of the largest one. */
+static void check_turned(const struct kv_layer *kv, const char *name, const char *before,
+                         const char *after, double (*angle)[TURN_DIM / 2]) {
+    for (int t = 0; t < 16; t++) {
+        double want[TURN_D], length[TURN_D], absmax = 0;
+        for (int d = 0; d < TURN_D; d++) {
+            double a = angle && d < TURN_DIM ? angle[t][d / 2] : 0;
+            double x0 = key_at(kv, before, d & ~1, t), x1 = key_at(kv, before, d | 1, t);
+            want[d] = d % 2 ? x0 * sin(a) + x1 * cos(a) : x0 * cos(a) - x1 * sin(a);
+            if (kv->type == KV_F16)
+                want[d] = fmax(-65504, fmin(65504, want[d]));
+            length[d] = hypot(x0, x1);
+            absmax = fmax(absmax, fabs(want[d]));
+        }
+        for (int d = 0; d < TURN_D; d++) {
+            double got = key_at(kv, after, d, t), most = 4 * EPS * length[d];
+            bool same = !angle || (d >= TURN_DIM && kv->type != KV_I8);
+            most += kv->type == KV_I8     ? absmax * (1 / 254.0 + 4 * EPS)
+                    : kv->type == KV_BF16 ? length[d] * 0x1p-8
+                    : kv->type == KV_F16  ? length[d] * 0x1p-11 + 0x1p-25
+                                          : 0x1p-25;
+            if (!(fabs(got - want[d]) <= (same ? 0 : most)))
+                fail_msg("%s type %d: %g, wanted %g", name, (int)kv->type, got, want[d]);
+        }
+    }
+}
+
 static void keys_are_turned_in_their_blocks_alone(void **state) {
     (void)state;
-    enum { BLOCKS = 5, HKV = 3, D = 20, DIM = 12, N = 3, SIZE = BLOCKS * HKV * D * 16 };
+    enum { N = 3, DIM = TURN_DIM, HEADS = TURN_BLOCKS * TURN_HKV };
     static const int32_t blocks[N] = {4, 0, 3};
-    static float x[SIZE], cs[N * 16 * DIM], sn[N * 16 * DIM];
+    static float cs[N * 16 * DIM], sn[N * 16 * DIM];
     static double angle[N * 16][DIM / 2];
     for (int t = 0; t < N * 16; t++)
         for (int i = 0; i < DIM / 2; i++) {
@@ -545,37 +592,31 @@ static void keys_are_turned_in_their_blocks_alone(void **state) {
             sn[at + 16] = (float)sin(angle[t][i]);
             sn[at] = -sn[at + 16];
         }
-    for (int i = 0; i < 2 * n_set; i++) {
-        bool f16 = i % 2;
-        struct backend *be = open_backend(sets[i / 2], 4, 64, HKV, HKV, D);
-        struct kv_layer kv = {be->alloc(be, SIZE * 4), be->alloc(be, SIZE * 4), f16, HKV, D};
-        rand_fill(x, SIZE, 3);
-        for (int t = 0; t < 32; t++) /* a pair of columns that f16 can't hold everywhere */
-            x[t] = 60000;
-        for (int j = 0; j < SIZE; j++)
-            if (f16)
-                x[j] = cpu_f16_to_f32(((uint16_t *)kv.k)[j] = cpu_f32_to_f16(x[j]));
-            else
-                ((float *)kv.k)[j] = x[j];
-        be->kv_turn(be, &kv, blocks, N, cs, sn, DIM);
-        for (int j = 0; j < SIZE; j++) {
-            int t = j % 16, d = j / 16 % D, b = j / (16 * D * HKV), n = 0;
-            float got = f16 ? cpu_f16_to_f32(((uint16_t *)kv.k)[j]) : ((float *)kv.k)[j];
-            while (n < N && blocks[n] != b)
-                n++;
-            if (n == N || d >= DIM) {
-                assert_true(got == x[j]);
-                continue;
+    for (int i = 0; i < 4 * n_set; i++) {
+        struct backend *be = open_backend(sets[i / 4], 4, 64, TURN_HKV, TURN_HKV, TURN_D);
+        enum kv_type type = (enum kv_type)(KV_F32 + i % 4);
+        size_t part = kv_head_bytes(type, TURN_D), bytes = HEADS * part;
+        struct kv_layer kv = {be->alloc(be, bytes), be->alloc(be, bytes), type, TURN_HKV,
+                              TURN_D};
+        char *before = xmalloc(bytes);
+        for (int h = 0; h < HEADS; h++)
+            for (int t = 0; t < 16; t++) {
+                float x[TURN_D];
+                rand_fill(x, TURN_D, 3);
+                if (h == 0 && type != KV_I8) /* a pair that f16 can't hold everywhere */
+                    x[0] = x[1] = 60000;
+                sets[i / 4]->kv_put(&kv, x, x, t, (char *)kv.k + (size_t)h * part, kv.v);
             }
-            double a = angle[n * 16 + t][d / 2];
-            double x0 = x[d % 2 ? j - 16 : j], x1 = x[d % 2 ? j : j + 16];
-            double want = d % 2 ? x0 * sin(a) + x1 * cos(a) : x0 * cos(a) - x1 * sin(a);
-            if (f16)
-                want = fmax(-65504, fmin(65504, want));
-            double most = sqrt(x0 * x0 + x1 * x1) * (f16 ? 0x1p-11 + 4 * EPS : 4 * EPS);
-            if (!(fabs(got - want) <= most + 0x1p-25))
-                fail_msg("%s: %g, wanted %g", be->kernels, (double)got, want);
+        memcpy(before, kv.k, bytes);
+        be->kv_turn(be, &kv, blocks, N, cs, sn, DIM);
+        for (int h = 0; h < HEADS; h++) {
+            int n = 0;
+            while (n < N && blocks[n] != h / TURN_HKV)
+                n++;
+            check_turned(&kv, be->kernels, before + (size_t)h * part,
+                         (char *)kv.k + (size_t)h * part, n < N ? angle + n * 16 : NULL);
         }
+        free(before);
         be->free(be, kv.k);
         be->free(be, kv.v);
         be->close(be);

@@ -55,6 +55,14 @@ static enum status read_threads(struct config *c, const struct ynode *v, struct 
     return ytree_int(v, c->path, 0, 1024, &c->threads, err);
 }
 
+static enum status read_kv_type(struct config *c, const struct ynode *v, struct err *err) {
+    static const char *const words[] = {"auto", "f32", "f16", "bf16", "int8"};
+    int i;
+    CHECK(ytree_word(v, c->path, words, 5, &i, err));
+    c->kv_type = (enum kv_type)i;
+    return ST_OK;
+}
+
 static enum status read_theme(struct config *c, const struct ynode *v, struct err *err) {
     static const char *const words[] = {"auto", "dark", "light", "mono"};
     int i;
@@ -154,12 +162,13 @@ static enum status read_keys(struct config *c, const struct ynode *v, struct err
 }
 
 static const char *const key_names[] = {
-    "model",        "draft_model", "device",        "threads", "theme",  "mouse",    "markdown",
-    "context_full", "kv_cache",    "prefill_draft", "system",  "prompt", "sampling", "keys"};
+    "model",         "draft_model", "device",   "threads",      "kv_type",
+    "theme",         "mouse",       "markdown", "context_full", "kv_cache",
+    "prefill_draft", "system",      "prompt",   "sampling",     "keys"};
 static const read_key key_readers[] = {
-    read_model,  read_draft_model, read_device,   read_threads,  read_theme,
-    read_mouse,  read_markdown,    read_full,     read_kv_cache, read_prefill_draft,
-    read_system, read_prompt,      read_sampling, read_keys};
+    read_model,         read_draft_model, read_device,   read_threads,  read_kv_type,
+    read_theme,         read_mouse,       read_markdown, read_full,     read_kv_cache,
+    read_prefill_draft, read_system,      read_prompt,   read_sampling, read_keys};
 enum { N_KEYS = sizeof key_names / sizeof *key_names };
 
 static enum status apply(struct config *c, const struct ynode *root, struct err *err) {

@@ -5,6 +5,7 @@
  *   draft_model: NAME           # a smaller one with the same vocabulary that guesses for it
  *   device: auto                # auto | cpu
  *   threads: 0                  # 0: one for each fast core
+ *   kv_type: auto               # auto | f32 | f16 | bf16 | int8
  *   theme: auto                 # auto | dark | light | mono
  *   mouse: true
  *   markdown: true
@@ -46,6 +47,7 @@ struct config {
     int prompt_line;   /* in the file, for messages */
     enum device device;
     int threads;
+    enum kv_type kv_type;
     enum theme theme;
     bool mouse, markdown, prefill_draft;
     enum overflow context_full;

@@ -137,6 +137,7 @@ enum status chat_load_model(struct chat *c, const char *name, struct err *err) {
                          .draft_wanted = c->config->draft_wanted,
                          .params = {.device = c->config->device,
                                     .threads = c->config->threads,
+                                    .kv_type = c->config->kv_type,
                                     .ctx_tok = c->settings.ctx,
                                     .progress = progress,
                                     .user = l}};

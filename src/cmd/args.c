@@ -43,19 +43,21 @@ static const struct opt *find_letter(const struct command *c, char letter) {
     return letter == 'h' ? &common_opts[0] : NULL;
 }
 
-static bool word_of(const char *words, const char *s) {
+/* Which of the words s is; -1: none. */
+static int word_number(const char *words, const char *s) {
     size_t n = strlen(s);
-    for (const char *p = words; n && p;) {
+    int i = 0;
+    for (const char *p = words; n && p; i++) {
         size_t len = strcspn(p, "|");
         if (len == n && memcmp(p, s, n) == 0)
-            return true;
+            return i;
         p = p[len] ? p + len + 1 : NULL;
     }
-    return false;
+    return -1;
 }
 
 static enum status check_value(const struct opt *o, const char *value, struct err *err) {
-    if (o->type == OPT_CHOICE && !word_of(o->arg, value))
+    if (o->type == OPT_CHOICE && word_number(o->arg, value) < 0)
         return err_set(err, ST_USAGE, "--%s %s: must be one of %s", o->name, value, o->arg);
     for (const char *s = value; s && (o->type == OPT_COUNT || o->type == OPT_COUNTS);) {
         char *end;
@@ -267,6 +269,8 @@ void use_compute_options(struct args *a) {
         a->config.draft_model = xstrdup(arg_text(a, "draft"));
         a->config.draft_wanted = true;
     }
+    if (arg_text(a, "kv-type"))
+        a->config.kv_type = (enum kv_type)word_number(KV_TYPE_WORDS, arg_text(a, "kv-type"));
     a->config.threads = (int)arg_count(a, "threads", a->config.threads);
 }
 

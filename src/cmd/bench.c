@@ -42,6 +42,7 @@ const struct opt bench_opts[] = {
      "Guess tokens (default off, with --draft draft): random prompts lead to answers that "
      "repeat themselves more than a person's"},
     {"threads", 't', OPT_COUNT, "N", 1, "Threads (default: the cores this process may use)"},
+    KV_TYPE_OPT,
     {"device", 0, OPT_CHOICE, "auto|cpu", 0, "Where to compute"},
     {"json", 0, OPT_FLAG, NULL, 0, "Print a JSON list"},
     {0},
@@ -188,6 +189,7 @@ static enum status open_model(struct bench *b, const struct args *a, const char 
                               const char *draft, struct wanted *w, struct err *err) {
     struct engine_params ep = {.device = a->config.device,
                                .threads = a->config.threads,
+                               .kv_type = a->config.kv_type,
                                .draft_path = draft,
                                .progress = progress_show};
     struct model_info m = {0}, d = {0};

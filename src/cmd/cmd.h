@@ -121,9 +121,16 @@ enum status open_store(struct store **out, struct err *err); /* the person's dat
 enum status read_input(const char *path, size_t max_bytes, struct buf *out,
                        struct err *err); /* a file or pipe by its name; "-": stdin */
 enum status parse_id(const char *s, int64_t *out, struct err *err);
-/* Puts what --device, --threads and --draft say into a->config; the command's table has the
- * first two. */
+/* Puts what --device, --threads, --kv-type and --draft say into a->config; the command's table
+ * has the first three. */
 void use_compute_options(struct args *a);
+#define KV_TYPE_OPT                                                                            \
+    {                                                                                          \
+        "kv-type", 0, OPT_CHOICE, KV_TYPE_WORDS, 0,                                            \
+            "What the KV cache holds: auto is f16, or f32 where the weights are f32 or bf16; " \
+            "int8 "                                                                            \
+            "takes half of f16 and costs a little accuracy"                                    \
+    }
 /* The interface with a model (NULL: none named), as --chat and --continue say. The exit code.
  */
 int open_interface(struct args *a, const char *model);

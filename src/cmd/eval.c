@@ -19,6 +19,7 @@ const struct opt eval_opts[] = {
     {"kl-base", 0, OPT_TEXT, "FILE", 0,
      "Compare with kept ones: mean KL divergence, agreement on the best token"},
     {"threads", 0, OPT_COUNT, "N", 1, "Threads (default: the cores this process may use)"},
+    KV_TYPE_OPT,
     {"device", 0, OPT_CHOICE, "auto|cpu", 0, "Where to compute"},
     {"json", 0, OPT_FLAG, NULL, 0, "Print a JSON object"},
     {0},
@@ -70,6 +71,7 @@ int cmd_eval(struct args *a) {
                             .progress = windows};
     struct engine_params ep = {.device = a->config.device,
                                .threads = a->config.threads,
+                               .kv_type = a->config.kv_type,
                                .ctx_tok = p.ctx,
                                .progress = progress_show};
     TRY(engine_open(path, &ep, &e, &err));

@@ -29,6 +29,7 @@ const struct opt run_opts[] = {
     {"draft", 0, OPT_TEXT, "MODEL", 0,
      "A smaller model with the same vocabulary that guesses for this one (see --speculation)"},
     {"threads", 0, OPT_COUNT, "N", 1, "Threads (default: the cores this process may use)"},
+    KV_TYPE_OPT,
     {"device", 0, OPT_CHOICE, "auto|cpu", 0, "Where to compute"},
     {0},
 };
@@ -160,6 +161,7 @@ static enum status run_raw(struct args *a, struct run *r, const char *prompt, bo
     struct settings *s = &a->config.settings;
     struct engine_params p = {.device = a->config.device,
                               .threads = a->config.threads,
+                              .kv_type = a->config.kv_type,
                               .ctx_tok = s->ctx,
                               .progress = progress_show};
     char *path = NULL, *draft = NULL;

@@ -9,7 +9,10 @@
  *
  * KV: for each layer and block, K is [Hkv, D, 16] (the 16 tokens of a block innermost: 16
  * scores are one vector, without horizontal sums) and V is [Hkv, 16, D] (a weighted sum of
- * rows). Elements are f16 or f32; f16 saturates.
+ * rows). Elements are of one type for the whole pool: f32; f16, which saturates; bf16; or int8
+ * with a scale for each token: behind the D * 16 bytes of a head's keys lie their 16 scales,
+ * and likewise behind its values. A token's scale is its own, so no element changes when the
+ * next token comes.
  *
  * A step: begin(), operations, finish(). Operations are ordered; a device may run them behind
  * the caller's back until finish() or download(), and host memory that an operation was given
@@ -20,6 +23,7 @@
 #define LLMCHAT_ENGINE_BACKEND_H
 
 #include "base/err.h"
+#include "engine/engine.h"
 #include "engine/model/model.h"
 #include <stdbool.h>
 #include <stddef.h>
@@ -55,11 +59,20 @@ struct step {
 
 /* One layer's part of the KV pool. */
 struct kv_layer {
-    void *k; /* [n_block, Hkv, D, 16] */
-    void *v; /* [n_block, Hkv, 16, D] */
-    bool f16;
+    void *k;           /* [n_block, Hkv, D, 16] */
+    void *v;           /* [n_block, Hkv, 16, D] */
+    enum kv_type type; /* not KV_AUTO */
     int Hkv, D;
 };
+
+static inline size_t kv_elem_bytes(enum kv_type t) {
+    return t == KV_I8 ? 1 : t == KV_F32 ? 4 : 2;
+}
+/* The 16 keys, or the 16 values, of a head in a block, with their scales. */
+static inline size_t kv_head_bytes(enum kv_type t, int D) {
+    size_t scales = t == KV_I8 ? BACKEND_KV_BLOCK * sizeof(float) : 0;
+    return BACKEND_KV_BLOCK * (size_t)D * kv_elem_bytes(t) + scales;
+}
 
 /* One output of a matmul: y [T, N] = x W^T + bias. */
 struct matmul_out {

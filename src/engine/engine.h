@@ -22,6 +22,11 @@
 
 enum device { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
 
+/* What a number of the KV cache is stored as. auto: f16, and f32 for models whose weights are
+ * f32 or bf16. int8 has a scale for each token and head, of K and of V. */
+enum kv_type { KV_AUTO, KV_F32, KV_F16, KV_BF16, KV_I8 };
+#define KV_TYPE_WORDS "auto|f32|f16|bf16|int8" /* in the same order */
+
 struct engine_params {
     enum device device;
     int threads; /* 0: one for each fast core this process may use (hyperthreads of a core
@@ -29,12 +34,13 @@ struct engine_params {
     int ctx_tok; /* longest timeline of a session; 0: the model's, at most 8192 by default */
     size_t kv_bytes; /* size of the KV pool; 0: room for about four full contexts, bounded by an
                         eighth of memory */
+    enum kv_type kv_type;   /* also of the draft model */
     const char *draft_path; /* one of our model files with the same vocabulary, smaller, that
                                guesses for this one; NULL: none. The KV pool is shared out so
                                that both hold as many tokens */
     const char *kv_dir; /* folder of saved states (models.h: states_dir); copied; NULL: none */
     uint64_t kv_dir_bytes; /* what it may hold, of all models together; 0: nothing is saved */
-    int kv_rest_ms; /* how long a session rests before its state is saved; 0: 20 seconds */
+    int kv_rest_ms;  /* how long a session rests before its state is saved; 0: 20 seconds */
     int max_waiting; /* requests that wait for their first step; one more is refused. 0: 1024 */
     /* Called while a file is opened or converted, from the calling thread; false cancels. May
      * be NULL. */

@@ -1,5 +1,5 @@
 /*
- * avx2_rows.c - rows in AVX2 with FMA: norms, RoPE, activations, sums, and keys that move.
+ * avx2_rows.c - rows in AVX2 with FMA: norms, RoPE, activations, sums.
  *
  * Rows end with masked loads and stores. Reductions of a row keep one vector of sums and add
  * its lanes at the end.
@@ -48,35 +48,6 @@ void avx2_rope(float *x, const float *c, const float *s, int n) {
         __m256 r = _mm256_mul_ps(v, _mm256_maskload_ps(c + i, m));
         r = _mm256_fmadd_ps(swapped, _mm256_maskload_ps(s + i, m), r);
         _mm256_maskstore_ps(x + i, m, r);
-    }
-}
-
-/* 8 keys of a column from i on, in f16 or f32; f16 saturates, NaN stays. */
-static inline __m256 load_keys(const void *k, bool f16, int i) {
-    if (!f16)
-        return _mm256_loadu_ps((const float *)k + i);
-    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)((const uint16_t *)k + i)));
-}
-
-static inline void store_keys(void *k, bool f16, int i, __m256 x) {
-    const __m256 top = _mm256_set1_ps(65504), bottom = _mm256_set1_ps(-65504);
-    if (!f16) {
-        _mm256_storeu_ps((float *)k + i, x);
-        return;
-    }
-    x = _mm256_max_ps(bottom, _mm256_min_ps(top, x));
-    _mm_storeu_si128((__m128i *)((uint16_t *)k + i),
-                     _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
-}
-
-void avx2_kv_turn(void *k, bool f16, const float *c, const float *s, int n) {
-    for (int i = 0; i < n * 16; i += i % 32 ? 24 : 8) {
-        int j = i + 16; /* the other one of the pair */
-        __m256 a = load_keys(k, f16, i), b = load_keys(k, f16, j);
-        __m256 x = _mm256_mul_ps(a, _mm256_loadu_ps(c + i));
-        __m256 y = _mm256_mul_ps(b, _mm256_loadu_ps(c + j));
-        store_keys(k, f16, i, _mm256_fmadd_ps(b, _mm256_loadu_ps(s + i), x));
-        store_keys(k, f16, j, _mm256_fmadd_ps(a, _mm256_loadu_ps(s + j), y));
     }
 }
 

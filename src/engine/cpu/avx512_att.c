@@ -3,7 +3,9 @@
  *
  * 16 keys of a block are one vector: scores need no horizontal sums. Up to 8 query rows are
  * kept in registers while a block's K, and then its V, is read once. What a row does not see
- * weighs exactly nothing, so its bits don't depend on the rows beside it.
+ * weighs exactly nothing, so its bits don't depend on the rows beside it. The type of the cache
+ * is a constant in all loops. The scales of int8 are not in the inner ones: those of K multiply
+ * 16 finished scores, those of V what a row weighs 16 values with.
  */
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -12,23 +14,65 @@
 #include "engine/cpu/avx512.h"
 #include "engine/cpu/avx512_inline.h"
 
+/* As bf16_from_f32(). */
+static inline __m256i bf16_of(__m512 x) {
+    __m512i bits = _mm512_castps_si512(x), high = _mm512_srli_epi32(bits, 16);
+    __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+    __m512i near = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+    __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    near =
+        _mm512_mask_or_epi32(_mm512_srli_epi32(near, 16), nan, high, _mm512_set1_epi32(0x40));
+    return _mm512_cvtepi32_epi16(near);
+}
+
+static inline __m256i f16_of(__m512 x) {
+    const __m512 top = _mm512_set1_ps(65504), bottom = _mm512_set1_ps(-65504);
+    return _mm512_cvtps_ph(_mm512_max_ps(bottom, _mm512_min_ps(top, x)),
+                           _MM_FROUND_TO_NEAREST_INT);
+}
+
+/* x [D] to bytes to[0], to[step], …; returns their scale. */
+static float put_i8(const float *x, size_t D, int8_t *to, size_t step) {
+    const __m512i no_sign = _mm512_set1_epi32(0x7fffffff);
+    __m512i most = _mm512_setzero_si512();
+    float inv;
+    for (size_t d = 0; d < D; d += 16) {
+        __m512 y = _mm512_maskz_loadu_ps(first((int)(D - d)), x + d);
+        most = _mm512_max_epi32(most, _mm512_and_si512(_mm512_castps_si512(y), no_sign));
+    }
+    float scale = kv_i8_scale((uint32_t)_mm512_reduce_max_epi32(most), &inv);
+    __mmask16 some = inv > 0 ? 0xffff : 0;
+    for (size_t d = 0; d < D; d += 16) {
+        int8_t q[16];
+        __m512 y = _mm512_maskz_loadu_ps(some & first((int)(D - d)), x + d);
+        y = _mm512_mul_ps(y, _mm512_set1_ps(inv));
+        _mm_storeu_si128((__m128i *)q, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(y)));
+        for (size_t i = 0; i < 16 && d + i < D; i++)
+            to[(d + i) * step] = q[i];
+    }
+    return scale;
+}
+
 void avx512_kv_put(const struct kv_layer *kv, const float *k, const float *v, int slot,
                    void *dst_k, void *dst_v) {
-    const __m512 top = _mm512_set1_ps(65504), bottom = _mm512_set1_ps(-65504);
     size_t D = (size_t)kv->D;
-    if (!kv->f16) {
+    if (kv->type == KV_F32) {
         kv_put_f32(k, v, D, slot, dst_k, dst_v);
         return;
     }
+    if (kv->type == KV_I8) {
+        kv_scales(kv, dst_k, 0)[slot] = put_i8(k, D, (int8_t *)dst_k + slot, 16);
+        kv_scales(kv, dst_v, 0)[slot] = put_i8(v, D, (int8_t *)dst_v + (size_t)slot * D, 1);
+        return;
+    }
+    bool f16 = kv->type == KV_F16;
     uint16_t *to_k = dst_k, *to_v = (uint16_t *)dst_v + (size_t)slot * D;
     for (size_t d = 0; d < D; d += 16) {
         __mmask16 m = first((int)(D - d));
         uint16_t half[16];
         __m512 x = _mm512_maskz_loadu_ps(m, k + d), z = _mm512_maskz_loadu_ps(m, v + d);
-        x = _mm512_max_ps(bottom, _mm512_min_ps(top, x));
-        z = _mm512_max_ps(bottom, _mm512_min_ps(top, z));
-        _mm256_storeu_si256((__m256i *)half, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
-        _mm256_mask_storeu_epi16(to_v + d, m, _mm512_cvtps_ph(z, _MM_FROUND_TO_NEAREST_INT));
+        _mm256_storeu_si256((__m256i *)half, f16 ? f16_of(x) : bf16_of(x));
+        _mm256_mask_storeu_epi16(to_v + d, m, f16 ? f16_of(z) : bf16_of(z));
         for (size_t i = 0; i < 16 && d + i < D; i++)
             to_k[(d + i) * 16 + (size_t)slot] = half[i];
     }
@@ -42,22 +86,34 @@ enum {
     VECS = 4,
 };
 
-static inline __m512 load_kv(const void *base, size_t i, bool f16, __mmask16 m) {
-    if (f16)
-        return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(m, (const uint16_t *)base + i));
-    return _mm512_maskz_loadu_ps(m, (const float *)base + i);
+static inline __attribute__((always_inline)) __m512
+load_kv(const void *base, size_t i, const enum kv_type type, __mmask16 m) {
+    const void *at = (const char *)base + i * kv_elem_bytes(type);
+    switch (type) {
+    case KV_F16:
+        return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(m, at));
+    case KV_BF16:
+        return _mm512_castsi512_ps(
+            _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, at)), 16));
+    case KV_I8:
+        return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(m, at)));
+    default:
+        return _mm512_maskz_loadu_ps(m, at);
+    }
 }
 
-/* Element i on, into the cache. */
-static inline void fetch_kv(const void *base, size_t i, bool f16) {
-    _mm_prefetch((const char *)base + i * (f16 ? 2 : 4), _MM_HINT_T0);
+/* Element i on, into the cache. Without always_inline gcc 12 finds that the function does
+ * nothing, and removes its calls. */
+static inline __attribute__((always_inline)) void fetch_kv(const void *base, size_t i,
+                                                           const enum kv_type type) {
+    _mm_prefetch((const char *)base + i * kv_elem_bytes(type), _MM_HINT_T0);
 }
 
 /* Scores of NR rows from row on against NB blocks of 16 keys at at[], columns from j on; next:
  * the blocks that come after these, which are asked for on the way. */
 static inline __attribute__((always_inline)) void
 att_scores(const struct cpu_att *a, const void *k, const size_t at[2], const size_t next[2],
-           int row, const int NR, const int NB, int j, float scale, const bool f16) {
+           int row, const int NR, const int NB, int j, float scale, const enum kv_type type) {
     size_t D = (size_t)a->kv->D;
     const float *q = a->q + row;
     __m512 s[ROWS][2];
@@ -68,9 +124,9 @@ att_scores(const struct cpu_att *a, const void *k, const size_t at[2], const siz
         __m512 keys[2];
 #pragma GCC unroll 2
         for (int b = 0; b < NB; b++) {
-            keys[b] = load_kv(k, at[b] + d * 16, f16, 0xffff);
+            keys[b] = load_kv(k, at[b] + d * 16, type, 0xffff);
             if (NR <= FEW_ROWS)
-                fetch_kv(k, next[b] + d * 16, f16);
+                fetch_kv(k, next[b] + d * 16, type);
         }
 #pragma GCC unroll 8
         for (int i = 0; i < NR; i++) {
@@ -79,6 +135,13 @@ att_scores(const struct cpu_att *a, const void *k, const size_t at[2], const siz
             for (int b = 0; b < NB; b++)
                 s[i][b] = _mm512_fmadd_ps(keys[b], x, s[i][b]);
         }
+    }
+#pragma GCC unroll 2
+    for (int b = 0; type == KV_I8 && b < NB; b++) {
+        __m512 scales = _mm512_loadu_ps(kv_scales(a->kv, a->kv->k, at[b]));
+#pragma GCC unroll 8
+        for (int i = 0; i < NR; i++)
+            s[i][b] = _mm512_mul_ps(s[i][b], scales);
     }
 #pragma GCC unroll 8
     for (int i = 0; i < NR; i++)
@@ -92,7 +155,7 @@ att_scores(const struct cpu_att *a, const void *k, const size_t at[2], const siz
  * last vector. */
 static inline __attribute__((always_inline)) void
 att_values(const struct cpu_att *a, int key, int start, int n, int row, const int NR, size_t d,
-           const int NV, __mmask16 m, const bool f16, float *o) {
+           const int NV, __mmask16 m, const enum kv_type type, float *o) {
     const struct kv_layer *kv = a->kv;
     size_t D = (size_t)kv->D;
     const float *p = a->scores + (size_t)row * CPU_ATT_CHUNK;
@@ -103,16 +166,17 @@ att_values(const struct cpu_att *a, int key, int start, int n, int row, const in
         for (int c = 0; c < NV; c++)
             sum[i][c] = _mm512_setzero_ps();
     for (int j = start; j < n; j += 16) {
-        size_t at = kv_part(kv, a->blocks[(key + j) / 16], a->head) + d;
-        size_t next = j + 16 < n ? kv_part(kv, a->blocks[(key + j) / 16 + 1], a->head) + d : at;
+        size_t at = kv_part(kv, type, a->blocks[(key + j) / 16], a->head) + d;
+        size_t next =
+            j + 16 < n ? kv_part(kv, type, a->blocks[(key + j) / 16 + 1], a->head) + d : at;
         int slots = n - j < 16 ? n - j : 16;
         for (int s = 0; s < slots; s++, at += D, next += D) {
             __m512 v[VECS];
 #pragma GCC unroll 4
             for (int c = 0; c < NV; c++) {
-                v[c] = load_kv(kv->v, at + (size_t)c * 16, f16, c == NV - 1 ? m : 0xffff);
+                v[c] = load_kv(kv->v, at + (size_t)c * 16, type, c == NV - 1 ? m : 0xffff);
                 if (NR <= FEW_ROWS)
-                    fetch_kv(kv->v, next + (size_t)c * 16, f16);
+                    fetch_kv(kv->v, next + (size_t)c * 16, type);
             }
 #pragma GCC unroll 8
             for (int i = 0; i < NR; i++) {
@@ -156,10 +220,22 @@ static void att_softmax(float *s, struct span k, float *m, float *l) {
     *l = _mm512_reduce_add_ps(sum);
 }
 
+/* What a row weighs values with, times the scales of int8 values. Of those that it does not see
+ * 0 stays whatever their scales are. */
+static void att_scale_values(const struct cpu_att *a, int key, struct span k, float *s) {
+    for (int j = k.start; j < k.see; j += 16) {
+        __mmask16 seen = (__mmask16)(first(k.see - j) & ~first(k.from - j));
+        size_t at = kv_part(a->kv, KV_I8, a->blocks[(key + j) / 16], a->head);
+        __m512 p = _mm512_loadu_ps(s + j),
+               scales = _mm512_loadu_ps(kv_scales(a->kv, a->kv->v, at));
+        _mm512_storeu_ps(s + j, _mm512_maskz_mul_ps(seen, p, scales));
+    }
+}
+
 static inline __attribute__((always_inline)) void att_rows(const struct cpu_att *a, int row,
                                                            const int NR, int key, int n,
                                                            float *m, float *l, float *o,
-                                                           const bool f16) {
+                                                           const enum kv_type type) {
     const struct kv_layer *kv = a->kv;
     size_t D = (size_t)kv->D;
     int see = att_sees(a, row + NR - 1, key, n), start = att_skips(a, row, key) / 16 * 16;
@@ -168,14 +244,15 @@ static inline __attribute__((always_inline)) void att_rows(const struct cpu_att 
         size_t at[2], next[2];
         for (int b = 0; b < NB; b++) {
             int block = (key + j) / 16 + b;
-            at[b] = kv_part(kv, a->blocks[block], a->head);
-            next[b] =
-                j + (NB + b) * 16 < see ? kv_part(kv, a->blocks[block + NB], a->head) : at[b];
+            at[b] = kv_part(kv, type, a->blocks[block], a->head);
+            next[b] = j + (NB + b) * 16 < see
+                          ? kv_part(kv, type, a->blocks[block + NB], a->head)
+                          : at[b];
         }
         if (NB == 2)
-            att_scores(a, kv->k, at, next, row, NR, 2, j, a->op->scale, f16);
+            att_scores(a, kv->k, at, next, row, NR, 2, j, a->op->scale, type);
         else
-            att_scores(a, kv->k, at, next, row, NR, 1, j, a->op->scale, f16);
+            att_scores(a, kv->k, at, next, row, NR, 1, j, a->op->scale, type);
         j += NB * 16;
     }
     for (int i = row; i < row + NR; i++) {
@@ -186,51 +263,62 @@ static inline __attribute__((always_inline)) void att_rows(const struct cpu_att 
         if (a->op->slopes)
             cpu_att_slope(a, i, key, start, see, s);
         att_softmax(s, k, &m[i], &l[i]);
+        if (type == KV_I8)
+            att_scale_values(a, key, k, s);
     }
     size_t d = 0;
     for (; NR <= FEW_ROWS && d + 64 <= D; d += 64)
-        att_values(a, key, start, see, row, NR, d, 4, 0xffff, f16, o);
+        att_values(a, key, start, see, row, NR, d, 4, 0xffff, type, o);
     for (; d + 32 <= D; d += 32)
-        att_values(a, key, start, see, row, NR, d, 2, 0xffff, f16, o);
+        att_values(a, key, start, see, row, NR, d, 2, 0xffff, type, o);
     for (; d < D; d += 16)
-        att_values(a, key, start, see, row, NR, d, 1, first((int)(D - d)), f16, o);
+        att_values(a, key, start, see, row, NR, d, 1, first((int)(D - d)), type, o);
 }
 
-#define ATT_CASES(f16)                                                                         \
+#define ATT_CASES(type)                                                                        \
     switch (NR) {                                                                              \
     case 1:                                                                                    \
-        att_rows(a, row, 1, key, n, m, l, o, f16);                                             \
+        att_rows(a, row, 1, key, n, m, l, o, type);                                            \
         break;                                                                                 \
     case 2:                                                                                    \
-        att_rows(a, row, 2, key, n, m, l, o, f16);                                             \
+        att_rows(a, row, 2, key, n, m, l, o, type);                                            \
         break;                                                                                 \
     case 3:                                                                                    \
-        att_rows(a, row, 3, key, n, m, l, o, f16);                                             \
+        att_rows(a, row, 3, key, n, m, l, o, type);                                            \
         break;                                                                                 \
     case 4:                                                                                    \
-        att_rows(a, row, 4, key, n, m, l, o, f16);                                             \
+        att_rows(a, row, 4, key, n, m, l, o, type);                                            \
         break;                                                                                 \
     case 5:                                                                                    \
-        att_rows(a, row, 5, key, n, m, l, o, f16);                                             \
+        att_rows(a, row, 5, key, n, m, l, o, type);                                            \
         break;                                                                                 \
     case 6:                                                                                    \
-        att_rows(a, row, 6, key, n, m, l, o, f16);                                             \
+        att_rows(a, row, 6, key, n, m, l, o, type);                                            \
         break;                                                                                 \
     case 7:                                                                                    \
-        att_rows(a, row, 7, key, n, m, l, o, f16);                                             \
+        att_rows(a, row, 7, key, n, m, l, o, type);                                            \
         break;                                                                                 \
     default:                                                                                   \
-        att_rows(a, row, 8, key, n, m, l, o, f16);                                             \
+        att_rows(a, row, 8, key, n, m, l, o, type);                                            \
     }
 
 void avx512_att_chunk(const struct cpu_att *a, int row, int end, int key, int n, float *m,
                       float *l, float *o) {
     for (; row < end; row += ROWS) {
         int NR = end - row < ROWS ? end - row : ROWS;
-        if (a->kv->f16)
-            ATT_CASES(true)
-        else
-            ATT_CASES(false)
+        switch (a->kv->type) {
+        case KV_F16:
+            ATT_CASES(KV_F16)
+            break;
+        case KV_BF16:
+            ATT_CASES(KV_BF16)
+            break;
+        case KV_I8:
+            ATT_CASES(KV_I8)
+            break;
+        default:
+            ATT_CASES(KV_F32)
+        }
     }
 }
 #endif

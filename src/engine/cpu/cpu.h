@@ -101,7 +101,7 @@ struct cpu_kernels {
                    void *dst_k, void *dst_v);
     /* the first n columns of one head's keys in a block, pairs (2i, 2i + 1): c and s [n, 16],
      * with values as in struct step */
-    void (*kv_turn)(void *k, bool f16, const float *c, const float *s, int n);
+    void (*kv_turn)(const struct kv_layer *kv, void *k, const float *c, const float *s, int n);
     /* Keys key .. key + n - 1 (key a multiple of the chunk) for rows row .. end - 1, of which
      * each sees at least one: m [R] = max score, l [R] = sum exp(s - m), o [R, D] = sum exp(s -
      * m) v */
@@ -109,9 +109,16 @@ struct cpu_kernels {
                       float *l, float *o);
 };
 
-/* Where a head's 16 keys, or its 16 values, begin in the cache: elements, not bytes. */
-static inline size_t kv_part(const struct kv_layer *kv, int block, int head) {
-    return ((size_t)block * (size_t)kv->Hkv + (size_t)head) * 16 * (size_t)kv->D;
+/* Where a head's 16 keys, or its 16 values, begin in the cache: elements, not bytes. type is
+ * that of kv, which a kernel knows when it is compiled. */
+static inline size_t kv_part(const struct kv_layer *kv, enum kv_type type, int block,
+                             int head) {
+    size_t part = (size_t)block * (size_t)kv->Hkv + (size_t)head;
+    return part * 16 * (size_t)kv->D + (type == KV_I8 ? part * 16 * sizeof(float) : 0);
+}
+/* The 16 scales of the part of an int8 cache that begins at `at`. */
+static inline float *kv_scales(const struct kv_layer *kv, void *base, size_t at) {
+    return (float *)(void *)((char *)base + at + 16 * (size_t)kv->D);
 }
 
 /* Of the n keys from key on a row sees those from att_skips() to att_sees() - 1. */
@@ -134,7 +141,7 @@ extern const struct cpu_kernels cpu_avx512; /* without VNNI */
 extern const struct cpu_kernels cpu_avx512_vnni;
 extern const struct cpu_kernels cpu_avx512_vbmi; /* and VNNI */
 /* for all of them */
-void avx2_kv_turn(void *k, bool f16, const float *c, const float *s, int n);
+void avx2_kv_turn(const struct kv_layer *kv, void *k, const float *c, const float *s, int n);
 #endif
 /* The kernel sets that this CPU and its operating system can run, best first, ending with
  * cpu_scalar; returns how many. Sets with and without VNNI have the same name. */

@@ -156,42 +156,98 @@ static void ref_axpby(float a, const float *x, float b, int n, float *y) {
         y[i] = a * x[i] + b * y[i];
 }
 
-static void ref_kv_turn(void *k, bool f16, const float *c, const float *s, int n) {
-    float *kf = k;
-    uint16_t *kh = k;
-    for (int i = 0; i < n * 16; i++) {
-        int j = i + 16; /* the other one of the pair */
-        if (i / 16 % 2)
-            continue;
-        float a = f16 ? cpu_f16_to_f32(kh[i]) : kf[i], b = f16 ? cpu_f16_to_f32(kh[j]) : kf[j];
-        float x = a * c[i] + b * s[i], y = b * c[j] + a * s[j];
-        if (f16) {
-            kh[i] = cpu_f32_to_f16(x);
-            kh[j] = cpu_f32_to_f16(y);
-        } else {
-            kf[i] = x;
-            kf[j] = y;
-        }
+static float i8_scale(const float *x, int D, float *inv) {
+    uint32_t top = 0, bits;
+    for (int d = 0; d < D; d++) {
+        memcpy(&bits, &x[d], sizeof bits);
+        bits &= 0x7fffffff;
+        top = bits > top ? bits : top;
     }
+    return kv_i8_scale(top, inv);
+}
+
+/* x as element i; inv as kv_i8_scale() gave it. */
+static void put_number(enum kv_type type, void *part, size_t i, float x, float inv) {
+    switch (type) {
+    case KV_F16:
+        ((uint16_t *)part)[i] = cpu_f32_to_f16(x);
+        break;
+    case KV_BF16:
+        ((uint16_t *)part)[i] = bf16_from_f32(x);
+        break;
+    case KV_I8: /* at most 127, rounding included */
+        ((int8_t *)part)[i] = (int8_t)(inv > 0 ? lrintf(x * inv) : 0);
+        break;
+    default:
+        ((float *)part)[i] = x;
+    }
+}
+
+/* x [D] to elements at, at + step, … of a part of the cache. */
+static void put_numbers(const struct kv_layer *kv, const float *x, int slot, void *part,
+                        size_t at, size_t step) {
+    float inv = 0;
+    if (kv->type == KV_I8)
+        kv_scales(kv, part, 0)[slot] = i8_scale(x, kv->D, &inv);
+    for (int d = 0; d < kv->D; d++, at += step)
+        put_number(kv->type, part, at, x[d], inv);
 }
 
 static void ref_kv_put(const struct kv_layer *kv, const float *k, const float *v, int slot,
                        void *dst_k, void *dst_v) {
-    for (int d = 0; d < kv->D; d++) {
-        size_t ik = (size_t)d * 16 + (size_t)slot,
-               iv = (size_t)slot * (size_t)kv->D + (size_t)d;
-        if (kv->f16) {
-            ((uint16_t *)dst_k)[ik] = cpu_f32_to_f16(k[d]);
-            ((uint16_t *)dst_v)[iv] = cpu_f32_to_f16(v[d]);
-        } else {
-            ((float *)dst_k)[ik] = k[d];
-            ((float *)dst_v)[iv] = v[d];
-        }
+    put_numbers(kv, k, slot, dst_k, (size_t)slot, 16);
+    put_numbers(kv, v, slot, dst_v, (size_t)slot * (size_t)kv->D, 1);
+}
+
+/* An element; of an int8 cache without its scale. */
+static float kv_at(const struct kv_layer *kv, const void *base, size_t i) {
+    switch (kv->type) {
+    case KV_F16:
+        return cpu_f16_to_f32(((const uint16_t *)base)[i]);
+    case KV_BF16:
+        return bf16_to_f32(((const uint16_t *)base)[i]);
+    case KV_I8:
+        return (float)((const int8_t *)base)[i];
+    default:
+        return ((const float *)base)[i];
     }
 }
 
-static float kv_at(const struct kv_layer *kv, const void *base, size_t i) {
-    return kv->f16 ? cpu_f16_to_f32(((const uint16_t *)base)[i]) : ((const float *)base)[i];
+static float scale_at(const struct kv_layer *kv, void *base, size_t part, size_t slot) {
+    return kv->type == KV_I8 ? kv_scales(kv, base, part)[slot] : 1;
+}
+
+/* Column d of the key in a slot, turned as kv_turn() says; scale: the old one. */
+static float turned(const struct kv_layer *kv, const void *k, const float *c, const float *s,
+                    int n, int slot, int d, float scale) {
+    size_t i = (size_t)(d * 16 + slot), j = (size_t)((d ^ 1) * 16 + slot);
+    float x = kv_at(kv, k, i) * scale;
+    return d >= n ? x : x * c[i] + kv_at(kv, k, j) * scale * s[i];
+}
+
+static void ref_kv_turn(const struct kv_layer *kv, void *k, const float *c, const float *s,
+                        int n) {
+    bool i8 = kv->type == KV_I8;
+    for (int slot = 0; slot < 16; slot++) {
+        float old = scale_at(kv, k, 0, (size_t)slot), scale = 0, inv = 0;
+        uint32_t top = 0, bits;
+        for (int d = 0; i8 && d < kv->D; d++) {
+            float x = turned(kv, k, c, s, n, slot, d, old);
+            memcpy(&bits, &x, sizeof bits);
+            bits &= 0x7fffffff;
+            top = bits > top ? bits : top;
+        }
+        if (i8)
+            scale = kv_i8_scale(top, &inv);
+        for (int d = 0; d < (i8 ? kv->D : n); d += 2) {
+            float x = turned(kv, k, c, s, n, slot, d, old);
+            float y = turned(kv, k, c, s, n, slot, d + 1, old);
+            put_number(kv->type, k, (size_t)(d * 16 + slot), x, inv);
+            put_number(kv->type, k, (size_t)(d * 16 + 16 + slot), y, inv);
+        }
+        if (i8)
+            kv_scales(kv, k, 0)[slot] = scale;
+    }
 }
 
 void cpu_att_slope(const struct cpu_att *a, int row, int key, int from, int n, float *s) {
@@ -210,11 +266,12 @@ static void ref_scores(const struct cpu_att *a, int row, int key, int from, int 
     size_t D = (size_t)kv->D;
     const float *q = a->q + row;
     for (int j = from; j < n; j++) {
-        size_t base = kv_part(kv, a->blocks[(key + j) / 16], a->head);
+        size_t base = kv_part(kv, kv->type, a->blocks[(key + j) / 16], a->head);
         size_t slot = (size_t)(key + j) % 16;
         s[j] = 0;
         for (size_t d = 0; d < D; d++)
             s[j] += q[d * CPU_ATT_ROWS] * kv_at(kv, kv->k, base + d * 16 + slot);
+        s[j] *= scale_at(kv, kv->k, base, slot);
         s[j] *= a->op->scale;
     }
     if (a->op->cap > 0)
@@ -237,10 +294,11 @@ static void ref_att_chunk(const struct cpu_att *a, int row, int end, int key, in
         l[r] = 0;
         memset(out, 0, D * sizeof *out);
         for (int j = from; j < n_see; j++) {
-            size_t base = kv_part(kv, a->blocks[(key + j) / 16], a->head);
+            size_t base = kv_part(kv, kv->type, a->blocks[(key + j) / 16], a->head);
             size_t slot = (size_t)(key + j) % 16;
             float p = expf(s[j] - m[r]);
             l[r] += p;
+            p *= scale_at(kv, kv->v, base, slot);
             for (size_t d = 0; d < D; d++)
                 out[d] += p * kv_at(kv, kv->v, base + slot * D + d);
         }

@@ -203,8 +203,7 @@ void cpu_rope(struct backend *be, int table, float *x, int n_head, int D) {
 }
 
 static void *block_at(const struct kv_layer *kv, void *base, int block, int head) {
-    size_t size = kv->f16 ? sizeof(uint16_t) : sizeof(float);
-    return (char *)base + kv_part(kv, block, head) * size;
+    return (char *)base + kv_part(kv, kv->type, block, head) * kv_elem_bytes(kv->type);
 }
 
 static void kv_rows(struct cpu *c, const void *arg, int t, int end) {
@@ -243,8 +242,7 @@ void cpu_rope_kv(struct backend *be, int table, const struct kv_layer *kv, int H
 
 void cpu_kv_copy(struct backend *be, const struct kv_layer *kv, int dst, int src) {
     (void)be;
-    size_t n =
-        (size_t)kv->Hkv * (size_t)kv->D * 16 * (kv->f16 ? sizeof(uint16_t) : sizeof(float));
+    size_t n = (size_t)kv->Hkv * kv_head_bytes(kv->type, kv->D);
     memcpy(block_at(kv, kv->k, dst, 0), block_at(kv, kv->k, src, 0), n);
     memcpy(block_at(kv, kv->v, dst, 0), block_at(kv, kv->v, src, 0), n);
 }
@@ -263,7 +261,7 @@ static void turn_item(void *ctx, int item, int thread) {
     int i = item / l->kv->Hkv;
     size_t at = (size_t)i * 16 * (size_t)l->rope_dim;
     (void)thread;
-    l->k->kv_turn(block_at(l->kv, l->kv->k, l->blocks[i], item % l->kv->Hkv), l->kv->f16,
+    l->k->kv_turn(l->kv, block_at(l->kv, l->kv->k, l->blocks[i], item % l->kv->Hkv),
                   l->cos + at, l->sin + at, l->rope_dim);
 }
 

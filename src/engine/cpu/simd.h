@@ -21,9 +21,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define Q4_STEPS 4095
-#define X_STEPS  8191
-#define X8_STEPS 127
+#define Q4_STEPS    4095
+#define X_STEPS     8191
+#define X8_STEPS    127
+#define KV_I8_STEPS 127
 
 /* Activations of 8 bits: a group of 32 has 16 bits when its largest one is above this many
  * times the mean of all groups' largest ones. KL divergence from exact products on prose
@@ -55,6 +56,22 @@
 #define GELU_ERF_A    0.707106781f
 #define GPT_OSS_ALPHA 1.702f /* ACT_GPT_OSS, model.h */
 #define GPT_OSS_LIMIT 7.0f
+
+/* How one token's K or V of one head stands in an int8 cache: x as round(x * *inv) times the
+ * returned scale, symmetric about 0. top: the bits of the largest |x|, which order as integers
+ * as the numbers do, infinity and NaN above all others. Where something is not finite the scale
+ * is NaN, so that it shows; *inv is 0 then, and where all is (nearly) 0. */
+static inline float kv_i8_scale(uint32_t top, float *inv) {
+    float absmax;
+    memcpy(&absmax, &top, sizeof absmax);
+    *inv = 0;
+    if (top >= 0x7f800000)
+        return NAN;
+    if (absmax < 1e-30f)
+        return 0;
+    *inv = KV_I8_STEPS / absmax;
+    return absmax / KV_I8_STEPS;
+}
 
 /* kv_put for a cache of floats. */
 static inline void kv_put_f32(const float *k, const float *v, size_t D, int slot, float *dst_k,

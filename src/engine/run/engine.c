@@ -321,7 +321,7 @@ static enum status open_draft(struct engine *e, const struct engine_params *p,
     if (!p->draft_path)
         return ST_OK;
     CHECK(model_open(p->draft_path, &e->draft_model, err));
-    *block_bytes += graph_kv_block_bytes(e->draft_model);
+    *block_bytes += graph_kv_block_bytes(e->draft_model, p->kv_type);
     return draft_check(e->draft_model, e->model, err);
 }
 
@@ -331,6 +331,7 @@ static enum status start_draft(struct engine *e, const struct engine_params *p, 
         return ST_OK;
     const struct graph_params gp = {.device = p->device,
                                     .threads = p->threads,
+                                    .kv_type = p->kv_type,
                                     .n_block = n_block,
                                     .max_logits = SPEC_MAX_SEQ};
     CHECK(graph_open(e->draft_model, &gp, &e->draft_graph, err));
@@ -346,8 +347,9 @@ static void wake(void *user) {
 static void keep_states(struct engine *e, const struct engine_params *p, size_t block_bytes) {
     if (!p->kv_dir || !p->kv_dir_bytes)
         return;
-    char *form = xasprintf("%s %s %s %s %zu %d", LLMCHAT_VERSION, STATE_KV, e->info.device,
-                           e->info.kernels, block_bytes, KV_BLOCK);
+    char *form = xasprintf("%s %s %s %s %d %zu %d", LLMCHAT_VERSION, STATE_KV, e->info.device,
+                           e->info.kernels, (int)graph_kv_type(e->model, p->kv_type),
+                           block_bytes, KV_BLOCK);
     struct keep_params k = {.dir = p->kv_dir,
                             .max_bytes = p->kv_dir_bytes,
                             .model = model_hash(e->model),
@@ -371,12 +373,13 @@ enum status engine_open(const char *path, const struct engine_params *params,
         TRY(err_set(err, ST_CANCELLED, "cancelled"));
     TRY(model_open(path, &e->model, err));
     TRY(choose_ctx(e->model, p, &ctx_tok, err));
-    size_t block_bytes = graph_kv_block_bytes(e->model);
+    size_t block_bytes = graph_kv_block_bytes(e->model, p->kv_type);
     size_t both_bytes = block_bytes;
     TRY(open_draft(e, p, &both_bytes, err));
     TRY(pool_size(p, both_bytes, ctx_tok, &n_block, err));
     const struct graph_params gp = {.device = p->device,
                                     .threads = p->threads,
+                                    .kv_type = p->kv_type,
                                     .n_block = n_block,
                                     .max_logits = SCHED_MAX_LOGITS};
     TRY(graph_open(e->model, &gp, &e->graph, err));

@@ -28,19 +28,20 @@ enum {
 
 /* Models whose weights are not quantised are taken for exact answers: rounding keys and values
  * changed the greedy text of a bf16 model within 64 tokens for one prompt in twenty. */
-static bool kv_is_f16(const struct model *m) {
+enum kv_type graph_kv_type(const struct model *m, enum kv_type want) {
     enum weight_type t = m->hp.n_layer ? m->layers[0].wq.w.type : WEIGHT_Q4;
-    return t == WEIGHT_I8 || t == WEIGHT_Q4;
+    if (want != KV_AUTO)
+        return want;
+    return t == WEIGHT_I8 || t == WEIGHT_Q4 ? KV_F16 : KV_F32;
 }
 
 /* Bytes of K or of V of one block in one layer. */
-static size_t kv_part_block(const struct model *m) {
-    return (size_t)m->hp.n_head_kv * (size_t)m->hp.head_dim * KV_BLOCK *
-           (kv_is_f16(m) ? sizeof(uint16_t) : sizeof(float));
+static size_t kv_part_block(const struct model *m, enum kv_type t) {
+    return (size_t)m->hp.n_head_kv * kv_head_bytes(t, m->hp.head_dim);
 }
 
-size_t graph_kv_block_bytes(const struct model *m) {
-    return 2 * (size_t)m->hp.n_layer * kv_part_block(m);
+size_t graph_kv_block_bytes(const struct model *m, enum kv_type want) {
+    return 2 * (size_t)m->hp.n_layer * kv_part_block(m, graph_kv_type(m, want));
 }
 
 static int max_of(int a, int b) {
@@ -111,12 +112,12 @@ static enum status alloc_scratch(struct graph *g, struct err *err) {
 }
 
 static enum status alloc_kv(struct graph *g, struct err *err) {
-    size_t bytes;
-    g->kv_part = kv_part_block(g->model) * (size_t)g->n_block;
-    if (mul_overflows(graph_kv_block_bytes(g->model), (size_t)g->n_block, &bytes) ||
+    size_t bytes, block = graph_kv_block_bytes(g->model, g->kv_type);
+    g->kv_part = kv_part_block(g->model, g->kv_type) * (size_t)g->n_block;
+    if (mul_overflows(block, (size_t)g->n_block, &bytes) ||
         !(g->kv = g->be->alloc(g->be, bytes)))
         return err_set(err, ST_NOMEM, "no memory for a KV pool of %d blocks of %zu bytes",
-                       g->n_block, graph_kv_block_bytes(g->model));
+                       g->n_block, block);
     return ST_OK;
 }
 
@@ -130,7 +131,7 @@ enum status graph_open(const struct model *m, const struct graph_params *p, stru
     g->max_tok = p->max_tok > 0 ? p->max_tok : DEFAULT_TOK;
     g->max_logits = p->max_logits > 0 ? p->max_logits : g->max_tok;
     g->n_block = p->n_block;
-    g->kv_f16 = kv_is_f16(m);
+    g->kv_type = graph_kv_type(m, p->kv_type);
     assert(p->n_block > 0);
     if (m->hp.n_pos > 0 && m->hp.n_pos < m->hp.ctx_train)
         TRY(err_set(err, ST_FORMAT, "learned positions of %d tokens, the context has %d",
@@ -243,18 +244,24 @@ void graph_move_blocks(struct graph *g, const int32_t *blocks, int n, int from, 
     }
 }
 
-/* Zeros behind n_tok in K [rows = Hkv * D, 16] and V [Hkv, 16, D] of elements of `size` bytes.
- */
-static void blank_rest(char *k, char *v, const struct kv_layer *kv, int n_tok, size_t size) {
+/* Zeros behind n_tok of a block's K and V, and of their scales. */
+static void blank_rest(char *k, char *v, const struct kv_layer *kv, int n_tok) {
     size_t D = (size_t)kv->D, used = (size_t)n_tok, rest = KV_BLOCK - used;
-    for (size_t i = 0; i < (size_t)kv->Hkv * D; i++)
-        memset(k + (i * KV_BLOCK + used) * size, 0, rest * size);
-    for (size_t h = 0; h < (size_t)kv->Hkv; h++)
-        memset(v + (h * KV_BLOCK + used) * D * size, 0, rest * D * size);
+    size_t size = kv_elem_bytes(kv->type), part = kv_head_bytes(kv->type, kv->D);
+    for (int h = 0; h < kv->Hkv; h++, k += part, v += part) {
+        for (size_t d = 0; d < D; d++)
+            memset(k + (d * KV_BLOCK + used) * size, 0, rest * size);
+        memset(v + used * D * size, 0, rest * D * size);
+        if (kv->type != KV_I8)
+            continue;
+        size_t scale = KV_BLOCK * D + used * sizeof(float);
+        memset(k + scale, 0, part - scale);
+        memset(v + scale, 0, part - scale);
+    }
 }
 
 void graph_read_block(struct graph *g, int block, int n_tok, void *host) {
-    size_t part = kv_part_block(g->model), at = part * (size_t)block;
+    size_t part = kv_part_block(g->model, g->kv_type), at = part * (size_t)block;
     char *to = host;
     assert(block >= 0 && block < g->n_block && n_tok >= 0 && n_tok <= KV_BLOCK);
     for (int i = 0; i < g->model->hp.n_layer; i++, to += 2 * part) {
@@ -262,12 +269,12 @@ void graph_read_block(struct graph *g, int block, int n_tok, void *host) {
         g->be->download(g->be, to, (char *)kv.k + at, part);
         g->be->download(g->be, to + part, (char *)kv.v + at, part);
         if (n_tok < KV_BLOCK)
-            blank_rest(to, to + part, &kv, n_tok, kv.f16 ? sizeof(uint16_t) : sizeof(float));
+            blank_rest(to, to + part, &kv, n_tok);
     }
 }
 
 void graph_write_block(struct graph *g, int block, const void *host) {
-    size_t part = kv_part_block(g->model), at = part * (size_t)block;
+    size_t part = kv_part_block(g->model, g->kv_type), at = part * (size_t)block;
     const char *from = host;
     assert(block >= 0 && block < g->n_block);
     for (int i = 0; i < g->model->hp.n_layer; i++, from += 2 * part) {

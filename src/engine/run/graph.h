@@ -34,7 +34,8 @@ struct batch {
 
 struct graph_params {
     enum device device;
-    int threads;    /* 0: all */
+    int threads; /* 0: all */
+    enum kv_type kv_type;
     int n_block;    /* KV blocks in the pool */
     int max_tok;    /* largest batch; 0: 512 */
     int max_logits; /* largest sum of n_logits; 0: max_tok */
@@ -48,8 +49,10 @@ int graph_max_tok(const struct graph *g);
 const char *graph_device(const struct graph *g);  /* "cpu" */
 const char *graph_kernels(const struct graph *g); /* "scalar", "avx2", "avx512" */
 int graph_threads(const struct graph *g);
+/* The type of a model's KV cache when `want` was asked for: what KV_AUTO means for it. */
+enum kv_type graph_kv_type(const struct model *m, enum kv_type want);
 /* Bytes one KV block takes in all layers together, known before a graph is opened. */
-size_t graph_kv_block_bytes(const struct model *m);
+size_t graph_kv_block_bytes(const struct model *m, enum kv_type want);
 
 /* Keys and values are computed in one of two kinds, 0 or 1, by how many tokens the sequence is
  * known to reach (batch_seq.n_total): LongRoPE has one set of frequencies up to a length and

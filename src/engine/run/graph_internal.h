@@ -44,7 +44,7 @@ struct graph {
     } settle;
     bool perm; /* some linear has a perm */
     int max_tok, max_logits, n_block;
-    bool kv_f16;
+    enum kv_type kv_type;
     void *kv;       /* [n_layer][2] parts of kv_part bytes */
     size_t kv_part; /* K or V of a layer, all blocks */
 
