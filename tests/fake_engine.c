@@ -197,6 +197,8 @@ static void put(struct session *s, struct event e) {
 static void *generate(void *arg) {
     struct session *s = arg;
     struct event end = {.type = EVENT_FINISHED, .finish = FINISH_STOP, .seed = s->seed};
+    /* an endless one leaves its reader time, also on a machine that has little */
+    const int token_us = s->endless && s->token_us < 100 ? 100 : s->token_us;
     size_t common = 0;
     while (common < s->held.len && common < s->prompt.len && s->held.p[common] == s->prompt.p[common])
         common++;
@@ -214,7 +216,7 @@ static void *generate(void *arg) {
     for (const char *p = s->reply; *p || s->endless; end.completion_tok++) {
         if (!*p)
             p = s->reply;
-        for (int64_t until = clock_us() + s->token_us; clock_us() < until && !s->cancel;)
+        for (int64_t until = clock_us() + token_us; clock_us() < until && !s->cancel;)
             usleep(200);
         if (s->cancel) {
             end.finish = FINISH_CANCEL;
