@@ -127,9 +127,8 @@ void use_compute_options(struct args *a);
 #define KV_TYPE_OPT                                                                            \
     {                                                                                          \
         "kv-type", 0, OPT_CHOICE, KV_TYPE_WORDS, 0,                                            \
-            "What the KV cache holds: auto is f16, or f32 where the weights are f32 or bf16; " \
-            "int8 "                                                                            \
-            "takes half of f16 and costs a little accuracy"                                    \
+            "Type of the KV cache: auto is f16, or f32 for weights of f32 or bf16; int8 is "   \
+            "half of f16, and less exact"                                                      \
     }
 /* The interface with a model (NULL: none named), as --chat and --continue say. The exit code.
  */
