@@ -31,9 +31,10 @@
  *
  * Rejected: 8 bits alone, groups of 64 (KL 5e-3), 32 (3.3e-3) or 16 (1.7e-3, and as many
  * instructions as wide groups cost); a second digit for wide groups (leaves the table's error);
- * all tokens of a block in 16 bits where one is wide (in 35 % of groups before down); row tiles
- * expanded to bytes in scratch for many tokens (130); rows one behind the other (the compiler
- * keeps twelve pointers on the stack).
+ * asking for weights ahead (reading in huge pages 19 GB/s instead of 21, in small ones the
+ * same); all tokens of a block in 16 bits where one is wide (in 35 % of groups before down);
+ * row tiles expanded to bytes in scratch for many tokens (130); rows one behind the other (the
+ * compiler keeps twelve pointers on the stack).
  */
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -44,9 +45,8 @@
 #include "engine/cpu/avx512_weights.h"
 
 enum {
-    BLOCK = 12,   /* tokens */
-    TILES = 4,    /* row tiles that a block of tokens meets one after the other */
-    AHEAD = 4096, /* bytes; the hardware stops at the borders of pages */
+    BLOCK = 12, /* tokens */
+    TILES = 4,  /* row tiles that a block of tokens meets one after the other */
 };
 
 /* NT <= BLOCK tokens, quantised; H = Kp / 32 groups. The tokens are innermost but for the 4
@@ -199,9 +199,9 @@ static inline float steps_per_unit(float steps, float top) {
 }
 
 /* Token i: its digits, scales and starts. */
-static inline __attribute__((always_inline)) void quantize_token(const float *x, int Kp,
-                                                                 int i, const int NT,
-                                                                 float from, bool sums,
+static inline __attribute__((always_inline)) void quantize_token(const float *x, int Kp, int i,
+                                                                 const int NT, float from,
+                                                                 bool sums,
                                                                  const struct tokens *b) {
     static const int32_t none[2] = {0};
     for (int h = 0; h < Kp / 32; h += 2) {
@@ -370,13 +370,6 @@ static void decode_scales(struct tile *w, const struct decoder *d, float *room) 
     w->scales = w->scales ? w->scales : room;
 }
 
-/* Every line is asked for once, by whoever reads 8 inputs AHEAD of it. */
-static inline void ahead(const uint8_t *p, const bool q4) {
-    _mm_prefetch((const char *)p + AHEAD, _MM_HINT_T0);
-    if (!q4)
-        _mm_prefetch((const char *)p + AHEAD + 64, _MM_HINT_T0);
-}
-
 /* One unit of NT tokens: acc = zero + sums of 8 bits, t += acc * scale. */
 static inline __attribute__((always_inline)) void
 narrow_unit(const struct decoder *d, const uint8_t *p, const int8_t *q, const int32_t *zero,
@@ -388,7 +381,6 @@ narrow_unit(const struct decoder *d, const uint8_t *p, const int8_t *q, const in
 #pragma GCC unroll 4
     for (int b = 0; b < U; b += 8, p += q4 ? 64 : 128, q += 8 * NT) {
         __m512i v[2];
-        ahead(p, q4);
         bytes8(d, q4, p, v);
         if (NT == 1) {
             acc[0] = dot4(acc[0], v[0], bcast4(q));
@@ -414,10 +406,8 @@ static inline __attribute__((always_inline)) void
 wide_unit(const struct decoder *d, const uint8_t *p, const int16_t *q, const float *scale,
           uint32_t wide, const bool q4, const int U, __m512 ws, __m512 *sum) {
     __m512i v[16];
-    for (int b = 0; b < U; b += 8, p += q4 ? 64 : 128) {
-        ahead(p, q4);
+    for (int b = 0; b < U; b += 8, p += q4 ? 64 : 128)
         words8(d, q4, p, v + b / 2);
-    }
     for (; wide; wide &= wide - 1) {
         int i = __builtin_ctz(wide);
         __m512i a = _mm512_setzero_si512(), c = a;
