@@ -84,10 +84,6 @@ enum status draft_check(const struct model *draft, const struct model *first, st
 
 /* ---- slots ---- */
 
-static void copy_block(void *user, int dst, int src, int n_tok) {
-    graph_copy_block(user, dst, src, n_tok);
-}
-
 struct draft *draft_new(const struct model *m, struct graph *graph, int n_block,
                         int n_vocab_first) {
     struct draft *d = xcalloc(1, sizeof *d);
@@ -95,7 +91,7 @@ struct draft *draft_new(const struct model *m, struct graph *graph, int n_block,
     d->graph = graph;
     d->n_vocab = m->hp.n_vocab;
     d->n_vocab_first = n_vocab_first;
-    d->pool = kv_pool_new(n_block, copy_block, graph);
+    d->pool = kv_pool_new(n_block, graph_kv_copy, graph);
     d->tokens = xcalloc(CATCH_UP + SPEC_MAX_SEQ, sizeof *d->tokens);
     d->logits = xcalloc((size_t)SPEC_MAX_SEQ * (size_t)d->n_vocab, sizeof *d->logits);
     return d;
@@ -167,10 +163,7 @@ static void follow(struct draft *d, struct slot *s, const struct task *t, int n_
         s->n_ahead = 0;
         kv_match(d->pool, kv, t->tokens, t->n_tok);
     }
-    int n = 0;
-    while (n < s->n_ahead && kv->n_tok + n < t->n_tok - 1 &&
-           s->ahead[n] == t->tokens[kv->n_tok + n])
-        n++;
+    int n = kv_common(s->ahead, s->n_ahead, t->tokens + kv->n_tok, t->n_tok - 1 - kv->n_tok);
     if (n)
         kv_commit(d->pool, kv, s->ahead, n);
     s->n_ahead = 0;

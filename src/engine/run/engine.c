@@ -211,7 +211,7 @@ static void count_bytes(struct model *m, uint64_t *all, uint64_t *per_token) {
  * and always one context and a block for a copy. */
 static enum status pool_size(const struct engine_params *p, size_t block_bytes, int ctx_tok,
                              int *n_block, struct err *err) {
-    int one = (ctx_tok + KV_BLOCK - 1) / KV_BLOCK + 1;
+    int one = kv_blocks(ctx_tok) + 1;
     size_t want;
     if (p->kv_bytes) {
         want = p->kv_bytes / block_bytes;

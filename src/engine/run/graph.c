@@ -303,7 +303,7 @@ static int make_step(struct graph *g, const struct batch *b, struct step *s) {
         int end = q->n_past + q->n_tok;
         assert(q->n_tok > 0 && q->n_past >= 0 && q->n_logits >= 0 && q->n_logits <= q->n_tok);
         assert(t + q->n_tok <= b->n_tok && (hp->n_pos == 0 || end <= hp->n_pos));
-        for (int j = 0; j < (end + KV_BLOCK - 1) / KV_BLOCK; j++)
+        for (int j = 0; j < kv_blocks(end); j++)
             assert(q->blocks[j] >= 0 && q->blocks[j] < g->n_block);
         g->seqs[i] = (struct step_seq){t, q->n_tok, q->n_past, q->blocks};
         rope_set_length(&g->rope, max_of(q->n_total, end));

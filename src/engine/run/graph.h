@@ -14,6 +14,10 @@
 #include "engine/model/model.h"
 
 enum { KV_BLOCK = 16 }; /* tokens in a KV block */
+/* Blocks that n_tok tokens take. */
+static inline int kv_blocks(int n_tok) {
+    return (n_tok + KV_BLOCK - 1) / KV_BLOCK;
+}
 
 struct batch_seq {
     const int32_t
@@ -80,6 +84,10 @@ bool graph_settle(struct graph *g);
 /* Copies the first n_tok tokens of block src to block dst in every layer (a fork's last,
  * partial block). */
 void graph_copy_block(struct graph *g, int dst, int src, int n_tok);
+/* The same as a kv_copy_fn (kv.h). */
+static inline void graph_kv_copy(void *graph, int dst, int src, int n_tok) {
+    graph_copy_block(graph, dst, src, n_tok);
+}
 /* A block to host memory and back, graph_kv_block_bytes() in the layout of the pool: for each
  * layer its K, then its V. Of a block that is read, what lies behind the first n_tok tokens
  * comes as zeros: it may be left from another conversation. */

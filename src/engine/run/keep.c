@@ -78,10 +78,6 @@ struct keep {
     char *block; /* [block_bytes] */
 };
 
-static int blocks_of(int n_tok) {
-    return (n_tok + KV_BLOCK - 1) / KV_BLOCK;
-}
-
 /* ---- the index; under the lock, but for the first time ---- */
 
 static void entry_release(struct entry *e) {
@@ -158,13 +154,6 @@ static void refresh(struct keep *k) {
     k->n_entry = n;
 }
 
-static int common(const int32_t *a, int n_a, const int32_t *b, int n_b) {
-    int n = n_a < n_b ? n_a : n_b, i = 0;
-    while (i < n && a[i] == b[i])
-        i++;
-    return i;
-}
-
 /* The file with the longest common beginning; under the lock. */
 static struct entry *longest(struct keep *k, int kind, const int32_t *tokens, int n_tok,
                              int *n_common) {
@@ -175,7 +164,7 @@ static struct entry *longest(struct keep *k, int kind, const int32_t *tokens, in
     refresh(k);
     for (size_t i = 0; i < k->n_entry; i++) {
         struct entry *e = &k->entries[i];
-        int n = e->kind == kind ? common(e->tokens, e->n_tok, tokens, n_tok) : 0;
+        int n = e->kind == kind ? kv_common(e->tokens, e->n_tok, tokens, n_tok) : 0;
         if (n > *n_common) {
             *n_common = n;
             best = e;
@@ -201,7 +190,7 @@ static void supersede(struct keep *k, const struct job *j, const char *name) {
         struct entry *e = &k->entries[i];
         if (e->owner != j->owner || e->kind != j->kind || strcmp(e->name, name) == 0)
             continue;
-        int n = common(e->tokens, e->n_tok, j->tokens, j->n_tok);
+        int n = kv_common(e->tokens, e->n_tok, j->tokens, j->n_tok);
         if (n > 0 && n >= e->n_tok - e->n_tok / 8 && e->n_tok <= j->n_tok)
             remove_entry(k, e);
     }
@@ -382,7 +371,7 @@ static void drop_waiting(struct keep *k, int64_t owner, const struct job *by) {
         if (j->forget || j->owner != owner || (by && begun))
             continue;
         if (by && (by->kind != j->kind ||
-                   common(j->tokens, j->n_tok, by->tokens, by->n_tok) < j->n_tok))
+                   kv_common(j->tokens, j->n_tok, by->tokens, by->n_tok) < j->n_tok))
             continue;
         j->dropped = true;
         kv_seq_release(k->p.pool, &j->kv);
@@ -414,7 +403,7 @@ void keep_forget(struct keep *k, int64_t owner) {
 }
 
 static void fill_piece(struct keep *k, struct job *j) {
-    int left = blocks_of(j->n_tok) - j->n_read;
+    int left = kv_blocks(j->n_tok) - j->n_read;
     int n = left < k->n_piece ? left : k->n_piece;
     for (int i = 0; i < n; i++, j->n_read++) {
         int used = j->n_tok - j->n_read * KV_BLOCK;
@@ -526,7 +515,7 @@ static int choose(struct keep *k, int kind, const int32_t *tokens, int n_tok) {
     }
     free(path);
     state_touch(&k->reading);
-    return common(k->reading.tokens, (int)k->reading.head.n_tok, tokens, n_tok);
+    return kv_common(k->reading.tokens, (int)k->reading.head.n_tok, tokens, n_tok);
 }
 
 /* It is not used again, and removed where that is possible. */

@@ -36,8 +36,8 @@ struct keep *keep_open(const struct keep_params *p);
 /* Writes what waits, for two seconds at most, and ends. NULL is allowed. */
 void keep_close(struct keep *k);
 
-/* The first n_tok tokens of the timeline, for owner (not 0), unless they are few, a file has all
- * of them, or their KV depends on tokens that the timeline no longer has (kv_shift). */
+/* The first n_tok tokens of the timeline, for owner (not 0), unless they are few, a file has
+ * all of them, or their KV depends on tokens that the timeline no longer has (kv_shift). */
 void keep_save(struct keep *k, const struct kv_seq *kv, int n_tok, int64_t owner);
 /* Gives up what waits to be written last, since the pool needs its blocks. False when nothing
  * holds any. */

@@ -218,10 +218,6 @@ static void block_unref(struct kv_pool *p, int b) {
 
 /* ---- sequences ---- */
 
-static int blocks_for(int n_tok) {
-    return (n_tok + KV_BLOCK - 1) / KV_BLOCK;
-}
-
 static void drop_blocks(struct kv_pool *p, struct kv_seq *s, int keep) {
     while (s->n_block > keep)
         block_unref(p, s->blocks[--s->n_block]);
@@ -255,7 +251,7 @@ static uint64_t parent_of(const struct kv_pool *p, const struct kv_seq *s, int i
 
 void kv_cut(struct kv_pool *p, struct kv_seq *s, int n) {
     s->n_tok = n < s->n_tok ? n : s->n_tok;
-    drop_blocks(p, s, blocks_for(s->n_tok));
+    drop_blocks(p, s, kv_blocks(s->n_tok));
     if (s->n_tok <= s->moved_from)
         s->moved_from = 0;
 }
@@ -280,9 +276,7 @@ void kv_seq_release(struct kv_pool *p, struct kv_seq *s) {
 
 int kv_match(struct kv_pool *p, struct kv_seq *s, const int32_t *tokens, int n_tok) {
     assert(n_tok >= 1);
-    int lcp = 0;
-    while (lcp < s->n_tok && lcp < n_tok && s->tokens[lcp] == tokens[lcp])
-        lcp++;
+    int lcp = kv_common(s->tokens, s->n_tok, tokens, n_tok);
     int full = lcp / KV_BLOCK;
     struct kv_seq found = {0};
     uint64_t parent = parent_of(p, s, full);
@@ -306,14 +300,14 @@ int kv_match(struct kv_pool *p, struct kv_seq *s, const int32_t *tokens, int n_t
         lcp = n_tok - 1;
     if (lcp <= s->moved_from || finds)
         s->moved_from = 0;
-    drop_blocks(p, s, blocks_for(lcp));
+    drop_blocks(p, s, kv_blocks(lcp));
     s->n_tok = 0;
     push_tokens(s, tokens, lcp);
     return lcp;
 }
 
 int kv_need(const struct kv_seq *s, int n_more) {
-    int more = blocks_for(s->n_tok + n_more) - s->n_block;
+    int more = kv_blocks(s->n_tok + n_more) - s->n_block;
     return more > 0 ? more : 0;
 }
 
@@ -344,7 +338,7 @@ bool kv_reserve(struct kv_pool *p, struct kv_seq *s, int n_more) {
         return true;
     if (!own_last(p, s))
         return false;
-    int want = blocks_for(s->n_tok + n_more);
+    int want = kv_blocks(s->n_tok + n_more);
     while (s->n_block < want) {
         int b = block_alloc(p);
         if (b == NONE)
@@ -355,7 +349,7 @@ bool kv_reserve(struct kv_pool *p, struct kv_seq *s, int n_more) {
 }
 
 void kv_commit(struct kv_pool *p, struct kv_seq *s, const int32_t *tokens, int n) {
-    assert(blocks_for(s->n_tok + n) <= s->n_block);
+    assert(kv_blocks(s->n_tok + n) <= s->n_block);
     int first = s->n_tok / KV_BLOCK;
     push_tokens(s, tokens, n);
     if (s->hidden || s->moved_from)
@@ -376,7 +370,7 @@ void kv_commit(struct kv_pool *p, struct kv_seq *s, const int32_t *tokens, int n
 /* How many of the blocks from i on others refer to, too. */
 static int n_shared(const struct kv_pool *p, const struct kv_seq *s, int i) {
     int n = 0;
-    for (int end = blocks_for(s->n_tok); i < end; i++)
+    for (int end = kv_blocks(s->n_tok); i < end; i++)
         n += p->blocks[s->blocks[i]].ref > 1;
     return n;
 }
@@ -424,12 +418,12 @@ bool kv_shift(struct kv_pool *p, struct kv_seq *s, int from, int n) {
 }
 
 void kv_trim(struct kv_pool *p, struct kv_seq *s) {
-    drop_blocks(p, s, blocks_for(s->n_tok));
+    drop_blocks(p, s, kv_blocks(s->n_tok));
 }
 
 void kv_fork(struct kv_pool *p, struct kv_seq *dst, const struct kv_seq *src) {
     assert(dst->n_tok == 0 && dst->n_block == 0);
-    int n = blocks_for(src->n_tok);
+    int n = kv_blocks(src->n_tok);
     for (int i = 0; i < n; i++) {
         block_ref(p, src->blocks[i]);
         push_block(dst, src->blocks[i]);
@@ -477,9 +471,9 @@ bool kv_consistent(const struct kv_pool *p, const struct kv_seq *const *seqs, in
     int held = 0;
     bool ok = table_consistent(p) && cache_consistent(p);
     for (int i = 0; i < n; i++) {
-        ok = ok && seqs[i]->n_block >= blocks_for(seqs[i]->n_tok);
+        ok = ok && seqs[i]->n_block >= kv_blocks(seqs[i]->n_tok);
         for (int j = seqs[i]->moved_from / KV_BLOCK; seqs[i]->moved_from && ok; j++) {
-            if (j == blocks_for(seqs[i]->n_tok))
+            if (j == kv_blocks(seqs[i]->n_tok))
                 break;
             ok = p->blocks[seqs[i]->blocks[j]].serial == 0;
         }

@@ -53,6 +53,14 @@ struct kv_seq {
         hidden; /* set on an empty sequence: finds nothing and publishes nothing (evaluation) */
 };
 
+/* Tokens that a [n_a] and b [n_b] begin with alike. */
+static inline int kv_common(const int32_t *a, int n_a, const int32_t *b, int n_b) {
+    int n = n_a < n_b ? n_a : n_b, i = 0;
+    while (i < n && a[i] == b[i])
+        i++;
+    return i;
+}
+
 /* Gives the blocks back: full ones stay in the cache, last ones first in the order of eviction,
  * so that no block leaves the cache before those that continue it. The sequence is empty after,
  * its storage stays. */

@@ -34,10 +34,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void copy_block(void *user, int dst, int src, int n_tok) {
-    graph_copy_block(user, dst, src, n_tok);
-}
-
 struct sched *sched_new(struct graph *graph, const struct text_model *text, int n_vocab,
                         int ctx_tok, int n_block, struct draft *draft) {
     struct sched *s = xcalloc(1, sizeof *s);
@@ -47,7 +43,7 @@ struct sched *sched_new(struct graph *graph, const struct text_model *text, int 
     s->text = text;
     s->n_vocab = n_vocab;
     s->ctx_tok = ctx_tok;
-    s->pool = kv_pool_new(n_block, copy_block, graph);
+    s->pool = kv_pool_new(n_block, graph_kv_copy, graph);
     s->n_scratch = graph_threads(graph) > 0 ? graph_threads(graph) : 1;
     s->scratch = xcalloc((size_t)s->n_scratch, sizeof *s->scratch);
     for (int i = 0; i < s->n_scratch; i++)
@@ -56,7 +52,7 @@ struct sched *sched_new(struct graph *graph, const struct text_model *text, int 
     s->max_tok = graph_max_tok(graph);
     s->first_tok = 2 * KV_BLOCK;
     s->max_active = s->max_tok / 2 < SCHED_MAX_ACTIVE ? s->max_tok / 2 : SCHED_MAX_ACTIVE;
-    assert(s->max_active >= 1 && (ctx_tok + KV_BLOCK - 1) / KV_BLOCK <= n_block);
+    assert(s->max_active >= 1 && kv_blocks(ctx_tok) <= n_block);
     s->tokens = xcalloc((size_t)s->max_tok, sizeof *s->tokens);
     return s;
 }

@@ -54,7 +54,7 @@ enum status shift_check(const struct graph *g, int ctx_tok, struct err *err) {
 }
 
 static int whole_blocks(int n_tok) {
-    return (n_tok + KV_BLOCK - 1) / KV_BLOCK * KV_BLOCK;
+    return kv_blocks(n_tok) * KV_BLOCK;
 }
 
 static int most_sinks(const struct task *t) {
@@ -78,11 +78,8 @@ static int common(const struct task *t) {
     const struct kv_seq *kv = &t->session->kv;
     const struct shift_map *m = &t->session->map;
     int n = 0;
-    if (m->n_out == 0 || kv->n_tok <= m->sinks) {
-        while (n < kv->n_tok && n < t->n_tok && kv->tokens[n] == t->tokens[n])
-            n++;
-        return n;
-    }
+    if (m->n_out == 0 || kv->n_tok <= m->sinks)
+        return kv_common(kv->tokens, kv->n_tok, t->tokens, t->n_tok);
     for (int end = kv->n_tok + m->n_out; n < end && n < t->n_tok; n++) {
         int32_t known = n < m->sinks              ? kv->tokens[n]
                         : n < m->sinks + m->n_out ? m->out[n - m->sinks]

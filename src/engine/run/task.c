@@ -140,10 +140,7 @@ void task_note_said(const struct task *t) {
 
 void task_unsay(const struct task *t) {
     struct session *ss = t->session;
-    int n = 0, most = session_said(ss) < t->n_tok ? session_said(ss) : t->n_tok;
-    while (n < most && ss->kv.tokens[n] == t->tokens[n])
-        n++;
-    ss->said_tok = n;
+    ss->said_tok = kv_common(ss->kv.tokens, session_said(ss), t->tokens, t->n_tok);
 }
 
 int task_todo(const struct task *t) {
