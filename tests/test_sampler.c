@@ -387,6 +387,7 @@ static void sampler_sees_every_place_of_a_vocabulary(void **state) {
         if (at % 2 && at + 5 < N)
             logits[at + 5] = 1;
         assert_int_equal(next(&set, logits, N, NULL, 0, NULL, 0), at);
+        assert_int_equal(sampler_best(logits, N), at);
         const float wrong[] = {NAN, -NAN, INFINITY};
         struct sampler_scratch *w = sampler_scratch_new(N);
         struct sampler s;

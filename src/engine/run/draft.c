@@ -188,14 +188,6 @@ static bool tokens_known(const struct draft *d, const int32_t *tokens, int n) {
     return true;
 }
 
-static int32_t best_token(const float *logits, int n) {
-    int32_t best = 0;
-    for (int i = 1; i < n; i++)
-        if (logits[i] > logits[best])
-            best = i;
-    return best;
-}
-
 static bool forward(struct draft *d, const struct batch *b) {
     struct err err;
     if (graph_forward(d->graph, b, d->logits, &err) == ST_OK)
@@ -271,7 +263,7 @@ static int take_guesses(struct draft *d, struct guesser *g, int n) {
         if (!g[i].live)
             continue;
         struct spec_task *s = &g[i].task->spec;
-        int32_t token = best_token(row, n_vocab);
+        int32_t token = sampler_best(row, n_vocab);
         row += d->n_vocab;
         s->draft[s->n_draft++] = token;
         g[i].live = s->n_draft < g[i].want && !text_is_eog(d->model->text, token);

@@ -356,6 +356,17 @@ static float span_top(const float *x, int32_t *bits) {
     return m[0];
 }
 
+int32_t sampler_best(const float *logits, int n) {
+    int32_t best = 0, bits;
+    for (int i = 0; i < n; i += SPAN) {
+        if (i + SPAN <= n && span_top(logits + i, &bits) <= logits[best])
+            continue;
+        for (int j = i; j < i + SPAN && j < n; j++)
+            best = logits[j] > logits[best] ? j : best;
+    }
+    return best;
+}
+
 /* Fills w->top and tells the best logit's token, the first among equals; ST_INTERNAL when one
  * is not a number or nothing is left. */
 static enum status scan(struct sampler_scratch *w, const float *logits, int32_t *best,

@@ -55,6 +55,8 @@ struct sampled {
         float logprob;
     } alt[SAMPLER_MAX_LOGPROBS]; /* best first */
 };
+/* The token of the largest logit [n], the first among equals. */
+int32_t sampler_best(const float *logits, int n);
 /* Takes the next token. logits [n_vocab] are changed; history [n_history] is prompt and answer
  * so far. A logit that is not a number or +infinity is ST_INTERNAL, and so is a bias that
  * leaves no token. */
