@@ -23,7 +23,6 @@
  * dot products.
  */
 #include "engine/cpu/avx512_weights.h"
-#include <string.h>
 
 enum {
     FEW = 8,

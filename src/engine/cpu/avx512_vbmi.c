@@ -41,7 +41,6 @@
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx512vnni,avx512vbmi,fma,f16c")
 
 #define DOT_VNNI 1
-#include "engine/cpu/avx512_inline.h"
 #include "engine/cpu/avx512_weights.h"
 
 enum {

@@ -14,6 +14,7 @@
  * not cores of one kind with different turbo.
  */
 #include "engine/cpu/cores.h"
+#include "engine/cpu/cgroup.h"
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -116,45 +117,15 @@ static int cgroup_quota(const char *dir) {
     return cpus < 1 ? 1 : cpus;
 }
 
-/* The smallest quota of the folder root/rel and those above it, up to root; 0: none. */
-static int cgroup_quota_up(const char *root, const char *rel) {
-    char dir[512];
-    int least = 0;
-    snprintf(dir, sizeof dir, "%s%s", root, rel);
-    size_t root_len = strlen(root);
-    for (;;) {
-        int q = cgroup_quota(dir);
-        if (q > 0 && (least == 0 || q < least))
-            least = q;
-        char *slash = strlen(dir) > root_len ? strrchr(dir, '/') : NULL;
-        if (!slash || (size_t)(slash - dir) < root_len)
-            return least;
-        *slash = '\0';
-    }
+static void take_least(void *user, const char *dir) {
+    int *least = user, q = cgroup_quota(dir);
+    if (q > 0 && (*least == 0 || q < *least))
+        *least = q;
 }
 
 static int cgroup_cpus(void) {
     int least = 0;
-    char line[512];
-    FILE *f = fopen("/proc/self/cgroup", "re");
-    while (f && fgets(line, sizeof line, f)) {
-        line[strcspn(line, "\n")] = '\0';
-        char *controllers = strchr(line, ':');
-        char *path = controllers ? strchr(controllers + 1, ':') : NULL;
-        if (!path)
-            continue;
-        *path++ = '\0';
-        controllers++;
-        int q = 0;
-        if (*controllers == '\0')
-            q = cgroup_quota_up("/sys/fs/cgroup", path);
-        else if (strcmp(controllers, "cpu") == 0 || strncmp(controllers, "cpu,", 4) == 0)
-            q = cgroup_quota_up("/sys/fs/cgroup/cpu", path);
-        if (q > 0 && (least == 0 || q < least))
-            least = q;
-    }
-    if (f)
-        fclose(f);
+    cgroup_folders("cpu", take_least, &least);
     return least;
 }
 

@@ -25,6 +25,7 @@
 #include "base/file_map.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "engine/cpu/cgroup.h"
 #include "engine/quant/pack.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -168,25 +169,12 @@ static void smaps(const void *p, int n, const char *const field[], size_t bytes[
         fclose(f);
 }
 
-/* The least memory.max of the process's control group and those above it; SIZE_MAX: none. */
-static size_t group_bytes(void) {
-    FILE *f = fopen("/proc/self/cgroup", "re");
-    char line[512], dir[640];
-    size_t least = SIZE_MAX;
-    while (f && fgets(line, sizeof line, f)) {
-        line[strcspn(line, "\n")] = 0;
-        if (strncmp(line, "0::/", 4) != 0)
-            continue;
-        for (char *slash = line + 3; slash; slash = strrchr(line + 3, '/')) {
-            snprintf(dir, sizeof dir, "/sys/fs/cgroup%s/memory.max", line + 3);
-            size_t n = number_in(dir);
-            least = n && n < least ? n : least;
-            *strrchr(line + 3, '/') = 0;
-        }
-    }
-    if (f)
-        fclose(f);
-    return least;
+static void take_least(void *user, const char *dir) {
+    size_t *least = user;
+    char path[640];
+    snprintf(path, sizeof path, "%s/memory.max", dir);
+    size_t n = number_in(path);
+    *least = n && n < *least ? n : *least;
 }
 
 /* Memory that can be taken without pushing anything out. */
@@ -199,8 +187,9 @@ static size_t available_bytes(void) {
             break;
     if (f)
         fclose(f);
-    size_t group = group_bytes(), all = (size_t)kb * 1024;
-    return group < all ? group : all;
+    size_t least = (size_t)kb * 1024;
+    cgroup_folders("memory", take_least, &least);
+    return least;
 }
 
 static bool stop(struct settle *s, const char *why) {
