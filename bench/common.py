@@ -54,6 +54,16 @@ class Failed(Exception):
     """A child that did not do what it should; the text says which and why."""
 
 
+def run(main):
+    """A script: what failed is said in a line, and an interruption is no failure of its own."""
+    try:
+        main()
+    except Failed as e:
+        sys.exit(f"{os.path.splitext(os.path.basename(sys.argv[0]))[0]}: {e}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
 def child(command, env=None, timeout=1800):
     """Runs a command that prints JSON, and returns that; the first of a list of one."""
     full = dict(os.environ, **(env or {}))

@@ -16,7 +16,7 @@ import os
 import sys
 import time
 
-from common import Failed, Server, alternate, child, describe, machine, median, number, save_record, spread, table
+from common import Server, alternate, child, describe, machine, median, number, run, save_record, spread, table
 
 
 def load(path, threads, dtype):
@@ -155,9 +155,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Failed as e:
-        sys.exit(f"compare_bnb: {e}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

@@ -28,7 +28,7 @@ import shlex
 import sys
 import time
 
-from common import Failed, alternate, child, default_cache, describe, machine, make_q4_0, median, number, save_record, spread, table
+from common import Failed, alternate, child, default_cache, describe, machine, make_q4_0, median, number, run, save_record, spread, table
 
 
 def load_llama():
@@ -251,9 +251,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Failed as e:
-        sys.exit(f"compare_llamacpp: {e}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

@@ -22,10 +22,9 @@ import argparse
 import math
 import os
 import subprocess
-import sys
 import tempfile
 
-from common import Failed, HERE, child, describe, machine, number, save_record, table
+from common import Failed, HERE, child, describe, machine, number, run, save_record, table
 from svg import COLOURS, GRID, PALE, Svg
 
 
@@ -165,9 +164,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Failed as e:
-        sys.exit(f"roofline: {e}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

@@ -13,11 +13,10 @@ import argparse
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 
-from common import Failed, child, describe, machine, median, number, save_record, table
+from common import Failed, child, describe, machine, median, number, run, save_record, table
 
 
 def long_text(llmchat, model, n_tok):
@@ -90,9 +89,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Failed as e:
-        sys.exit(f"turns: {e}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)
