@@ -326,3 +326,8 @@ void graph_parallel(struct graph *g, int n_item, void (*body)(void *ctx, int ite
     for (int i = n_item; i-- > 0;) /* any order will do */
         body(ctx, i, 0);
 }
+
+void fake_prompt(int32_t *tokens, int n, int family) {
+    for (int i = 0; i < n; i++)
+        tokens[i] = 'A' + (i * 7 + family * 11 + i / 26) % 26;
+}

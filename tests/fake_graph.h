@@ -42,12 +42,12 @@ extern struct fake {
                         0: it is always right */
     int foreign, more_tokens; /* a token of "fake-draft" that is another one, 0: none; tokens
                                  that it has beyond FAKE_VOCAB */
-    const char *cannot_move; /* why positions can't be moved, or NULL */
+    const char *cannot_move;  /* why positions can't be moved, or NULL */
     int fail_at, nan_at; /* the forward with this number fails, those from this one on give no
                             numbers; 0: none */
     /* what was seen; read while the engine is idle */
     int n_forward, n_tok, max_seq, n_block, n_copied, n_loaded;
-    int n_moved; /* blocks */
+    int n_moved;   /* blocks */
     int longest;   /* tokens of a sequence in a batch, with those in its KV */
     int n_settle;  /* calls of graph_settle() */
     int n_draft;   /* tokens of "fake-draft" */
@@ -60,5 +60,8 @@ void fake_reset(void);
 int32_t fake_next(const int32_t *tokens, size_t n);
 /* The logits of the position behind it. */
 void fake_logits(const int32_t *tokens, size_t n, float *logits);
+
+/* A prompt of n tokens; two of one family begin alike, of different ones don't. */
+void fake_prompt(int32_t *tokens, int n, int family);
 
 #endif

@@ -105,11 +105,6 @@ static void assert_answer(const struct answer *a, const int32_t *prompt, int n, 
     assert_int_equal(a->last.prompt_tok, n);
 }
 
-static void fill(int32_t *tokens, int n, int kind) {
-    for (int i = 0; i < n; i++)
-        tokens[i] = 'A' + (i * 7 + kind * 11 + i / 26) % 26;
-}
-
 static int text_tokens(int32_t *tokens, const char *text) {
     int n = 0;
     for (; text[n]; n++)
@@ -131,7 +126,7 @@ static void engine_answers_what_the_model_says(void **state) {
     struct session *s = session_new(e);
     struct answer a;
     int32_t p[300];
-    fill(p, 300, 0);
+    fake_prompt(p, 300, 0);
     struct request r = greedy(p, 300, 50);
     ask(&a, s, &r);
     assert_answer(&a, p, 300, 50);
@@ -151,14 +146,14 @@ static void engine_second_turn_computes_only_new_tokens(void **state) {
     struct session *s = session_new(e), *other = session_new(e);
     struct answer a;
     int32_t p[400];
-    fill(p, 100, 0);
+    fake_prompt(p, 100, 0);
     struct request r = greedy(p, 100, 20);
     ask(&a, s, &r);
     buf_release(&a.text);
     int n = 100 + expected(p, 100, 20);
-    fill(p + n, 30, 1);
+    fake_prompt(p + n, 30, 1);
     int32_t q[90];
-    fill(q, 90, 5);
+    fake_prompt(q, 90, 5);
     struct request r2 = greedy(q, 90, 20);
     ask(&a, other, &r2); /* another conversation between the turns */
     buf_release(&a.text);
@@ -177,7 +172,7 @@ static void engine_equal_prefixes_are_computed_once(void **state) {
     struct engine *e = open_engine(512, 64);
     struct answer a;
     int32_t p[200];
-    fill(p, 200, 0);
+    fake_prompt(p, 200, 0);
     struct session *first = session_new(e), *second = session_new(e);
     struct request r = greedy(p, 200, 5);
     ask(&a, first, &r);
@@ -204,7 +199,7 @@ static void engine_answer_that_outgrows_its_kind_of_kv_goes_on(void **state) {
     struct session *s = session_new(e), *other = session_new(e);
     struct answer a;
     int32_t p[300];
-    fill(p, 300, 0);
+    fake_prompt(p, 300, 0);
     struct request r = greedy(p, 80, 60), longer = greedy(p, 120, 5);
     ask(&a, s, &r);
     assert_answer(&a, p, 80, 60);
@@ -228,7 +223,7 @@ static void engine_fork_goes_its_own_way(void **state) {
     struct engine *e = open_engine(512, 64);
     struct answer a;
     int32_t p[200], q[200];
-    fill(p, 150, 0);
+    fake_prompt(p, 150, 0);
     struct session *s = session_new(e);
     struct request r = greedy(p, 105, 4);
     ask(&a, s, &r);
@@ -236,14 +231,14 @@ static void engine_fork_goes_its_own_way(void **state) {
     struct session *f = session_fork(s);
     assert_int_equal(session_cached_tok(f), 108);
     memcpy(q, p, sizeof q);
-    fill(q + 106, 40, 9);
+    fake_prompt(q + 106, 40, 9);
     r = greedy(q, 146, 30);
     ask(&a, f, &r);
     assert_answer(&a, q, 146, 30);
     assert_int_equal(a.last.cached_tok, 105);
     buf_release(&a.text);
     expected(p, 105, 4);
-    fill(p + 109, 20, 2);
+    fake_prompt(p + 109, 20, 2);
     r = greedy(p, 129, 30);
     ask(&a, s, &r);
     assert_answer(&a, p, 129, 30);
@@ -260,7 +255,7 @@ static void engine_same_seed_gives_same_tokens(void **state) {
     struct engine *e = open_engine(512, 64);
     struct answer a, b, c;
     int32_t p[50];
-    fill(p, 50, 0);
+    fake_prompt(p, 50, 0);
     struct request r = greedy(p, 50, 60);
     r.sampling.temperature = 2;
     r.sampling.seed = 42;
@@ -291,7 +286,7 @@ static void engine_gives_log_probabilities(void **state) {
     int32_t p[20];
     float logits[FAKE_VOCAB];
     struct err err;
-    fill(p, 20, 0);
+    fake_prompt(p, 20, 0);
     struct request r = greedy(p, 20, 1);
     r.n_logprobs = 4;
     assert_int_equal(session_generate(s, &r, 1, m, &err), ST_OK);
@@ -426,7 +421,7 @@ static void engine_full_context_ends_the_answer(void **state) {
     struct session *s = session_new(e);
     struct answer a;
     int32_t p[100];
-    fill(p, 100, 0);
+    fake_prompt(p, 100, 0);
     struct request r = greedy(p, 90, -1);
     ask(&a, s, &r);
     assert_answer(&a, p, 90, 10);
@@ -451,7 +446,7 @@ static void engine_zero_tokens_only_computes_the_prompt(void **state) {
     struct session *s = session_new(e);
     struct answer a;
     int32_t p[70];
-    fill(p, 70, 0);
+    fake_prompt(p, 70, 0);
     struct request r = greedy(p, 70, 0);
     ask(&a, s, &r);
     assert_int_equal(a.n_tok, 0);
@@ -471,7 +466,7 @@ static void engine_cancel_is_seen_after_one_step(void **state) {
     struct mailbox *m = mailbox_new(event_free);
     struct err err;
     static int32_t p[3000];
-    fill(p, 3000, 0);
+    fake_prompt(p, 3000, 0);
     for (int decoding = 0; decoding < 2; decoding++) {
         struct request r = greedy(p, decoding ? 20 : 3000, -1);
         assert_int_equal(session_generate(s, &r, 1, m, &err), ST_OK);
@@ -505,7 +500,7 @@ static void engine_one_request_a_session(void **state) {
     struct mailbox *m = mailbox_new(event_free);
     struct err err;
     int32_t p[20];
-    fill(p, 20, 0);
+    fake_prompt(p, 20, 0);
     struct request r = greedy(p, 20, 1);
     assert_int_equal(session_generate(s, &r, 1, m, &err), ST_OK);
     assert_int_equal(session_generate(s, &r, 2, m, &err), ST_BUSY);
@@ -536,7 +531,7 @@ static void engine_refuses_more_waiting_requests_than_allowed(void **state) {
     int32_t p[400];
     for (int i = 0; i < 4; i++) {
         s[i] = session_new(e);
-        fill(p, 400, i);
+        fake_prompt(p, 400, i);
         struct request r = greedy(p, 400, 1);
         r.priority = i == 2 ? PRIORITY_IDLE : PRIORITY_NORMAL;
         enum status st = session_generate(s[i], &r, (uint64_t)i, m, &err);
@@ -560,7 +555,7 @@ static void engine_refuses_more_waiting_requests_than_allowed(void **state) {
     }
     assert_int_equal(n_cancelled, 1);
     struct answer a;
-    fill(p, 400, 3);
+    fake_prompt(p, 400, 3);
     struct request r = greedy(p, 400, 3);
     ask(&a, s[3], &r);
     assert_answer(&a, p, 400, 3);
@@ -578,7 +573,7 @@ static void engine_guess_leaves_its_session_free(void **state) {
     struct mailbox *m = mailbox_new(event_free), *guesses = mailbox_new(event_free);
     struct err err;
     int32_t p[400];
-    fill(p, 400, 0);
+    fake_prompt(p, 400, 0);
     struct request r = greedy(p, 400, 0);
     r.priority = PRIORITY_IDLE;
     assert_int_equal(session_generate(s, &r, 1, guesses, &err), ST_OK);
@@ -614,7 +609,7 @@ static void engine_close_ends_what_runs_and_what_waits(void **state) {
     struct err err;
     int32_t p[390];
     for (int i = 0; i < 6; i++) {
-        fill(p, 390, i);
+        fake_prompt(p, 390, i);
         struct request r = greedy(p, 390, -1);
         struct session *s = session_new(e);
         assert_int_equal(session_generate(s, &r, (uint64_t)i, i < 3 ? m : gone, &err), ST_OK);
@@ -642,7 +637,7 @@ static void engine_step_failure_reaches_its_requests_only(void **state) {
     struct session *s = session_new(e);
     struct answer a;
     int32_t p[20];
-    fill(p, 20, 0);
+    fake_prompt(p, 20, 0);
     struct request r = greedy(p, 20, 10);
     fake.fail_at = 4;
     ask(&a, s, &r);
@@ -759,7 +754,7 @@ static void ask_many(struct engine *e, int n_prompt, int max_tok, bool same_pref
     struct mailbox *m[MANY];
     struct err err;
     for (int i = 0; i < MANY; i++) {
-        fill(p[i], n_prompt, same_prefix ? 0 : i);
+        fake_prompt(p[i], n_prompt, same_prefix ? 0 : i);
         p[i][n_prompt - 1 - i] = '0' + i;
         s[i] = session_new(e);
         m[i] = mailbox_new(event_free);
@@ -807,8 +802,8 @@ static void engine_idle_sessions_give_way_and_recompute(void **state) {
     struct session *a = session_new(e), *b = session_new(e);
     struct answer ans;
     int32_t p[300], q[300];
-    fill(p, 300, 0);
-    fill(q, 300, 1);
+    fake_prompt(p, 300, 0);
+    fake_prompt(q, 300, 1);
     struct request rp = greedy(p, 300, 5), rq = greedy(q, 300, 5);
     ask(&ans, a, &rp);
     buf_release(&ans.text);
@@ -830,7 +825,7 @@ static void engine_decoding_never_starves(void **state) {
     struct err err;
     static int32_t p[3900];
     static struct answer a;
-    fill(p, 3900, 0);
+    fake_prompt(p, 3900, 0);
     struct request r1 = greedy(p, 20, 2000), r2 = greedy(p + 1, 3800, 5);
     assert_int_equal(session_generate(fast, &r1, 1, mf, &err), ST_OK);
     struct event *ev = mailbox_wait(mf, -1);
@@ -863,7 +858,7 @@ static void *live(void *arg) {
         struct err err;
         r = r * 1664525u + 1013904223u;
         int n = 1 + (int)((r >> 8) % 300), max_tok = (int)((r >> 18) % 60);
-        fill(p, n, 0);
+        fake_prompt(p, n, 0);
         p[n / 2] = '0' + (int)((r >> 12) % 4);
         if ((r >> 28) == 0) {
             struct session *f = session_fork(s);
@@ -920,7 +915,7 @@ static void engine_logits_are_those_of_each_position(void **state) {
     struct engine *e = open_engine(512, 64);
     int32_t p[300];
     struct err err;
-    fill(p, 300, 0);
+    fake_prompt(p, 300, 0);
     float *got = xcalloc(300, FAKE_VOCAB * sizeof *got), want[FAKE_VOCAB];
     struct session *s = session_new(e);
     struct mailbox *m = mailbox_new(event_free);

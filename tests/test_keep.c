@@ -107,11 +107,6 @@ static struct engine *open_engine(void) {
     return open_with((struct engine_params){0});
 }
 
-static void fill(int32_t *tokens, int n, int kind) {
-    for (int i = 0; i < n; i++)
-        tokens[i] = 'A' + (i * 7 + kind * 11 + i / 26) % 26;
-}
-
 static void ask(struct answer *a, struct session *s, const int32_t *tokens, int n, int max) {
     struct mailbox *m = mailbox_new(event_free);
     const struct request r = {
@@ -165,11 +160,11 @@ static void after_a_restart_only_new_tokens_are_computed(void **state) {
     struct answer a;
     int32_t t[512];
     int n = 300;
-    fill(t, n, 0);
+    fake_prompt(t, n, 0);
     turn(&a, 5, t, &n, 20);
     assert_int_equal(a.cached, 0);
     assert_int_equal(files(), 1);
-    fill(t + n, 10, 3);
+    fake_prompt(t + n, 10, 3);
     int before = fake.n_tok;
     n += 10;
     turn(&a, 5, t, &n, 5);
@@ -185,7 +180,7 @@ static void states_of_another_type_of_cache_are_not_used(void **state) {
     struct answer a;
     int32_t t[512];
     int n = 200;
-    fill(t, n, 0);
+    fake_prompt(t, n, 0);
     turn(&a, 5, t, &n, 4);
     kv_type = KV_BF16;
     turn(&a, 5, t, &n, 4);
@@ -208,7 +203,7 @@ static void state_is_whole_to_the_last_token(void **state) {
     struct state_file f;
     int32_t t[512];
     int n = 100;
-    fill(t, n, 0);
+    fake_prompt(t, n, 0);
     turn(&a, 5, t, &n, 4);
     assert_int_equal(files(), 1);
     OK(state_open(&f, found.path, &e));
@@ -231,7 +226,7 @@ static void edited_history_takes_what_is_common(void **state) {
     struct answer a;
     int32_t t[512];
     int n = 300;
-    fill(t, n, 0);
+    fake_prompt(t, n, 0);
     turn(&a, 5, t, &n, 5);
     t[203] = '!';
     n = 300;
@@ -253,7 +248,7 @@ static void same_prompt_computes_one_token(void **state) {
     struct answer a;
     int32_t t[512];
     int n = 160;
-    fill(t, n, 0);
+    fake_prompt(t, n, 0);
     turn(&a, 5, t, &n, 5);
     int before = fake.n_tok;
     n = 160;
@@ -267,7 +262,7 @@ static void nothing_is_written_unasked(void **state) {
     (void)state;
     struct answer a;
     int32_t t[512];
-    fill(t, 300, 0);
+    fake_prompt(t, 300, 0);
     struct engine *en = open_engine();
     struct session *s = session_new(en), *short_one = session_new(en);
     ask(&a, s, t, 300, 5);
@@ -304,7 +299,7 @@ static void drafts_are_not_written(void **state) {
     struct answer a;
     struct state_file f;
     int32_t t[512], draft[512];
-    fill(t, 200, 0);
+    fake_prompt(t, 200, 0);
     struct engine *en = open_engine();
     struct session *s = session_new(en);
     session_keep(s, 1);
@@ -321,7 +316,7 @@ static void drafts_are_not_written(void **state) {
     memcpy(t + 200, a.tokens, 5 * sizeof *t);
     wait_for_files(1);
     memcpy(draft, t, 205 * sizeof *t);
-    fill(draft + 205, 200, 3);
+    fake_prompt(draft + 205, 200, 3);
     type_in(s, draft, 405);
     struct session *fork = session_fork(s);
     session_keep(fork, 2);
@@ -343,7 +338,7 @@ static void drafts_are_not_written(void **state) {
     en = open_engine(); /* what is sent is kept, also where it was typed before */
     s = session_new(en);
     session_keep(s, 1);
-    fill(draft + 205, 100, 3);
+    fake_prompt(draft + 205, 100, 3);
     memcpy(draft, t, 205 * sizeof *t);
     type_in(s, draft, 400);
     ask(&a, s, draft, 300, 5);
@@ -362,8 +357,8 @@ static void two_conversations_are_two_files(void **state) {
     int32_t t[512], u[512];
     struct engine *en = open_engine();
     struct session *s[2];
-    fill(t, 200, 0);
-    fill(u, 200, 1);
+    fake_prompt(t, 200, 0);
+    fake_prompt(u, 200, 1);
     for (int i = 0; i < 2; i++) {
         s[i] = session_new(en);
         session_keep(s[i], i + 1);
@@ -386,7 +381,7 @@ static void state_is_written_when_a_conversation_rests(void **state) {
     (void)state;
     struct answer a;
     int32_t t[512];
-    fill(t, 300, 0);
+    fake_prompt(t, 300, 0);
     struct engine *en = open_with((struct engine_params){.kv_rest_ms = 1});
     struct session *s = session_new(en);
     session_keep(s, 1);
@@ -402,7 +397,7 @@ static void state_is_written_when_a_conversation_rests(void **state) {
     assert_int_equal(files(), 1);
     memcpy(t + 215, a.tokens, 5 * sizeof *t);
     struct session *again = session_new(other); /* finds what was written since */
-    fill(t + 220, 20, 9);
+    fake_prompt(t + 220, 20, 9);
     session_free(there);
     ask(&a, again, t, 240, 5);
     assert_true(a.cached >= 219);
@@ -424,7 +419,7 @@ static void damaged_block_is_computed(void **state) {
     struct answer a;
     int32_t t[512];
     int n = 300;
-    fill(t, n, 0);
+    fake_prompt(t, n, 0);
     turn(&a, 5, t, &n, 5);
     assert_int_equal(files(), 1);
     damage(found.path, 8192 + 10 * FAKE_BLOCK_BYTES + 3); /* the head has one or two pages */
@@ -444,7 +439,7 @@ static void damaged_head_is_no_state(void **state) {
     static const off_t places[] = {9, 17, 25, 33, 41, 49, 56, 60, 64, 68, 75, 300, 1500};
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
         int n = 300;
-        fill(t, n, (int)i);
+        fake_prompt(t, n, (int)i);
         turn(&a, 5, t, &n, 5);
         assert_int_equal(files(), 1);
         damage(found.path, places[i]);
@@ -463,7 +458,7 @@ static void state_of_another_version_stays(void **state) {
     struct answer a;
     int32_t t[512];
     int n = 300;
-    fill(t, n, 0);
+    fake_prompt(t, n, 0);
     turn(&a, 5, t, &n, 5);
     assert_int_equal(files(), 1);
     damage(found.path, 7);
@@ -478,7 +473,7 @@ static void folder_that_is_gone_is_made_again(void **state) {
     (void)state;
     struct answer a;
     int32_t t[512];
-    fill(t, 300, 0);
+    fake_prompt(t, 300, 0);
     struct engine *en = open_engine();
     struct session *s = session_new(en);
     session_keep(s, 1);
@@ -493,7 +488,7 @@ static void file_that_is_cut_is_no_state(void **state) {
     struct answer a;
     int32_t t[512];
     int n = 300;
-    fill(t, n, 0);
+    fake_prompt(t, n, 0);
     turn(&a, 5, t, &n, 5);
     assert_int_equal(files(), 1);
     struct state_file f;
@@ -518,7 +513,7 @@ static void other_numbers_are_not_taken(void **state) {
     struct state_writer w;
     int32_t t[512];
     char block[FAKE_BLOCK_BYTES] = {0};
-    fill(t, 300, 0);
+    fake_prompt(t, 300, 0);
     for (int i = 0; i < 3; i++) { /* another model, another form, another size */
         struct state_head h = {.model = 0xFA4E + (i == 0),
                                .form = 77,
@@ -551,7 +546,7 @@ static void least_recently_used_make_room(void **state) {
             open_with((struct engine_params){.kv_dir_bytes = i ? 2 * one : PLENTY});
         struct session *s = session_new(en);
         session_keep(s, i + 1);
-        fill(t[i], 200, i);
+        fake_prompt(t[i], 200, i);
         if (i == 2) /* the first one is used again: the second is the oldest */
             ask(&a, session_new(en), t[0], 200, 1);
         ask(&a, s, t[i], 200, 2);
@@ -581,8 +576,8 @@ static void forgotten_conversation_leaves_no_file(void **state) {
     struct answer a;
     int32_t t[512], u[512];
     int n = 200, m = 200;
-    fill(t, n, 0);
-    fill(u, m, 1);
+    fake_prompt(t, n, 0);
+    fake_prompt(u, m, 1);
     turn(&a, 1, t, &n, 5);
     turn(&a, 2, u, &m, 5);
     t[100] = '!';
@@ -612,7 +607,7 @@ static void full_pool_is_for_answers_first(void **state) {
     for (int i = 0; i < 40; i++) {
         struct session *s = session_new(en);
         session_keep(s, i + 1);
-        fill(t, 480, i);
+        fake_prompt(t, 480, i);
         ask(&a, s, t, 480, 20);
         session_free(s);
     }
@@ -634,7 +629,7 @@ static void streams_are_not_written(void **state) {
         .max_tok = 1000,
         .stream = true,
         .sampling = {.top_p = 1, .typical_p = 1, .repeat_penalty = 1, .seed = 1}};
-    fill(t, 100, 0);
+    fake_prompt(t, 100, 0);
     session_keep(s, 5);
     for (int round = 0; round < 2; round++) {
         OK(session_generate(s, &r, 1, m, &e));
@@ -663,10 +658,10 @@ static void kinds_of_kv_do_not_meet(void **state) {
     int32_t t[512];
     int n = 150;
     fake.long_from = 200;
-    fill(t, 400, 0);
+    fake_prompt(t, 400, 0);
     turn(&a, 5, t, &n, 5);
     n = 300;
-    fill(t, 400, 0);
+    fake_prompt(t, 400, 0);
     turn(&a, 5, t, &n, 5);
     assert_int_equal(a.cached, 0);
     assert_int_equal(files(), 2);
@@ -687,7 +682,7 @@ static void full_disk_leaves_no_file(void **state) {
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
     little = old;
     little.rlim_cur = 10000;
-    fill(t, n, 0);
+    fake_prompt(t, n, 0);
     signal(SIGXFSZ, SIG_IGN);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &little), 0);
     turn(&a, 5, t, &n, 5);
@@ -716,12 +711,28 @@ static void nobody(void *user) {
 }
 
 /* A large state comes in pieces, between which others have their steps. */
+/* A keeper without an engine. */
+static struct keep *keeper(struct graph *g, struct kv_pool *pool, uint64_t model,
+                           uint64_t form) {
+    struct keep *k = keep_open(&(struct keep_params){.dir = dir,
+                                                     .max_bytes = PLENTY,
+                                                     .model = model,
+                                                     .form = form,
+                                                     .name = "fake",
+                                                     .block_bytes = FAKE_BLOCK_BYTES,
+                                                     .graph = g,
+                                                     .pool = pool,
+                                                     .wake = nobody});
+    assert_non_null(k);
+    return k;
+}
+
 static void state_is_read_in_pieces(void **state) {
     (void)state;
     struct answer a;
     int32_t t[512];
     int n = 300;
-    fill(t, n, 0);
+    fake_prompt(t, n, 0);
     turn(&a, 5, t, &n, 5);
     assert_int_equal(files(), 1);
     struct state_file f;
@@ -729,16 +740,7 @@ static void state_is_read_in_pieces(void **state) {
     OK(state_open(&f, found.path, &e));
     OK(graph_open(NULL, &(struct graph_params){.n_block = 64}, &g, &e));
     struct kv_pool *pool = kv_pool_new(64, no_copy, g);
-    struct keep *k = keep_open(&(struct keep_params){.dir = dir,
-                                                     .max_bytes = PLENTY,
-                                                     .model = f.head.model,
-                                                     .form = f.head.form,
-                                                     .name = "fake",
-                                                     .block_bytes = FAKE_BLOCK_BYTES,
-                                                     .graph = g,
-                                                     .pool = pool,
-                                                     .wake = nobody});
-    assert_non_null(k);
+    struct keep *k = keeper(g, pool, f.head.model, f.head.form);
     struct kv_seq kv = {0};
     int pieces = 1;
     for (; keep_load(k, &kv, t, 304, 3 * FAKE_BLOCK_BYTES); pieces++) {
@@ -765,18 +767,9 @@ static void blocks_that_wait_come_back(void **state) {
     struct kv_seq kv = {0};
     OK(graph_open(NULL, &(struct graph_params){.n_block = 64}, &g, &e));
     struct kv_pool *pool = kv_pool_new(64, no_copy, g);
-    struct keep *k = keep_open(&(struct keep_params){.dir = dir,
-                                                     .max_bytes = PLENTY,
-                                                     .model = 1,
-                                                     .form = 2,
-                                                     .name = "fake",
-                                                     .block_bytes = FAKE_BLOCK_BYTES,
-                                                     .graph = g,
-                                                     .pool = pool,
-                                                     .wake = nobody});
-    assert_non_null(k);
+    struct keep *k = keeper(g, pool, 1, 2);
     for (int i = 0; i < 2; i++) {
-        fill(t, 480, i);
+        fake_prompt(t, 480, i);
         assert_true(kv_reserve(pool, &kv, 480));
         kv_commit(pool, &kv, t, 480);
         keep_save(k, &kv, kv.n_tok, i + 1);
@@ -805,7 +798,7 @@ static void state_list_says_what_there_is(void **state) {
     setenv("LLMCHAT_HOME", dir, 1);
     OK(states_dir(&real, &e));
     snprintf(dir, sizeof dir, "%s", real);
-    fill(t, n, 0);
+    fake_prompt(t, n, 0);
     turn(&a, 5, t, &n, 5);
     t[0] = '!';
     turn(&a, 6, t, &n, 5);

@@ -126,9 +126,7 @@ static void new_talk(struct talk *t) {
     t->owner = ++last_owner;
     assert_true(t->owner < MAX_OWNER);
     t->n_tok = 1 + (int)(rand_u32() % 300);
-    int family = (int)(rand_u32() % 3);
-    for (int i = 0; i < t->n_tok; i++)
-        t->tokens[i] = 'A' + (i * 7 + family * 11 + i / 26) % 26;
+    fake_prompt(t->tokens, t->n_tok, (int)(rand_u32() % 3));
 }
 
 /* ---- what comes back ---- */

@@ -12,20 +12,14 @@
 
 #include "base/mem.h"
 #include "engine/run/sched.h"
-#include "fake_graph.h"
 #include "rand.h"
+#include "sched_world.h"
 #include <stdlib.h>
 #include <string.h>
 
 enum { CTX = 640, CTX_BLOCKS = CTX / KV_BLOCK };
 
 /* ---- a world of a scheduler and those who ask it ---- */
-
-struct world {
-    struct graph *graph;
-    struct sched *sched;
-    int step;
-};
 
 struct asker {
     struct session *session;
@@ -38,36 +32,15 @@ struct asker {
     enum finish finish;
 };
 
-static struct world world_open(int n_block) {
-    struct world w = {0};
-    const struct graph_params gp = {.n_block = n_block, .max_logits = SCHED_MAX_LOGITS};
-    struct err err;
-    assert_int_equal(graph_open(NULL, &gp, &w.graph, &err), ST_OK);
-    w.sched = sched_new(w.graph, NULL, FAKE_VOCAB, CTX, n_block, NULL);
-    return w;
-}
-
 static void asker_open(struct world *w, struct asker *a) {
     memset(a, 0, sizeof *a);
-    a->session = xcalloc(1, sizeof *a->session);
+    a->session = world_session(w);
     a->box = mailbox_new(event_free);
-    sched_add_session(w->sched, a->session);
 }
 
 static void asker_close(struct world *w, struct asker *a) {
     sched_free_session(w->sched, a->session);
     mailbox_unref(a->box);
-}
-
-static void world_close(struct world *w) {
-    sched_free(w->sched);
-    graph_close(w->graph);
-}
-
-/* A prompt of n tokens that begins alike in one family. */
-static void fill(int32_t *tokens, int n, int family) {
-    for (int i = 0; i < n; i++)
-        tokens[i] = 'A' + (i * 7 + family * 11 + i / 26) % 26;
 }
 
 /* Asks for max_tok tokens behind the first n of a->tokens. */
@@ -146,11 +119,11 @@ static int setup(void **state) {
 
 static void sched_interactive_displaces_others_when_there_is_no_room(void **state) {
     (void)state;
-    struct world w = world_open(CTX_BLOCKS + 1);
+    struct world w = world_open(CTX_BLOCKS + 1, CTX);
     struct asker a[3];
     for (int i = 0; i < 3; i++) {
         asker_open(&w, &a[i]);
-        fill(a[i].tokens, CTX, i);
+        fake_prompt(a[i].tokens, CTX, i);
     }
     ask(&w, &a[0], PRIORITY_NORMAL, 280, 100);
     ask(&w, &a[1], PRIORITY_NORMAL, 280, 100);
@@ -174,11 +147,11 @@ static void sched_interactive_displaces_others_when_there_is_no_room(void **stat
 
 static void sched_nobody_is_displaced_in_vain_or_by_an_equal(void **state) {
     (void)state;
-    struct world w = world_open(CTX_BLOCKS + 1);
+    struct world w = world_open(CTX_BLOCKS + 1, CTX);
     struct asker a[3];
     for (int i = 0; i < 3; i++) {
         asker_open(&w, &a[i]);
-        fill(a[i].tokens, CTX, i);
+        fake_prompt(a[i].tokens, CTX, i);
     }
     ask(&w, &a[0], PRIORITY_INTERACTIVE, 300, 100);
     ask(&w, &a[1], PRIORITY_NORMAL, 100, 100);
@@ -197,11 +170,11 @@ static void sched_nobody_is_displaced_in_vain_or_by_an_equal(void **state) {
 
 static void sched_better_class_gets_most_of_the_prefill_and_others_some(void **state) {
     (void)state;
-    struct world w = world_open(4 * CTX_BLOCKS);
+    struct world w = world_open(4 * CTX_BLOCKS, CTX);
     struct asker a[3];
     for (int i = 0; i < 3; i++) {
         asker_open(&w, &a[i]);
-        fill(a[i].tokens, CTX, i);
+        fake_prompt(a[i].tokens, CTX, i);
     }
     ask(&w, &a[0], PRIORITY_NORMAL, 600, 1);
     ask(&w, &a[1], PRIORITY_NORMAL, 600, 1);
@@ -224,11 +197,11 @@ static void sched_better_class_gets_most_of_the_prefill_and_others_some(void **s
 static void sched_who_waits_long_is_raised(void **state) {
     (void)state;
     enum { STREAM = 4 };
-    struct world w = world_open(CTX_BLOCKS + 1);
+    struct world w = world_open(CTX_BLOCKS + 1, CTX);
     struct asker a[STREAM + 1];
     for (int i = 0; i <= STREAM; i++) {
         asker_open(&w, &a[i]);
-        fill(a[i].tokens, CTX, i);
+        fake_prompt(a[i].tokens, CTX, i);
     }
     struct asker *patient = &a[STREAM];
     for (int i = 0; i < 600 && !patient->ended_at; i++) {
@@ -257,11 +230,11 @@ static void sched_first_step_is_as_long_as_expected(void **state) {
         int n_tok;
     } cases[] = {{1e6, SCHED_MIN_CHUNK}, {SCHED_ALONE_US / 48.0, 48}, {1, SCHED_FIRST_TOK}};
     for (int i = 0; i < 3; i++) {
-        struct world w = world_open(CTX_BLOCKS);
+        struct world w = world_open(CTX_BLOCKS, CTX);
         struct asker a;
         sched_expect(w.sched, cases[i].us_per_tok);
         asker_open(&w, &a);
-        fill(a.tokens, CTX, 0);
+        fake_prompt(a.tokens, CTX, 0);
         ask(&w, &a, PRIORITY_NORMAL, 600, 1);
         step(&w, &a, 1);
         assert_int_equal(held(&a), cases[i].n_tok);
@@ -275,11 +248,11 @@ static void sched_first_step_is_as_long_as_expected(void **state) {
 
 static void sched_idle_work_stands_still_while_there_is_other(void **state) {
     (void)state;
-    struct world w = world_open(3 * CTX_BLOCKS);
+    struct world w = world_open(3 * CTX_BLOCKS, CTX);
     struct asker a[2];
     for (int i = 0; i < 2; i++) {
         asker_open(&w, &a[i]);
-        fill(a[i].tokens, CTX, i);
+        fake_prompt(a[i].tokens, CTX, i);
     }
     ask(&w, &a[0], PRIORITY_IDLE, 600, 0);
     step(&w, a, 2);
@@ -304,10 +277,10 @@ static void sched_idle_work_stands_still_while_there_is_other(void **state) {
 
 static void sched_next_request_ends_the_guess_and_keeps_what_it_computed(void **state) {
     (void)state;
-    struct world w = world_open(2 * CTX_BLOCKS);
+    struct world w = world_open(2 * CTX_BLOCKS, CTX);
     struct asker a;
     asker_open(&w, &a);
-    fill(a.tokens, CTX, 0);
+    fake_prompt(a.tokens, CTX, 0);
     ask(&w, &a, PRIORITY_IDLE, 300, 0);
     step(&w, &a, 1);
     int kept = held(&a);
@@ -338,11 +311,11 @@ static void sched_next_request_ends_the_guess_and_keeps_what_it_computed(void **
 
 static void sched_cancel_ends_what_waits_and_what_prefills_at_once(void **state) {
     (void)state;
-    struct world w = world_open(CTX_BLOCKS + 1);
+    struct world w = world_open(CTX_BLOCKS + 1, CTX);
     struct asker a[2];
     for (int i = 0; i < 2; i++) {
         asker_open(&w, &a[i]);
-        fill(a[i].tokens, CTX, i);
+        fake_prompt(a[i].tokens, CTX, i);
         ask(&w, &a[i], PRIORITY_NORMAL, 600, 10);
     }
     step(&w, a, 2);
@@ -369,11 +342,11 @@ static void sched_cancel_ends_what_waits_and_what_prefills_at_once(void **state)
 static void sched_256_answers_in_one_batch(void **state) {
     (void)state;
     enum { N = 300 };
-    struct world w = world_open(N * 4);
+    struct world w = world_open(N * 4, CTX);
     struct asker *a = xcalloc(N, sizeof *a);
     for (int i = 0; i < N; i++) {
         asker_open(&w, &a[i]);
-        fill(a[i].tokens, CTX, i);
+        fake_prompt(a[i].tokens, CTX, i);
         a[i].tokens[0] = i % FAKE_EOG;
         a[i].tokens[1] = i / FAKE_EOG;
         ask(&w, &a[i], PRIORITY_NORMAL, 20, 40);
@@ -393,11 +366,11 @@ static void sched_256_answers_in_one_batch(void **state) {
 static void sched_prompt_gets_on_beside_many_answers(void **state) {
     (void)state;
     enum { N = 200 };
-    struct world w = world_open(N * 10 + CTX_BLOCKS);
+    struct world w = world_open(N * 10 + CTX_BLOCKS, CTX);
     struct asker *a = xcalloc(N + 1, sizeof *a);
     for (int i = 0; i <= N; i++) {
         asker_open(&w, &a[i]);
-        fill(a[i].tokens, CTX, i);
+        fake_prompt(a[i].tokens, CTX, i);
         a[i].tokens[0] = i;
         if (i < N)
             ask(&w, &a[i], PRIORITY_INTERACTIVE, 4, 150);
@@ -417,11 +390,11 @@ static void sched_prompt_gets_on_beside_many_answers(void **state) {
 
 static void sched_preempted_finds_the_blocks_that_nobody_took(void **state) {
     (void)state;
-    struct world w = world_open(CTX_BLOCKS + 1);
+    struct world w = world_open(CTX_BLOCKS + 1, CTX);
     struct asker a[2];
     for (int i = 0; i < 2; i++) {
         asker_open(&w, &a[i]);
-        fill(a[i].tokens, CTX, i);
+        fake_prompt(a[i].tokens, CTX, i);
     }
     ask(&w, &a[0], PRIORITY_NORMAL, 560, 60);
     while (!a[0].first_at)
@@ -443,7 +416,7 @@ static void live(uint64_t seed, int n_block) {
     enum { N = 20, ARRIVE = 4000, SLOWEST = 1500 };
     static struct asker a[N];
     rand_state = seed;
-    struct world w = world_open(n_block);
+    struct world w = world_open(n_block, CTX);
     int ended[3] = {0}, slowest = 0;
     for (int i = 0; i < N; i++)
         asker_open(&w, &a[i]);
@@ -464,7 +437,7 @@ static void live(uint64_t seed, int n_block) {
                 sched_cancel(w.sched, x->session);
             hear(&w, x);
             int n = 1 + (int)(rand_u32() % 500);
-            fill(x->tokens, n, (int)(rand_u32() % 3));
+            fake_prompt(x->tokens, n, (int)(rand_u32() % 3));
             if (rand_u32() % 2)
                 x->tokens[rand_u32() % (unsigned)n] = '!';
             enum priority p = (enum priority)((int)(rand_u32() % 3) + PRIORITY_IDLE);
@@ -497,11 +470,11 @@ static void sched_random_life_ends_every_request_rightly(void **state) {
 }
 
 static void sched_weights_settle_while_tokens_are_decoded(void **state) {
-    struct world w = world_open(2 * CTX_BLOCKS);
+    struct world w = world_open(2 * CTX_BLOCKS, CTX);
     struct asker a;
     (void)state;
     asker_open(&w, &a);
-    fill(a.tokens, 500, 1);
+    fake_prompt(a.tokens, 500, 1);
     ask(&w, &a, PRIORITY_NORMAL, 500, 20);
     while (!a.prompt_done) {
         assert_int_equal(fake.n_settle, 0);

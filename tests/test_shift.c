@@ -15,8 +15,8 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "engine/run/sched.h"
-#include "fake_graph.h"
 #include "rand.h"
+#include "sched_world.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,11 +25,6 @@ enum { CTX = 128, BLOCKS = CTX / KV_BLOCK, TEXT = 4096, TARGET = CTX - CTX / 4 }
 int64_t clock_us(void) { /* instead of the system's: what pays is decided by the fake graph */
     return fake.now_us;
 }
-
-struct world {
-    struct graph *graph;
-    struct sched *sched;
-};
 
 struct asker {
     struct session *session;
@@ -43,25 +38,10 @@ struct asker {
     enum finish finish;
 };
 
-static struct world world_open(int n_block) {
-    struct world w = {0};
-    const struct graph_params gp = {.n_block = n_block, .max_logits = SCHED_MAX_LOGITS};
-    struct err err;
-    assert_int_equal(graph_open(NULL, &gp, &w.graph, &err), ST_OK);
-    w.sched = sched_new(w.graph, NULL, FAKE_VOCAB, CTX, n_block, NULL);
-    return w;
-}
-
-static void world_close(struct world *w) {
-    sched_free(w->sched);
-    graph_close(w->graph);
-}
-
 static void asker_open(struct world *w, struct asker *a) {
     memset(a, 0, sizeof *a);
-    a->session = xcalloc(1, sizeof *a->session);
+    a->session = world_session(w);
     a->box = mailbox_new(event_free);
-    sched_add_session(w->sched, a->session);
 }
 
 static void asker_close(struct world *w, struct asker *a) {
@@ -180,7 +160,7 @@ static void begin(struct world *w, struct asker *a, int n) {
 static void shift_answer_goes_on_and_nothing_is_computed_twice(void **state) {
     (void)state;
     static struct asker a;
-    struct world w = world_open(BLOCKS + 1);
+    struct world w = world_open(BLOCKS + 1, CTX);
     begin(&w, &a, 600);
     assert_int_equal(fake.n_tok, 50 + 600 - 1);
     assert_int_equal(a.prompt_tok, 50);
@@ -193,7 +173,7 @@ static void shift_answer_goes_on_and_nothing_is_computed_twice(void **state) {
 static void shift_without_it_the_answer_ends_with_the_context(void **state) {
     (void)state;
     static struct asker a;
-    struct world w = world_open(BLOCKS + 1);
+    struct world w = world_open(BLOCKS + 1, CTX);
     asker_open(&w, &a);
     say(&a, 50, 1);
     see(&a, 0, 0);
@@ -214,7 +194,7 @@ static void shift_without_it_the_answer_ends_with_the_context(void **state) {
 static void shift_next_turn_computes_only_what_is_new(void **state) {
     (void)state;
     static struct asker a;
-    struct world w = world_open(BLOCKS + 1);
+    struct world w = world_open(BLOCKS + 1, CTX);
     begin(&w, &a, 300);
     int out = a.n_text - a.n_seen;
     fake.n_tok = 0;
@@ -240,7 +220,7 @@ static void shift_next_turn_computes_only_what_is_new(void **state) {
 static void shift_long_prompt_is_shown_by_its_ends(void **state) {
     (void)state;
     static struct asker a;
-    struct world w = world_open(BLOCKS + 1);
+    struct world w = world_open(BLOCKS + 1, CTX);
     asker_open(&w, &a);
     a.stream = true;
     say(&a, 1000, 1);
@@ -268,7 +248,7 @@ static void shift_keeps_the_system_prompt_up_to_a_quarter(void **state) {
     } cases[] = {{0, 16}, {4, 16}, {16, 16}, {17, 32}, {32, 32}, {33, 32}, {1 << 30, 32}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         static struct asker a;
-        struct world w = world_open(BLOCKS + 1);
+        struct world w = world_open(BLOCKS + 1, CTX);
         asker_open(&w, &a);
         a.stream = true;
         say(&a, 300, 1);
@@ -287,7 +267,7 @@ static void shift_keeps_the_system_prompt_up_to_a_quarter(void **state) {
 static void shift_edited_text_is_computed_anew(void **state) {
     (void)state;
     static struct asker a;
-    struct world w = world_open(BLOCKS + 1);
+    struct world w = world_open(BLOCKS + 1, CTX);
     begin(&w, &a, 300);
     a.text[60] = '!'; /* in what was left out */
     see(&a, KV_BLOCK, surplus(a.n_text));
@@ -306,7 +286,7 @@ static void shift_edited_text_is_computed_anew(void **state) {
 static void shift_may_leave_out_all_that_was_computed(void **state) {
     (void)state;
     static struct asker a;
-    struct world w = world_open(BLOCKS + 1);
+    struct world w = world_open(BLOCKS + 1, CTX);
     asker_open(&w, &a);
     a.stream = true;
     say(&a, 64, 1);
@@ -324,7 +304,7 @@ static void shift_may_leave_out_all_that_was_computed(void **state) {
 static void shift_text_that_fits_is_shown_whole(void **state) {
     (void)state;
     static struct asker a;
-    struct world w = world_open(BLOCKS + 1);
+    struct world w = world_open(BLOCKS + 1, CTX);
     begin(&w, &a, 300);
     a.n_text = 100;
     see(&a, 0, 0);
@@ -340,7 +320,7 @@ static void shift_text_that_fits_is_shown_whole(void **state) {
 static void shift_moved_blocks_are_found_by_nobody(void **state) {
     (void)state;
     static struct asker a, b;
-    struct world w = world_open(3 * BLOCKS);
+    struct world w = world_open(3 * BLOCKS, CTX);
     begin(&w, &a, 300);
     for (int stream = 0; stream < 2; stream++) {
         asker_open(&w, &b);
@@ -379,7 +359,7 @@ static uint8_t *blocks_of(const struct world *w, const struct asker *a, int n_to
 static void shift_leaves_the_blocks_of_others_alone(void **state) {
     (void)state;
     static struct asker a, fork;
-    struct world w = world_open(3 * BLOCKS);
+    struct world w = world_open(3 * BLOCKS, CTX);
     begin(&w, &a, CTX - 50 - 5);
     fork = a;
     fork.session = xcalloc(1, sizeof *fork.session);
@@ -416,7 +396,7 @@ static void shift_leaves_the_blocks_of_others_alone(void **state) {
 static void shift_without_room_to_copy_computes_anew(void **state) {
     (void)state;
     static struct asker a[2];
-    struct world w = world_open(BLOCKS + 2);
+    struct world w = world_open(BLOCKS + 2, CTX);
     begin(&w, &a[0], CTX - 50 - 1);
     a[1] = a[0];
     a[1].session = xcalloc(1, sizeof *a[1].session);
@@ -435,7 +415,7 @@ static void shift_without_room_to_copy_computes_anew(void **state) {
 static void shift_preempted_is_computed_from_what_it_sees(void **state) {
     (void)state;
     static struct asker a[2];
-    struct world w = world_open(BLOCKS + 1);
+    struct world w = world_open(BLOCKS + 1, CTX);
     begin(&w, &a[0], 10);
     submit(&w, &a[0], make(&a[0], 400, SPECULATION_OFF));
     while (a[0].n_answer < 200)
@@ -474,7 +454,7 @@ static void shift_guesses_are_checked_across_it(void **state) {
     fake.script = script;
     fake.step_us = 1000;
     fake.row_us = 10;
-    struct world w = world_open(BLOCKS + 1);
+    struct world w = world_open(BLOCKS + 1, CTX);
     asker_open(&w, &a);
     a.stream = true;
     say(&a, 10, 1);
@@ -494,7 +474,7 @@ static void shift_guesses_are_checked_across_it(void **state) {
 static void shift_is_refused_with_the_reason(void **state) {
     (void)state;
     struct err err;
-    struct world w = world_open(BLOCKS + 1);
+    struct world w = world_open(BLOCKS + 1, CTX);
     assert_int_equal(shift_check(w.graph, SHIFT_MIN_CTX, &err), ST_OK);
     assert_int_equal(shift_check(w.graph, SHIFT_MIN_CTX - 1, &err), ST_UNSUPPORTED);
     assert_non_null(strstr(err.msg, "63 tokens is too small"));
@@ -549,7 +529,7 @@ static void shift_engine_refuses_at_once(void **state) {
 static void live(uint64_t seed, int n_block) {
     enum { N = 6, STEPS = 6000 };
     static struct asker a[N];
-    struct world w = world_open(n_block);
+    struct world w = world_open(n_block, CTX);
     int ended = 0;
     rand_state = seed;
     fake.step_us = 1000;

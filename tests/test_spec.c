@@ -794,8 +794,7 @@ static void draft_catches_up_with_a_long_prompt(void **state) {
     static int32_t p[2000];
     struct world w;
     open_world(&w, 2600, 170, "fake-draft");
-    for (int i = 0; i < 2000; i++)
-        p[i] = 'A' + (i * 7 + i / 26) % 26;
+    fake_prompt(p, 2000, 0);
     struct request r = request(p, 2000, 300, 0, 1);
     ask(&w, &got, &r);
     expect(&want, &r, 2600);

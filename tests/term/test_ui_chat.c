@@ -432,10 +432,10 @@ static void a_full_context_asks_and_goes_on(void **state) {
     tt_quit(t);
 }
 
-static void a_full_context_streams_on(void **state) {
-    const char *env[] = {"SCRIPT_CTX=700", NULL};
+/* A chat whose second question fills the context. */
+static struct tt *start_full(void *state, const char *const env[]) {
     char text[600];
-    struct tt *t = tt_ui_start(*state, NULL, NULL, env);
+    struct tt *t = tt_ui_start(state, NULL, NULL, env);
     tt_wait(t, "tiny·nf4·cpu");
     snprintf(text, sizeof text, "begin %0400d" T_ENTER, 0);
     tt_type(t, text);
@@ -444,6 +444,12 @@ static void a_full_context_streams_on(void **state) {
     snprintf(text, sizeof text, "and on %0300d" T_ENTER, 0);
     tt_type(t, text);
     tt_wait(t, "The context is full");
+    return t;
+}
+
+static void a_full_context_streams_on(void **state) {
+    const char *env[] = {"SCRIPT_CTX=700", NULL};
+    struct tt *t = start_full(*state, env);
     tt_wait(t, "Stream: the oldest words are left out");
     tt_wait(t, "[ Summarise older turns ]");
     tt_wait(t, "[ Stream ]");
@@ -460,16 +466,7 @@ static void a_full_context_streams_on(void **state) {
 
 static void a_model_that_cannot_stream_says_why(void **state) {
     const char *env[] = {"SCRIPT_CTX=700", "SCRIPT_NO_STREAM=1", NULL};
-    char text[600];
-    struct tt *t = tt_ui_start(*state, NULL, NULL, env);
-    tt_wait(t, "tiny·nf4·cpu");
-    snprintf(text, sizeof text, "begin %0400d" T_ENTER, 0);
-    tt_type(t, text);
-    tt_wait(t, "echo 1: begin");
-    tt_wait(t, "● saved");
-    snprintf(text, sizeof text, "and on %0300d" T_ENTER, 0);
-    tt_type(t, text);
-    tt_wait(t, "The context is full");
+    struct tt *t = start_full(*state, env);
     tt_wait(t, "it has learned positions");
     tt_wait_gone(t, "[ Stream ]");
     tt_wait(t, "Enter · Esc");
