@@ -41,9 +41,7 @@ const struct opt bench_opts[] = {
     {"speculation", 0, OPT_CHOICE, "off|auto|lookup|draft", 0,
      "Guess tokens (default off, with --draft draft): random prompts lead to answers that "
      "repeat themselves more than a person's"},
-    {"threads", 't', OPT_COUNT, "N", 1, "Threads (default: the cores this process may use)"},
-    KV_TYPE_OPT,
-    {"device", 0, OPT_CHOICE, "auto|cpu", 0, "Where to compute"},
+    COMPUTE_OPTS('t'),
     {"json", 0, OPT_FLAG, NULL, 0, "Print a JSON list"},
     {0},
 };

@@ -121,15 +121,18 @@ enum status open_store(struct store **out, struct err *err); /* the person's dat
 enum status read_input(const char *path, size_t max_bytes, struct buf *out,
                        struct err *err); /* a file or pipe by its name; "-": stdin */
 enum status parse_id(const char *s, int64_t *out, struct err *err);
-/* Puts what --device, --threads, --kv-type and --draft say into a->config; the command's table
- * has the first three. */
-void use_compute_options(struct args *a);
-#define KV_TYPE_OPT                                                                            \
-    {                                                                                          \
-        "kv-type", 0, OPT_CHOICE, KV_TYPE_WORDS, 0,                                            \
-            "Type of the KV cache: auto is f16, or f32 for weights of f32 or bf16; int8 is "   \
-            "half of f16, and less exact"                                                      \
+/* What a command that computes takes; letter: of --threads, or 0. */
+#define THREADS_HELP "Threads (default: one for each fast core this process may use)"
+#define KV_TYPE_HELP                                                                           \
+    "Type of the KV cache: auto is f16, or f32 for weights of f32 or bf16; int8 is half of "   \
+    "f16, and less exact"
+#define COMPUTE_OPTS(letter)                                                                   \
+    {"threads", letter, OPT_COUNT, "N", 1, THREADS_HELP},                                      \
+        {"kv-type", 0, OPT_CHOICE, KV_TYPE_WORDS, 0, KV_TYPE_HELP}, {                          \
+        "device", 0, OPT_CHOICE, "auto|cpu", 0, "Where to compute"                             \
     }
+/* Puts what these and --draft say into a->config. */
+void use_compute_options(struct args *a);
 /* The interface with a model (NULL: none named), as --chat and --continue say. The exit code.
  */
 int open_interface(struct args *a, const char *model);

@@ -18,9 +18,7 @@ const struct opt eval_opts[] = {
     {"save-logits", 0, OPT_TEXT, "FILE", 0, "Keep the log probabilities, for --kl-base"},
     {"kl-base", 0, OPT_TEXT, "FILE", 0,
      "Compare with kept ones: mean KL divergence, agreement on the best token"},
-    {"threads", 0, OPT_COUNT, "N", 1, "Threads (default: the cores this process may use)"},
-    KV_TYPE_OPT,
-    {"device", 0, OPT_CHOICE, "auto|cpu", 0, "Where to compute"},
+    COMPUTE_OPTS(0),
     {"json", 0, OPT_FLAG, NULL, 0, "Print a JSON object"},
     {0},
 };

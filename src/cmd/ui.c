@@ -11,9 +11,7 @@ const struct opt ui_opts[] = {
     {"model", 0, OPT_TEXT, "NAME", 0, "Use this model"},
     {"draft", 0, OPT_TEXT, "MODEL", 0,
      "A smaller model with the same vocabulary that guesses for this one (see --speculation)"},
-    {"threads", 0, OPT_COUNT, "N", 1, "Threads (default: the cores this process may use)"},
-    KV_TYPE_OPT,
-    {"device", 0, OPT_CHOICE, "auto|cpu", 0, "Where to compute"},
+    COMPUTE_OPTS(0),
     {"version", 'V', OPT_FLAG, NULL, 0, "Print the version and exit"},
     {0},
 };
