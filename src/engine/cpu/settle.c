@@ -18,7 +18,7 @@
  * the room). When the first pages turn out small, it ends there.
  *
  * Rejected: copying when the model is opened (86 MB: 20 to 40 ms of the first token's time);
- * MADV_COLLAPSE on the mapping (needs a kernel option that few distributions set).
+ * MADV_COLLAPSE on the mapping (needs a kernel option, off where it was tried).
  */
 #include "engine/cpu/cpu_internal.h"
 

@@ -10,9 +10,9 @@
  * A hash over the source is known only when all of it was read; its place in the header is kept
  * by a value of the same length and overwritten in the file before the commit.
  *
- * Files are written in pieces of 2 MB at multiples of 2 MB: a write is what Linux (6.16 with
- * ext4, 5.18 with XFS) makes one page of in its cache, and what it keeps in such pages it maps
- * so, which the kernels read up to half as fast again as small ones.
+ * Files are written in pieces of 2 MB at multiples of 2 MB: a write is what Linux makes one
+ * page of in its cache, where the file system can (seen with 6.18 and ext4), and what it keeps
+ * in such pages it maps so, which the kernels read up to half as fast again as small ones.
  */
 #include "base/path.h"
 #include "base/utf8.h"
