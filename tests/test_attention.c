@@ -76,9 +76,6 @@ static size_t number(enum kv_type t) {
 static size_t head_part(const struct kv_layer *kv) {
     return (size_t)kv->D * 16 * number(kv->type) + (kv->type == KV_I8 ? 64 : 0);
 }
-static size_t pool_bytes(const struct kv_layer *kv) {
-    return 2 * BLOCKS * (size_t)kv->Hkv * head_part(kv);
-}
 
 static void world_open(struct world *w, const struct cpu_kernels *kernels,
                        const struct att_case *c, enum kv_type type) {
@@ -98,9 +95,10 @@ static void world_open(struct world *w, const struct cpu_kernels *kernels,
     for (int h = 0; h < MAX_HEAD; h++)
         w->slopes[h] = 1.0f / (float)(h + 2);
     w->kv = (struct kv_layer){.type = type, .Hkv = c->Hkv, .D = c->D};
-    size_t bytes = pool_bytes(&w->kv);
+    w->kv.stride = 2 * (size_t)c->Hkv * head_part(&w->kv) + 64; /* keys, values, a gap */
+    size_t bytes = BLOCKS * w->kv.stride;
     w->kv.k = w->pool = w->be->alloc(w->be, bytes);
-    w->kv.v = (char *)w->pool + bytes / 2;
+    w->kv.v = (char *)w->pool + (size_t)c->Hkv * head_part(&w->kv);
     memset(w->pool, 0xff, bytes); /* NaN, or a scale of NaN: what isn't written isn't used */
     w->op = (struct att_op){.scale = c->D > 64 ? 0.08f : (float)(1 / sqrt(c->D)),
                             .cap = c->cap,
@@ -145,8 +143,8 @@ static double stored(const struct world *w, const float *x, int pos, int h, int 
  * backend.h describes. */
 static double element(const struct world *w, const void *base, int pos, int h, int at) {
     const struct kv_layer *kv = &w->kv;
-    size_t block = (size_t)w->blocks[pos / 16], part = block * (size_t)kv->Hkv + (size_t)h;
-    const char *p = (const char *)base + part * head_part(kv), *e;
+    size_t block = (size_t)w->blocks[pos / 16];
+    const char *p = (const char *)base + block * kv->stride + (size_t)h * head_part(kv), *e;
     uint16_t half;
     float f;
     e = p + (size_t)at * number(kv->type);
@@ -395,8 +393,8 @@ static void keys_outside_the_window_are_not_used(void **state) {
             float *out = w.be->alloc(w.be, n * sizeof *out), *again = w.be->alloc(w.be, n * 4);
             run(&w, 0, c.n_tok, out);
             for (int b = 0; b < (900 + 1 - 40) / 16; b++) {
-                memset((char *)w.kv.k + (size_t)w.blocks[b] * block, 0xff, block);
-                memset((char *)w.kv.v + (size_t)w.blocks[b] * block, 0xff, block);
+                memset((char *)w.kv.k + (size_t)w.blocks[b] * w.kv.stride, 0xff, block);
+                memset((char *)w.kv.v + (size_t)w.blocks[b] * w.kv.stride, 0xff, block);
             }
             run(&w, 0, c.n_tok, again);
             assert_memory_equal(out, again, n * sizeof *out);
@@ -437,7 +435,7 @@ static void cache_equals_that_of_the_reference(void **state) {
             world_open(&ref, &cpu_scalar, &cases[n], types[t]);
             for (int i = 0; i < n_set; i++) {
                 world_open(&w, sets[i], &cases[n], types[t]);
-                assert_memory_equal(ref.pool, w.pool, pool_bytes(&w.kv));
+                assert_memory_equal(ref.pool, w.pool, BLOCKS * w.kv.stride);
                 world_close(&w);
             }
             world_close(&ref);
@@ -477,8 +475,8 @@ static void odd_numbers_are_cached_alike(void **state) {
             struct world w;
             world_open(&w, sets[i], &c, odd[n].type);
             sets[i]->kv_put(&w.kv, odd[n].x, odd[n].x, 0,
-                            (char *)w.kv.k + (size_t)w.blocks[0] * head_part(&w.kv),
-                            (char *)w.kv.v + (size_t)w.blocks[0] * head_part(&w.kv));
+                            (char *)w.kv.k + (size_t)w.blocks[0] * w.kv.stride,
+                            (char *)w.kv.v + (size_t)w.blocks[0] * w.kv.stride);
             for (int d = 0; d < D; d++) {
                 double want = (double)odd[n].want[d], k = cached(&w, w.k, 0, 0, d);
                 double v = cached(&w, w.v, 0, 0, d), most = fabs(want) * 0x1p-22;

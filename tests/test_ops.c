@@ -596,8 +596,8 @@ static void keys_are_turned_in_their_blocks_alone(void **state) {
         struct backend *be = open_backend(sets[i / 4], 4, 64, TURN_HKV, TURN_HKV, TURN_D);
         enum kv_type type = (enum kv_type)(KV_F32 + i % 4);
         size_t part = kv_head_bytes(type, TURN_D), bytes = HEADS * part;
-        struct kv_layer kv = {be->alloc(be, bytes), be->alloc(be, bytes), type, TURN_HKV,
-                              TURN_D};
+        struct kv_layer kv = {be->alloc(be, bytes), be->alloc(be, bytes), TURN_HKV * part, type,
+                              TURN_HKV, TURN_D};
         char *before = xmalloc(bytes);
         for (int h = 0; h < HEADS; h++)
             for (int t = 0; t < 16; t++) {

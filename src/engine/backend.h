@@ -57,10 +57,12 @@ struct step {
     int n_seq;
 };
 
-/* One layer's part of the KV pool. */
+/* One layer's part of the KV pool. Its parts of two blocks lie `stride` bytes apart, so that a
+ * block of all layers can be one piece of memory. */
 struct kv_layer {
-    void *k;           /* [n_block, Hkv, D, 16] */
-    void *v;           /* [n_block, Hkv, 16, D] */
+    void *k; /* of block 0: [Hkv, D, 16] */
+    void *v; /* [Hkv, 16, D] */
+    size_t stride;
     enum kv_type type; /* not KV_AUTO */
     int Hkv, D;
 };
@@ -117,6 +119,8 @@ struct backend {
     void (*download)(struct backend *be, void *host, const void *dev, size_t bytes);
     /* The caller may change host again at once. */
     void (*upload)(struct backend *be, void *dev, const void *host, size_t bytes);
+    /* From the device's memory to other memory of it */
+    void (*copy)(struct backend *be, void *dst, const void *src, size_t bytes);
     /* Makes a weight, or other data, of the mapped model usable by the device; *dev lives until
      * close(). */
     enum status (*bind)(struct backend *be, const struct weight *host, struct weight *dev,
@@ -167,8 +171,6 @@ struct backend {
      * memory */
     void (*scatter)(struct backend *be, const float *x, const int32_t *rows, const float *a,
                     int n, int K, float *y);
-    /* Block src of a layer over block dst */
-    void (*kv_copy)(struct backend *be, const struct kv_layer *kv, int dst, int src);
     /* Turns the keys in blocks [n] of a layer: pairs (2i, 2i + 1) of the first rope_dim columns
      * of each head, by cos and sin [n, rope_dim, 16] with values as in struct step, which are
      * host memory and may change as soon as it returns. Between steps. */

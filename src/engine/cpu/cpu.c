@@ -12,11 +12,23 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 /* Memory */
 
+enum { HUGE_FROM = 16 << 20 };
+
+/* Asks for huge pages where the memory has whole ones; without them it works as well. */
+static void want_huge_pages(char *p, size_t bytes) {
+    const size_t page = cpu_huge_page_bytes();
+    size_t skip = page ? (page - (uintptr_t)p % page) % page : 0;
+    if (page && bytes > skip + page)
+        madvise(p + skip, (bytes - skip) / page * page, MADV_HUGEPAGE);
+}
+
 /* Zeroed, on a 64-byte border. calloc() takes the KV pool's pages from the system untouched, so
- * that opening a model costs neither the time nor the memory of a pool that is not used yet. */
+ * that opening a model costs neither the time nor the memory of a pool that is not used yet.
+ * Huge pages: see settle.c; and the first touch of memory is dearest in small ones. */
 static void *cpu_alloc(struct backend *be, size_t bytes) {
     (void)be;
     size_t size;
@@ -25,6 +37,8 @@ static void *cpu_alloc(struct backend *be, size_t bytes) {
     char *base = calloc(1, size);
     if (!base)
         return NULL;
+    if (bytes >= HUGE_FROM)
+        want_huge_pages(base, size);
     char *p = base + 128 - (uintptr_t)base % 64;
     memcpy(p - sizeof base, &base, sizeof base); /* what cpu_free() needs */
     return p;
@@ -41,6 +55,11 @@ static void cpu_free(struct backend *be, void *p) {
 static void cpu_download(struct backend *be, void *host, const void *dev, size_t bytes) {
     (void)be;
     memcpy(host, dev, bytes);
+}
+
+static void cpu_copy(struct backend *be, void *dst, const void *src, size_t bytes) {
+    (void)be;
+    memcpy(dst, src, bytes);
 }
 
 static void cpu_upload(struct backend *be, void *dev, const void *host, size_t bytes) {
@@ -295,6 +314,7 @@ static const struct backend cpu_table = {
     .free = cpu_free,
     .download = cpu_download,
     .upload = cpu_upload,
+    .copy = cpu_copy,
     .bind = cpu_bind,
     .bind_data = cpu_bind_data,
     .reserve = cpu_reserve,
@@ -312,7 +332,6 @@ static const struct backend cpu_table = {
     .scale = cpu_scale,
     .select = cpu_select,
     .scatter = cpu_scatter,
-    .kv_copy = cpu_kv_copy,
     .kv_turn = cpu_kv_turn,
     .matmul_add = cpu_matmul_add,
     .ffn = cpu_ffn,

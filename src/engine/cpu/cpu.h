@@ -113,8 +113,8 @@ struct cpu_kernels {
  * that of kv, which a kernel knows when it is compiled. */
 static inline size_t kv_part(const struct kv_layer *kv, enum kv_type type, int block,
                              int head) {
-    size_t part = (size_t)block * (size_t)kv->Hkv + (size_t)head;
-    return part * 16 * (size_t)kv->D + (type == KV_I8 ? part * 16 * sizeof(float) : 0);
+    size_t bytes = (size_t)block * kv->stride + (size_t)head * kv_head_bytes(type, kv->D);
+    return bytes / kv_elem_bytes(type);
 }
 /* The 16 scales of the part of an int8 cache that begins at `at`. */
 static inline float *kv_scales(const struct kv_layer *kv, void *base, size_t at) {

@@ -106,7 +106,6 @@ void cpu_kv_write(struct backend *be, const struct kv_layer *kv, const float *k,
                   const float *v);
 void cpu_rope_kv(struct backend *be, int table, const struct kv_layer *kv, int H, float *q,
                  float *k, const float *v);
-void cpu_kv_copy(struct backend *be, const struct kv_layer *kv, int dst, int src);
 void cpu_kv_turn(struct backend *be, const struct kv_layer *kv, const int32_t *blocks, int n,
                  const float *cos, const float *sin, int rope_dim);
 

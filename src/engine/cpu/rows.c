@@ -240,13 +240,6 @@ void cpu_rope_kv(struct backend *be, int table, const struct kv_layer *kv, int H
     cpu_for_rows(c, c->step->T, rope_kv_rows, &a);
 }
 
-void cpu_kv_copy(struct backend *be, const struct kv_layer *kv, int dst, int src) {
-    (void)be;
-    size_t n = (size_t)kv->Hkv * kv_head_bytes(kv->type, kv->D);
-    memcpy(block_at(kv, kv->k, dst, 0), block_at(kv, kv->k, src, 0), n);
-    memcpy(block_at(kv, kv->v, dst, 0), block_at(kv, kv->v, src, 0), n);
-}
-
 struct turn_loop {
     const struct cpu_kernels *k;
     const struct kv_layer *kv;

@@ -36,12 +36,12 @@ enum kv_type graph_kv_type(const struct model *m, enum kv_type want) {
 }
 
 /* Bytes of K or of V of one block in one layer. */
-static size_t kv_part_block(const struct model *m, enum kv_type t) {
+static size_t kv_part_bytes(const struct model *m, enum kv_type t) {
     return (size_t)m->hp.n_head_kv * kv_head_bytes(t, m->hp.head_dim);
 }
 
 size_t graph_kv_block_bytes(const struct model *m, enum kv_type want) {
-    return 2 * (size_t)m->hp.n_layer * kv_part_block(m, graph_kv_type(m, want));
+    return 2 * (size_t)m->hp.n_layer * kv_part_bytes(m, graph_kv_type(m, want));
 }
 
 static int max_of(int a, int b) {
@@ -112,12 +112,13 @@ static enum status alloc_scratch(struct graph *g, struct err *err) {
 }
 
 static enum status alloc_kv(struct graph *g, struct err *err) {
-    size_t bytes, block = graph_kv_block_bytes(g->model, g->kv_type);
-    g->kv_part = kv_part_block(g->model, g->kv_type) * (size_t)g->n_block;
-    if (mul_overflows(block, (size_t)g->n_block, &bytes) ||
+    size_t bytes;
+    g->kv_part = kv_part_bytes(g->model, g->kv_type);
+    g->kv_block = graph_kv_block_bytes(g->model, g->kv_type);
+    if (mul_overflows(g->kv_block, (size_t)g->n_block, &bytes) ||
         !(g->kv = g->be->alloc(g->be, bytes)))
         return err_set(err, ST_NOMEM, "no memory for a KV pool of %d blocks of %zu bytes",
-                       g->n_block, block);
+                       g->n_block, g->kv_block);
     return ST_OK;
 }
 
@@ -192,16 +193,17 @@ bool graph_same_angles(const struct graph *g, int a, int b) {
     return rope_same(&g->rope, a, b);
 }
 
+static void *block_memory(const struct graph *g, int block) {
+    assert(block >= 0 && block < g->n_block);
+    return (char *)g->kv + (size_t)block * g->kv_block;
+}
+
 void graph_copy_block(struct graph *g, int dst, int src, int n_tok) {
-    assert(dst >= 0 && dst < g->n_block && src >= 0 && src < g->n_block);
     assert(n_tok >= 0 && n_tok <= KV_BLOCK);
     if (n_tok == 0 || dst == src)
         return;
-    for (int i = 0; i < g->model->hp.n_layer; i++) {
-        struct kv_layer kv = graph_kv(g, i);
-        g->be->kv_copy(g->be, &kv, dst,
-                       src); /* slots behind n_tok are written before they are read */
-    }
+    /* slots behind n_tok are written before they are read */
+    g->be->copy(g->be, block_memory(g, dst), block_memory(g, src), g->kv_block);
 }
 
 const char *graph_cannot_move(const struct graph *g) {
@@ -261,27 +263,21 @@ static void blank_rest(char *k, char *v, const struct kv_layer *kv, int n_tok) {
 }
 
 void graph_read_block(struct graph *g, int block, int n_tok, void *host) {
-    size_t part = kv_part_block(g->model, g->kv_type), at = part * (size_t)block;
+    const struct kv_layer kv = graph_kv(g, 0);
     char *to = host;
-    assert(block >= 0 && block < g->n_block && n_tok >= 0 && n_tok <= KV_BLOCK);
-    for (int i = 0; i < g->model->hp.n_layer; i++, to += 2 * part) {
-        struct kv_layer kv = graph_kv(g, i);
-        g->be->download(g->be, to, (char *)kv.k + at, part);
-        g->be->download(g->be, to + part, (char *)kv.v + at, part);
-        if (n_tok < KV_BLOCK)
-            blank_rest(to, to + part, &kv, n_tok);
-    }
+    assert(n_tok >= 0 && n_tok <= KV_BLOCK);
+    g->be->download(g->be, host, block_memory(g, block), g->kv_block);
+    if (n_tok < KV_BLOCK)
+        for (int i = 0; i < g->model->hp.n_layer; i++, to += 2 * g->kv_part)
+            blank_rest(to, to + g->kv_part, &kv, n_tok);
 }
 
 void graph_write_block(struct graph *g, int block, const void *host) {
-    size_t part = kv_part_block(g->model, g->kv_type), at = part * (size_t)block;
-    const char *from = host;
-    assert(block >= 0 && block < g->n_block);
-    for (int i = 0; i < g->model->hp.n_layer; i++, from += 2 * part) {
-        struct kv_layer kv = graph_kv(g, i);
-        g->be->upload(g->be, (char *)kv.k + at, from, part);
-        g->be->upload(g->be, (char *)kv.v + at, from + part, part);
-    }
+    g->be->upload(g->be, block_memory(g, block), host, g->kv_block);
+}
+
+void *graph_host_block(struct graph *g, int block) {
+    return g->be->host_memory ? block_memory(g, block) : NULL;
 }
 
 /* The angles of row t, which is token pos of its sequence. */

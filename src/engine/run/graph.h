@@ -93,6 +93,9 @@ static inline void graph_kv_copy(void *graph, int dst, int src, int n_tok) {
  * comes as zeros: it may be left from another conversation. */
 void graph_read_block(struct graph *g, int block, int n_tok, void *host);
 void graph_write_block(struct graph *g, int block, const void *host);
+/* Where a block lies, in the same layout, for who fills it in its place; NULL when that is not
+ * host memory. */
+void *graph_host_block(struct graph *g, int block);
 
 /* Host work between two steps on the backend's threads: body(ctx, item, thread) for all items,
  * thread below graph_threads(). */

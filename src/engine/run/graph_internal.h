@@ -45,8 +45,9 @@ struct graph {
     bool perm; /* some linear has a perm */
     int max_tok, max_logits, n_block;
     enum kv_type kv_type;
-    void *kv;       /* [n_layer][2] parts of kv_part bytes */
-    size_t kv_part; /* K or V of a layer, all blocks */
+    void *kv;        /* [n_block] of kv_block bytes: [n_layer][2] parts of kv_part bytes */
+    size_t kv_block; /* all layers */
+    size_t kv_part;  /* K or V of a layer */
 
     float *scratch; /* the matrices below, one behind the other */
     float *x, *xn;  /* [max_tok, n_embd] residual stream, normalised */

@@ -33,7 +33,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PIECE_BYTES = 4 << 20, CLOSE_US = 2000000 };
+enum { PIECE_BYTES = 4 << 20, CLOSE_US = 2000000, READ_BLOCKS = 64 };
 
 struct job {
     struct job *next;
@@ -526,6 +526,56 @@ static void damaged(struct keep *k, const struct err *err) {
     end_reading(k);
 }
 
+/* Blocks of the file that are read side by side. */
+struct batch_read {
+    const struct state_file *file;
+    int first;             /* block */
+    void *to[READ_BLOCKS]; /* [n] */
+    bool ok[READ_BLOCKS];
+};
+
+/* A block that holds tokens of kv already is not overwritten before it was checked. */
+static bool in_place(const struct keep *k, const struct kv_seq *kv) {
+    return kv->n_tok % KV_BLOCK == 0 && graph_host_block(k->p.graph, 0) != NULL;
+}
+
+static void read_item(void *ctx, int item, int thread) {
+    struct batch_read *r = ctx;
+    struct err err;
+    (void)thread;
+    r->ok[item] =
+        state_read_block(r->file, (uint32_t)(r->first + item), r->to[item], &err) == ST_OK;
+}
+
+/* Blocks that come next in kv, for tokens up to n and of max_bytes at most, but one at least:
+ * more than one where each can be read straight to its place. */
+static int batch_blocks(const struct keep *k, const struct kv_seq *kv, int n,
+                        size_t max_bytes) {
+    size_t left = (size_t)(kv_blocks(n) - kv->n_tok / KV_BLOCK);
+    size_t most = max_bytes / k->p.block_bytes;
+    if (!in_place(k, kv) || most < 1)
+        most = 1;
+    most = most < READ_BLOCKS ? most : READ_BLOCKS;
+    return (int)(left < most ? left : most);
+}
+
+/* Reads n blocks of the file to those that kv has reserved. Returns how many came whole; what
+ * is wrong with the next one is in err. */
+static int read_batch(struct keep *k, const struct kv_seq *kv, int n, struct err *err) {
+    struct batch_read r = {.file = &k->reading, .first = kv->n_tok / KV_BLOCK};
+    bool direct = in_place(k, kv);
+    for (int i = 0; i < n; i++)
+        r.to[i] = direct ? graph_host_block(k->p.graph, kv->blocks[r.first + i]) : k->block;
+    graph_parallel(k->p.graph, n, read_item, &r);
+    for (int i = 0; i < n; i++)
+        if (!r.ok[i] && /* again, to hear what it is */
+            state_read_block(r.file, (uint32_t)(r.first + i), r.to[i], err) != ST_OK)
+            return i;
+    if (!direct)
+        graph_write_block(k->p.graph, kv->blocks[r.first], k->block);
+    return n;
+}
+
 bool keep_load(struct keep *k, struct kv_seq *kv, const int32_t *tokens, int n_tok,
                size_t max_bytes) {
     struct err err;
@@ -533,19 +583,23 @@ bool keep_load(struct keep *k, struct kv_seq *kv, const int32_t *tokens, int n_t
         return false;
     int n = choose(k, kv->kind, tokens, n_tok);
     n = n < n_tok - 1 ? n : n_tok - 1;
-    for (size_t got = 0; kv->n_tok < n && got < max_bytes; got += k->p.block_bytes) {
-        int i = kv->n_tok / KV_BLOCK;
-        int end = (i + 1) * KV_BLOCK < n ? (i + 1) * KV_BLOCK : n;
-        if (state_read_block(&k->reading, (uint32_t)i, k->block, &err) != ST_OK) {
-            damaged(k, &err);
-            return true; /* another file may have it */
-        }
+    for (size_t got = 0; kv->n_tok < n && got < max_bytes;) {
+        int first = kv->n_tok / KV_BLOCK, want = batch_blocks(k, kv, n, max_bytes - got);
+        int end = (first + want) * KV_BLOCK < n ? (first + want) * KV_BLOCK : n;
         if (!kv_reserve(k->p.pool, kv, end - kv->n_tok)) {
             n = 0;
             break;
         }
-        graph_write_block(k->p.graph, kv->blocks[i], k->block);
-        kv_commit(k->p.pool, kv, tokens + kv->n_tok, end - kv->n_tok);
+        int came = read_batch(k, kv, want, &err);
+        if (came < want)
+            end = (first + came) * KV_BLOCK;
+        if (end > kv->n_tok)
+            kv_commit(k->p.pool, kv, tokens + kv->n_tok, end - kv->n_tok);
+        if (came < want) {
+            damaged(k, &err);
+            return true; /* another file may have it */
+        }
+        got += (size_t)want * k->p.block_bytes;
     }
     if (kv->n_tok < n)
         return true;

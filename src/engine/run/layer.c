@@ -20,6 +20,7 @@ struct kv_layer graph_kv(const struct graph *g, int layer) {
     char *base = (char *)g->kv + 2 * (size_t)layer * g->kv_part;
     return (struct kv_layer){.k = base,
                              .v = base + g->kv_part,
+                             .stride = g->kv_block,
                              .type = g->kv_type,
                              .Hkv = g->model->hp.n_head_kv,
                              .D = g->model->hp.head_dim};
