@@ -169,28 +169,43 @@ static double byte_error(const struct weight *w, double *step) {
     return most;
 }
 
-/* The bound for the set whose activations have 8 bits. */
+/* What an outlier of the row is above, and a little, for the rounding of the mean. */
+static double outlier_from(const float *x, int K, int Kp) {
+    double mean = 0, from, top = 0;
+    int n, G = (K + 63) / 64;
+    for (int i = 0; i < K; i++) {
+        top = fmax(i % 64 ? top : 0, fabs((double)x[i]));
+        mean += i % 64 == 63 || i == K - 1 ? top / G : 0;
+    }
+    from = (double)CPU_OUTLIER_FROM * mean * 1.000001;
+    do {
+        n = 0;
+        for (int i = 0; i < K; i++)
+            n += fabs((double)x[i]) > from;
+        from *= n > Kp / 8 ? 2 : 1;
+    } while (n > Kp / 8);
+    return from;
+}
+
+/* The bound for the set whose activations have 8 bits, but for outliers. */
 static double bound8_of(const struct kind *kind, const struct weight *w, int n,
                         const float *row, const float *x) {
-    double A = 0, steps = 0, mean = 0, byte_step = 0, table = 0;
-    int H = (w->K + 31) / 32;
-    assert_true(H <= 18);
-    double tops[18] = {0};
+    double A = 0, steps = 0, byte_step = 0, table = 0;
+    double tops[9] = {0}, from = outlier_from(x, w->K, w->Kp);
+    assert_true(w->K <= 9 * 64);
     if (w->type == WEIGHT_Q4)
         table = byte_error(w, &byte_step);
     for (int i = 0; i < w->K; i++)
-        tops[i / 32] = fmax(tops[i / 32], fabs((double)x[i]));
-    for (int h = 0; h < H; h++)
-        mean += tops[h] / H;
+        if (fabs((double)x[i]) <= from)
+            tops[i / 64] = fmax(tops[i / 64], fabs((double)x[i]));
     for (int i = 0; i < w->K; i++) {
-        double t = tops[i / 32], ax = fabs((double)x[i]), aw = fabs((double)row[i]);
+        double t = tops[i / 64], ax = fabs((double)x[i]), aw = fabs((double)row[i]);
         double s = fabs((double)weight_group_scale(w, n, i / w->group));
         double m = fabs((double)weight_group_min(w, n, i / w->group));
-        bool wide = t > (double)CPU_WIDE_FROM * mean * 1.000001;
         A += (aw + 2 * m) * ax;
-        steps += wide ? aw * t / (2 * X_STEPS) + kind->half_step * s * ax
-                      : aw * t / (2 * X8_STEPS) + table * s * (ax + t / (2 * X8_STEPS));
-        if (i % 32 == 0) /* where an accumulator starts is rounded, for NF4 */
+        if (ax <= from)
+            steps += aw * t / (2 * X8_STEPS) + table * s * (ax + t / (2 * X8_STEPS));
+        if (i % w->group == 0) /* where an accumulator starts is rounded, for NF4 */
             steps += 0.5 * t / X8_STEPS * byte_step * s;
     }
     return 1.01 *

@@ -30,7 +30,8 @@
  * times the mean of all groups' largest ones. KL divergence from exact products on prose
  * (SmolLM2-135M in NF4): 1.7: 8.2e-4, 2: 1.0e-3, 2.5: 1.3e-3, never: 3.3e-3; groups that are
  * wide: 7, 5, 3, 0 %. */
-#define CPU_WIDE_FROM 2.0f
+#define CPU_OUTLIER_FROM 1.0f
+#define NO_STEP          1e-30f /* what is not above it counts as 0 */
 
 #define MAP_SLOPES                                                                             \
     0.9e-6f, 0.45e-5f, 0.225e-4f, 0.1125e-3f, 0.05625e-2f, 0.028125e-1f, 0.0140625f, 0.0f
@@ -144,7 +145,7 @@ static inline bool q4_bytes(const struct weight *w, uint8_t byte[16], float *ste
                                    10,   20,  31,  42,  55,  70,  90,  124};
     int16_t word[16];
     int top = 0;
-    if (memcmp(w->table, nf4_table, sizeof w->table) == 0 && w->group >= 32) {
+    if (memcmp(w->table, nf4_table, sizeof w->table) == 0 && w->group == 64) {
         for (int i = 0; i < 16; i++)
             byte[i] = (uint8_t)(nf4[i] + 128);
         *step = 1 / 124.095f;
