@@ -115,7 +115,8 @@ static void model_release(void) {
     weight_pack_release(&model.embd.w);
 }
 
-static enum kv_type kv_type; /* of the graphs that are opened */
+static enum kv_type kv_type;  /* of the graphs that are opened */
+static enum kv_type kv_found; /* what that was for the last one */
 
 static struct graph *open_graph(const char *kernels, int threads) {
     struct graph *g = NULL;
@@ -128,6 +129,7 @@ static struct graph *open_graph(const char *kernels, int threads) {
         unsetenv("LLMCHAT_CPU");
     if (graph_open(&model, &p, &g, &err) != ST_OK)
         fail_msg("%s", err.msg);
+    kv_found = graph_kv_type(&model, kv_type);
     unsetenv("LLMCHAT_CPU");
     return g;
 }
@@ -420,9 +422,9 @@ static void graph_kernel_sets_agree(void **state) {
 
 /* Number d of the key in slot t of head h, in what graph_read_block() gave of a layer. */
 static double key_get(const char *layer, int h, int d, int t) {
-    enum kv_type type = graph_kv_type(&model, kv_type);
+    enum kv_type type = kv_found;
     const char *k = layer + (size_t)h * kv_head_bytes(type, D);
-    int i = d * KV_BLOCK + t;
+    size_t i = kv_k_at(type, (size_t)d, (size_t)t);
     if (type == KV_I8)
         return (double)((const float *)(const void *)(k + D * KV_BLOCK))[t] *
                ((const signed char *)k)[i];
@@ -434,13 +436,13 @@ static double key_get(const char *layer, int h, int d, int t) {
 
 /* Puts the key x [D] there. */
 static void key_set(char *layer, int h, const double *x, int t) {
-    enum kv_type type = graph_kv_type(&model, kv_type);
+    enum kv_type type = kv_found;
     char *k = layer + (size_t)h * kv_head_bytes(type, D);
     double absmax = 0;
     for (int d = 0; d < D; d++)
         absmax = fmax(absmax, fabs(x[d]));
     for (int d = 0; d < D; d++) {
-        int i = d * KV_BLOCK + t;
+        size_t i = kv_k_at(type, (size_t)d, (size_t)t);
         if (type == KV_I8)
             ((signed char *)k)[i] = (signed char)lrint(x[d] / absmax * 127);
         else if (type == KV_F32)
@@ -457,7 +459,7 @@ static void key_set(char *layer, int h, const double *x, int t) {
  * or, in int8, of the largest number of the head. */
 static double rounding(const float *k, int i, double length) {
     double absmax = 0;
-    switch (graph_kv_type(&model, kv_type)) {
+    switch (kv_found) {
     case KV_F16:
         return length * 0x1p-11;
     case KV_BF16:
@@ -544,7 +546,7 @@ static void moved(struct graph *g) {
             for (int j = 0; j < HKV * D * KV_BLOCK; j++) {
                 int pair = (j / KV_BLOCK & 1) ? j - KV_BLOCK : j + KV_BLOCK;
                 double len = hypot(plain[j], plain[pair]);
-                double times = graph_kv_type(&model, kv_type) == KV_I8 ? 4 : 3;
+                double times = kv_found == KV_I8 ? 4 : 3;
                 double most = 0x1p-18 * len + times * 1.02 * rounding(plain, j, len) + 0x1p-24;
                 if (j % KV_BLOCK < n_tok[b] && !(fabs((double)after[j] - plain[j]) <= most))
                     fail_msg("key %d of block %d: %g, computed there %g", j, b,
@@ -579,6 +581,7 @@ static void graph_moves_keys_of_every_kind_of_rope(void **state) {
         struct err err = {0};
         struct graph_params p = {.threads = 2, .n_block = 64, .max_tok = KV_BLOCK};
         assert_int_equal(graph_open(&model, &p, &g, &err), ST_OK);
+        kv_found = graph_kv_type(&model, KV_AUTO);
         for (int at = 0; at < N_TOK; at += 16)
             forward(g, straight, at, N_TOK - at < 16 ? N_TOK - at : 16, logits_a);
         moved(g);
@@ -626,7 +629,7 @@ static void goes_on(struct graph *g) {
     float want[V], got[V], unturned[V];
     static const float limit[] = {
         [KV_F32] = 1e-5f, [KV_F16] = 1e-3f, [KV_BF16] = 8e-3f, [KV_I8] = 8e-3f};
-    float most = limit[graph_kv_type(&model, kv_type)];
+    float most = limit[kv_found];
     write_turned(g);
     forward(g, exact, 37, 1, want);
     forward(g, kept, 37, 1, unturned);
@@ -670,7 +673,10 @@ static void graph_block_bytes_follow_the_type_of_the_cache(void **state) {
     assert_int_equal(graph_kv_block_bytes(&model, KV_BF16), 2 * N_LAYER * HKV * D * 16 * 2);
     model_release();
     model_make(WEIGHT_Q4, WEIGHT_I8);
+    assert_int_equal(graph_kv_type(&model, KV_AUTO), cpu_kv_type());
+    setenv("LLMCHAT_CPU", "scalar", 1);
     assert_int_equal(graph_kv_type(&model, KV_AUTO), KV_F16);
+    unsetenv("LLMCHAT_CPU");
     assert_int_equal(graph_kv_block_bytes(&model, KV_AUTO), 2 * N_LAYER * HKV * D * 16 * 2);
     assert_int_equal(graph_kv_block_bytes(&model, KV_F32), 2 * N_LAYER * HKV * D * 16 * 4);
     assert_int_equal(graph_kv_block_bytes(&model, KV_I8),

@@ -533,7 +533,7 @@ enum { TURN_D = 20, TURN_DIM = 12, TURN_HKV = 3, TURN_BLOCKS = 5 };
 
 /* Column d of the key in slot t of a head's part of a block. */
 static double key_at(const struct kv_layer *kv, const char *part, int d, int t) {
-    int i = d * 16 + t;
+    size_t i = kv_k_at(kv->type, (size_t)d, (size_t)t);
     switch (kv->type) {
     case KV_F16:
         return (double)cpu_f16_to_f32(((const uint16_t *)(const void *)part)[i]);
@@ -596,8 +596,12 @@ static void keys_are_turned_in_their_blocks_alone(void **state) {
         struct backend *be = open_backend(sets[i / 4], 4, 64, TURN_HKV, TURN_HKV, TURN_D);
         enum kv_type type = (enum kv_type)(KV_F32 + i % 4);
         size_t part = kv_head_bytes(type, TURN_D), bytes = HEADS * part;
-        struct kv_layer kv = {be->alloc(be, bytes), be->alloc(be, bytes), TURN_HKV * part, type,
-                              TURN_HKV, TURN_D};
+        struct kv_layer kv = {be->alloc(be, bytes),
+                              be->alloc(be, bytes),
+                              TURN_HKV * part,
+                              type,
+                              TURN_HKV,
+                              TURN_D};
         char *before = xmalloc(bytes);
         for (int h = 0; h < HEADS; h++)
             for (int t = 0; t < 16; t++) {

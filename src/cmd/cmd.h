@@ -124,8 +124,8 @@ enum status parse_id(const char *s, int64_t *out, struct err *err);
 /* What a command that computes takes; letter: of --threads, or 0. */
 #define THREADS_HELP "Threads (default: one for each fast core this process may use)"
 #define KV_TYPE_HELP                                                                           \
-    "Type of the KV cache: auto is f16, or f32 for weights of f32 or bf16; int8 is half of "   \
-    "f16, and less exact"
+    "Type of the KV cache: auto is f16, bf16 where the processor multiplies that, or f32 for " \
+    "weights of f32 or bf16; int8 is half of f16, and less exact"
 #define COMPUTE_OPTS(letter)                                                                   \
     {"threads", letter, OPT_COUNT, "N", 1, THREADS_HELP},                                      \
         {"kv-type", 0, OPT_CHOICE, KV_TYPE_WORDS, 0, KV_TYPE_HELP}, {                          \

@@ -12,7 +12,9 @@
  * rows). Elements are of one type for the whole pool: f32; f16, which saturates; bf16; or int8
  * with a scale for each token: behind the D * 16 bytes of a head's keys lie their 16 scales,
  * and likewise behind its values. A token's scale is its own, so no element changes when the
- * next token comes.
+ * next token comes. In bf16 the two numbers that a dot product takes at once are neighbours: K
+ * is [Hkv, D/2, 16, 2], V [Hkv, 8, D, 2] with the tokens in pairs; an odd D counts as one more.
+ * kv_k_at() and kv_v_at() say it for all types.
  *
  * A step: begin(), operations, finish(). Operations are ordered; a device may run them behind
  * the caller's back until finish() or download(), and host memory that an operation was given
@@ -73,7 +75,15 @@ static inline size_t kv_elem_bytes(enum kv_type t) {
 /* The 16 keys, or the 16 values, of a head in a block, with their scales. */
 static inline size_t kv_head_bytes(enum kv_type t, int D) {
     size_t scales = t == KV_I8 ? BACKEND_KV_BLOCK * sizeof(float) : 0;
-    return BACKEND_KV_BLOCK * (size_t)D * kv_elem_bytes(t) + scales;
+    size_t columns = (size_t)(t == KV_BF16 ? D + D % 2 : D);
+    return BACKEND_KV_BLOCK * columns * kv_elem_bytes(t) + scales;
+}
+/* Where number d of the key in a slot is, and of the value: elements of the head's part. */
+static inline size_t kv_k_at(enum kv_type t, size_t d, size_t slot) {
+    return t == KV_BF16 ? d / 2 * 32 + slot * 2 + d % 2 : d * BACKEND_KV_BLOCK + slot;
+}
+static inline size_t kv_v_at(enum kv_type t, size_t D, size_t d, size_t slot) {
+    return t == KV_BF16 ? slot / 2 * 2 * D + d * 2 + slot % 2 : slot * D + d;
 }
 
 /* One output of a matmul: y [T, N] = x W^T + bias. */
@@ -202,5 +212,7 @@ struct backend {
  * (scalar, avx2, avx512) forces a kernel set; one that this CPU lacks, or an unknown word, is
  * ST_UNSUPPORTED. */
 enum status cpu_backend_open(int threads, struct backend **out, struct err *err);
+/* The 16-bit type of KV that its attention is fastest with. */
+enum kv_type cpu_kv_type(void);
 
 #endif

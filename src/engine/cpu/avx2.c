@@ -41,6 +41,7 @@ void avx2_quantize(const float *x, size_t ldx, int n, int K, bool sums, void *ro
 
 const struct cpu_kernels cpu_avx2 = {
     .name = "avx2",
+    .kv = KV_F16,
     .block = 1,
     .block_bytes = cpu_row16_bytes,
     .quantize = avx2_quantize,

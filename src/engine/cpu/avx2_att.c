@@ -71,7 +71,7 @@ void avx2_kv_put(const struct kv_layer *kv, const float *k, const float *v, int 
         return;
     }
     bool f16 = kv->type == KV_F16;
-    uint16_t *to_k = dst_k, *to_v = (uint16_t *)dst_v + (size_t)slot * D;
+    uint16_t *to_k = dst_k, *to_v = dst_v;
     for (size_t d = 0; d < D; d += 8) {
         size_t n = D - d < 8 ? D - d : 8;
         uint16_t half_k[8], half_v[8];
@@ -79,9 +79,10 @@ void avx2_kv_put(const struct kv_layer *kv, const float *k, const float *v, int 
         __m256 z = _mm256_maskload_ps(v + d, first8((int)n));
         _mm_storeu_si128((__m128i *)half_k, f16 ? f16_of(x) : bf16_of(x));
         _mm_storeu_si128((__m128i *)half_v, f16 ? f16_of(z) : bf16_of(z));
-        memcpy(to_v + d, half_v, n * sizeof *half_v);
-        for (size_t i = 0; i < n; i++)
-            to_k[(d + i) * 16 + (size_t)slot] = half_k[i];
+        for (size_t i = 0; i < n; i++) {
+            to_k[kv_k_at(kv->type, d + i, (size_t)slot)] = half_k[i];
+            to_v[kv_v_at(kv->type, D, d + i, (size_t)slot)] = half_v[i];
+        }
     }
 }
 
@@ -93,14 +94,26 @@ static inline __attribute__((always_inline)) __m256 load_kv(const void *base, si
     switch (type) {
     case KV_F16:
         return _mm256_cvtph_ps(_mm_loadu_si128(at));
-    case KV_BF16:
-        return _mm256_castsi256_ps(
-            _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(at)), 16));
     case KV_I8:
         return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(at)));
     default:
         return _mm256_loadu_ps(at);
     }
+}
+
+/* The first, or the second, of 8 pairs of bf16. */
+static inline __m256 half_of(__m256i pairs, bool second) {
+    return _mm256_castsi256_ps(second ? _mm256_and_si256(pairs, _mm256_set1_epi32(-65536))
+                                      : _mm256_slli_epi32(pairs, 16));
+}
+
+/* Number d of 8 keys, the first of them in `slot`, of the head's part that begins at `at`. */
+static inline __attribute__((always_inline)) __m256
+load_k(const void *base, size_t at, size_t d, size_t slot, const enum kv_type type) {
+    const uint16_t *pairs = (const uint16_t *)base + at + d / 2 * 32 + slot * 2;
+    if (type == KV_BF16)
+        return half_of(_mm256_loadu_si256((const __m256i *)pairs), d % 2);
+    return load_kv(base, at + d * 16 + slot, type);
 }
 
 /* The first n < 8 elements, zeros behind. */
@@ -112,6 +125,20 @@ load_kv_part(const void *base, size_t i, const enum kv_type type, size_t n) {
     size_t size = kv_elem_bytes(type);
     memcpy(part, (const char *)base + i * size, n * size);
     return load_kv(part, 0, type);
+}
+
+/* Numbers d .. d + 7 of the value in a slot, or the first `part` of them. */
+static inline __attribute__((always_inline)) __m256 load_v(const void *base, size_t at,
+                                                           size_t D, size_t d, size_t slot,
+                                                           size_t part,
+                                                           const enum kv_type type) {
+    const uint16_t *pairs = (const uint16_t *)base + at + slot / 2 * 2 * D + d * 2;
+    if (type == KV_BF16) {
+        __m256i m = first8(part ? (int)part : 8);
+        return half_of(_mm256_maskload_epi32((const int *)(const void *)pairs, m), slot % 2);
+    }
+    at += slot * D + d;
+    return part ? load_kv_part(base, at, type, part) : load_kv(base, at, type);
 }
 
 /* Keys that move */
@@ -127,9 +154,24 @@ turn_plain(void *k, const float *c, const float *s, int n, const enum kv_type ty
             if (type == KV_F32)
                 _mm256_storeu_ps((float *)k + pair[j], y);
             else
-                _mm_storeu_si128((__m128i *)((uint16_t *)k + pair[j]),
-                                 type == KV_F16 ? f16_of(y) : bf16_of(y));
+                _mm_storeu_si128((__m128i *)((uint16_t *)k + pair[j]), f16_of(y));
         }
+    }
+}
+
+/* Both numbers of a pair are in one lane. */
+static void turn_bf16(uint16_t *k, const float *c, const float *s, int n) {
+    for (int i = 0; i < n * 16; i += i % 32 ? 24 : 8) { /* 8 keys of column i / 16, the next */
+        __m128i half[2];
+        __m256i *to = (__m256i *)(void *)(k + i / 32 * 32 + i % 32 * 2);
+        __m256i pairs = _mm256_loadu_si256(to);
+        __m256 x[2] = {half_of(pairs, false), half_of(pairs, true)};
+        for (int j = 0; j < 2; j++) {
+            __m256 y = _mm256_mul_ps(x[j], _mm256_loadu_ps(c + i + j * 16));
+            half[j] = bf16_of(_mm256_fmadd_ps(x[1 - j], _mm256_loadu_ps(s + i + j * 16), y));
+        }
+        _mm256_storeu_si256(to, _mm256_set_m128i(_mm_unpackhi_epi16(half[0], half[1]),
+                                                 _mm_unpacklo_epi16(half[0], half[1])));
     }
 }
 
@@ -180,7 +222,7 @@ void avx2_kv_turn(const struct kv_layer *kv, void *k, const float *c, const floa
         turn_plain(k, c, s, n, KV_F16);
         break;
     case KV_BF16:
-        turn_plain(k, c, s, n, KV_BF16);
+        turn_bf16(k, c, s, n);
         break;
     case KV_I8:
         for (int i = 0; i < 16; i += 8)
@@ -207,7 +249,7 @@ static inline __attribute__((always_inline)) void att_scores(const struct cpu_at
     for (int i = 0; i < NR; i++)
         s[i][0] = s[i][1] = _mm256_setzero_ps();
     for (size_t d = 0; d < D; d++) {
-        __m256 k0 = load_kv(k, at + d * 16, type), k1 = load_kv(k, at + d * 16 + 8, type);
+        __m256 k0 = load_k(k, at, d, 0, type), k1 = load_k(k, at, d, 8, type);
 #pragma GCC unroll 4
         for (int i = 0; i < NR; i++) {
             __m256 x = _mm256_set1_ps(q[d * CPU_ATT_ROWS + (size_t)i]);
@@ -247,14 +289,13 @@ att_values(const struct cpu_att *a, int key, int start, int n, int row, const in
         for (int c = 0; c < NV; c++)
             sum[i][c] = _mm256_setzero_ps();
     for (int j = start; j < n; j += 16) {
-        size_t at = kv_part(kv, type, a->blocks[(key + j) / 16], a->head) + d;
+        size_t at = kv_part(kv, type, a->blocks[(key + j) / 16], a->head);
         int slots = n - j < 16 ? n - j : 16;
-        for (int s = 0; s < slots; s++, at += D) {
+        for (int s = 0; s < slots; s++) {
             __m256 v[VECS];
 #pragma GCC unroll 2
             for (int c = 0; c < NV; c++)
-                v[c] = part ? load_kv_part(kv->v, at, type, part)
-                            : load_kv(kv->v, at + (size_t)c * 8, type);
+                v[c] = load_v(kv->v, at, D, d + (size_t)c * 8, (size_t)s, part, type);
 #pragma GCC unroll 4
             for (int i = 0; i < NR; i++) {
                 __m256 w = _mm256_set1_ps(p[i * CPU_ATT_CHUNK + j + s]);

@@ -14,6 +14,7 @@
 
 const struct cpu_kernels cpu_avx2_vnni = {
     .name = "avx2",
+    .kv = KV_F16,
     .block = 1,
     .block_bytes = cpu_row16_bytes,
     .quantize = avx2_quantize,

@@ -134,6 +134,7 @@ void avx512_matmul_float(const struct cpu_input *in, const struct weight *w, int
 
 const struct cpu_kernels cpu_avx512 = {
     .name = "avx512",
+    .kv = KV_F16,
     .block = 1,
     .block_bytes = cpu_row16_bytes,
     .quantize = avx512_quantize,

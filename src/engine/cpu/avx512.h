@@ -17,6 +17,12 @@ void avx512_kv_put(const struct kv_layer *kv, const float *k, const float *v, in
                    void *dst_k, void *dst_v);
 void avx512_att_chunk(const struct cpu_att *a, int row, int end, int key, int n, float *m,
                       float *l, float *o);
+/* avx512_vbmi.c */
+enum { VBMI_BLOCK = 12 };
+size_t vbmi_block_bytes(int Kp);
+void vbmi_quantize(const float *x, size_t ldx, int n, int K, bool sums, void *to);
+void vbmi_matmul(const struct cpu_input *in, const struct weight *w, int tile, int n_tile,
+                 float *y, size_t ldy, bool add, void *scratch);
 /* F32, BF16 and F16 weights */
 void avx512_matmul_float(const struct cpu_input *in, const struct weight *w, int tile,
                          int n_tile, float *y, size_t ldy, bool add);

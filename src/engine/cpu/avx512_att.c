@@ -66,15 +66,17 @@ void avx512_kv_put(const struct kv_layer *kv, const float *k, const float *v, in
         return;
     }
     bool f16 = kv->type == KV_F16;
-    uint16_t *to_k = dst_k, *to_v = (uint16_t *)dst_v + (size_t)slot * D;
+    uint16_t *to_k = dst_k, *to_v = dst_v;
     for (size_t d = 0; d < D; d += 16) {
         __mmask16 m = first((int)(D - d));
-        uint16_t half[16];
+        uint16_t half_k[16], half_v[16];
         __m512 x = _mm512_maskz_loadu_ps(m, k + d), z = _mm512_maskz_loadu_ps(m, v + d);
-        _mm256_storeu_si256((__m256i *)half, f16 ? f16_of(x) : bf16_of(x));
-        _mm256_mask_storeu_epi16(to_v + d, m, f16 ? f16_of(z) : bf16_of(z));
-        for (size_t i = 0; i < 16 && d + i < D; i++)
-            to_k[(d + i) * 16 + (size_t)slot] = half[i];
+        _mm256_storeu_si256((__m256i *)half_k, f16 ? f16_of(x) : bf16_of(x));
+        _mm256_storeu_si256((__m256i *)half_v, f16 ? f16_of(z) : bf16_of(z));
+        for (size_t i = 0; i < 16 && d + i < D; i++) {
+            to_k[kv_k_at(kv->type, d + i, (size_t)slot)] = half_k[i];
+            to_v[kv_v_at(kv->type, D, d + i, (size_t)slot)] = half_v[i];
+        }
     }
 }
 
@@ -92,14 +94,36 @@ load_kv(const void *base, size_t i, const enum kv_type type, __mmask16 m) {
     switch (type) {
     case KV_F16:
         return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(m, at));
-    case KV_BF16:
-        return _mm512_castsi512_ps(
-            _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, at)), 16));
     case KV_I8:
         return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(m, at)));
     default:
         return _mm512_maskz_loadu_ps(m, at);
     }
+}
+
+/* The first, or the second, of 16 pairs of bf16. */
+static inline __m512 half_of(__m512i pairs, bool second) {
+    return _mm512_castsi512_ps(second ? _mm512_and_si512(pairs, _mm512_set1_epi32(-65536))
+                                      : _mm512_slli_epi32(pairs, 16));
+}
+
+/* Number d of 16 keys, of the head's part that begins at `at`. */
+static inline __attribute__((always_inline)) __m512 load_k(const void *base, size_t at,
+                                                           size_t d, const enum kv_type type) {
+    if (type == KV_BF16)
+        return half_of(_mm512_loadu_si512((const uint16_t *)base + at + d / 2 * 32), d % 2);
+    return load_kv(base, at + d * 16, type, 0xffff);
+}
+
+/* Numbers d .. d + 15 of the value in a slot. */
+static inline __attribute__((always_inline)) __m512 load_v(const void *base, size_t at,
+                                                           size_t D, size_t d, size_t slot,
+                                                           const enum kv_type type,
+                                                           __mmask16 m) {
+    const uint16_t *pairs = (const uint16_t *)base + at + slot / 2 * 2 * D + d * 2;
+    if (type == KV_BF16)
+        return half_of(_mm512_maskz_loadu_epi32(m, pairs), slot % 2);
+    return load_kv(base, at + slot * D + d, type, m);
 }
 
 /* Element i on, into the cache. Without always_inline gcc 12 finds that the function does
@@ -124,7 +148,7 @@ att_scores(const struct cpu_att *a, const void *k, const size_t at[2], const siz
         __m512 keys[2];
 #pragma GCC unroll 2
         for (int b = 0; b < NB; b++) {
-            keys[b] = load_kv(k, at[b] + d * 16, type, 0xffff);
+            keys[b] = load_k(k, at[b], d, type);
             if (NR <= FEW_ROWS)
                 fetch_kv(k, next[b] + d * 16, type);
         }
@@ -166,17 +190,18 @@ att_values(const struct cpu_att *a, int key, int start, int n, int row, const in
         for (int c = 0; c < NV; c++)
             sum[i][c] = _mm512_setzero_ps();
     for (int j = start; j < n; j += 16) {
-        size_t at = kv_part(kv, type, a->blocks[(key + j) / 16], a->head) + d;
+        size_t at = kv_part(kv, type, a->blocks[(key + j) / 16], a->head);
         size_t next =
-            j + 16 < n ? kv_part(kv, type, a->blocks[(key + j) / 16 + 1], a->head) + d : at;
+            j + 16 < n ? kv_part(kv, type, a->blocks[(key + j) / 16 + 1], a->head) : at;
         int slots = n - j < 16 ? n - j : 16;
-        for (int s = 0; s < slots; s++, at += D, next += D) {
+        for (int s = 0; s < slots; s++) {
             __m512 v[VECS];
 #pragma GCC unroll 4
             for (int c = 0; c < NV; c++) {
-                v[c] = load_kv(kv->v, at + (size_t)c * 16, type, c == NV - 1 ? m : 0xffff);
+                size_t column = d + (size_t)c * 16, slot = (size_t)s;
+                v[c] = load_v(kv->v, at, D, column, slot, type, c == NV - 1 ? m : 0xffff);
                 if (NR <= FEW_ROWS)
-                    fetch_kv(kv->v, next + (size_t)c * 16, type);
+                    fetch_kv(kv->v, next + slot * D + column, type);
             }
 #pragma GCC unroll 8
             for (int i = 0; i < NR; i++) {
@@ -195,25 +220,13 @@ att_values(const struct cpu_att *a, int key, int start, int n, int row, const in
                                   c == NV - 1 ? m : 0xffff, sum[i][c]);
 }
 
-/* Keys of a chunk: a row sees from .. see - 1, its group of rows start .. end - 1, start a
- * multiple of 16. */
-struct span {
-    int from, see, start, end;
-};
-
 /* Scores of a row to exp(s - m); those of keys that it does not see become 0. */
 static void att_softmax(float *s, struct span k, float *m, float *l) {
-    __m512 top = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
-    for (int j = k.start; j < k.see; j += 16) {
-        __mmask16 seen = (__mmask16)(first(k.see - j) & ~first(k.from - j));
-        top = _mm512_mask_max_ps(top, seen, top, _mm512_loadu_ps(s + j));
-    }
-    *m = _mm512_reduce_max_ps(top);
-    top = _mm512_set1_ps(*m);
+    __m512 sum = _mm512_setzero_ps();
+    *m = top_score(s, k);
     for (int j = k.start; j < k.end; j += 16) {
-        __mmask16 seen = (__mmask16)(first(k.see - j) & ~first(k.from - j));
-        __m512 e = exp_ps(_mm512_sub_ps(_mm512_loadu_ps(s + j), top));
-        e = _mm512_maskz_mov_ps(seen, e);
+        __m512 e = exp_ps(_mm512_sub_ps(_mm512_loadu_ps(s + j), _mm512_set1_ps(*m)));
+        e = _mm512_maskz_mov_ps(seen(k, j), e);
         sum = _mm512_add_ps(sum, e);
         _mm512_storeu_ps(s + j, e);
     }
@@ -224,11 +237,10 @@ static void att_softmax(float *s, struct span k, float *m, float *l) {
  * 0 stays whatever their scales are. */
 static void att_scale_values(const struct cpu_att *a, int key, struct span k, float *s) {
     for (int j = k.start; j < k.see; j += 16) {
-        __mmask16 seen = (__mmask16)(first(k.see - j) & ~first(k.from - j));
         size_t at = kv_part(a->kv, KV_I8, a->blocks[(key + j) / 16], a->head);
         __m512 p = _mm512_loadu_ps(s + j),
                scales = _mm512_loadu_ps(kv_scales(a->kv, a->kv->v, at));
-        _mm512_storeu_ps(s + j, _mm512_maskz_mul_ps(seen, p, scales));
+        _mm512_storeu_ps(s + j, _mm512_maskz_mul_ps(seen(k, j), p, scales));
     }
 }
 

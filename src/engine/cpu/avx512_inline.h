@@ -13,6 +13,25 @@ static inline __mmask16 first(int n) {
     return n >= 16 ? 0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1);
 }
 
+/* Keys of a chunk: a row sees from .. see - 1, its group of rows start .. end - 1, start a
+ * multiple of 16. */
+struct span {
+    int from, see, start, end;
+};
+
+/* Which of the keys j .. j + 15 the row sees. */
+static inline __mmask16 seen(struct span k, int j) {
+    return (__mmask16)(first(k.see - j) & ~first(k.from - j));
+}
+
+/* The largest of the scores that a row sees. */
+static inline float top_score(const float *s, struct span k) {
+    __m512 top = _mm512_set1_ps(-INFINITY);
+    for (int j = k.start; j < k.see; j += 16)
+        top = _mm512_mask_max_ps(top, seen(k, j), top, _mm512_loadu_ps(s + j));
+    return _mm512_reduce_max_ps(top);
+}
+
 static inline __m512 exp_ps(__m512 x) {
     __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(EXP_LOG2E)),
                                     _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);

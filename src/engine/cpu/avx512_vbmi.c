@@ -2,38 +2,43 @@
  * avx512_vbmi.c - Q4 and I8 weights times activations of 8 bits, with AVX-512 VBMI and VNNI
  * (Ice Lake, Zen 4 and later).
  *
- *     y[t, n] (+)= sum over groups g of  scale_w[n, g] * sum over its units u of
- *                                            scale_x[t, u] * sum of w[n, k] q[t, k]
+ *     y[t, n] (+)= sum over groups g of  scale_w[n, g] * scale_x[t, g] * sum of w[n, k] q[t, k]
  *                                     +  min_w[n, g] * (sum of x[t, k])
+ *               +  sum over outliers k of  w[n, k] * x[t, k]
  *
- * An activation has 8 bits in groups of 32, but where the group's largest one is far above the
- * row's average: there activations and weights have 16 bits, as in avx512_int16.h ("wide"
- * groups, about one in fourteen). Errors are steps of the largest value of a group, so the few
- * groups that hold a model's outliers make most of the error of plain 8 bits. What is left of
- * it: CPU_WIDE_FROM in simd.h.
+ * An activation has 8 bits in groups of 64, but for outliers: those above the mean of the row's
+ * largest ones of a group (CPU_OUTLIER_FROM in simd.h), less than one in a hundred. They are 0
+ * among the digits and are multiplied one by one in f32 with their weights' exact values, as
+ * the columns they meet: a shift and a look-up for 16 rows. An error is a step of the largest
+ * value of a group, so the few outliers of a model would make most of the error of plain 8
+ * bits. Nearly half of what is left comes from the table of NF4 in bytes.
  *
  * Weights are unsigned bytes, w + 128 (vpdpbusd takes unsigned times signed); the sum of 128 q
  * that this is too much is where an accumulator starts. vpermb reads 6 index bits: the table is
  * in it four times and no nibble needs a mask. 16 values of a table become bytes by q4_bytes().
  *
- * Sums of a unit (32 inputs, 16 where the weight's groups are as small) are exact in int32.
- * 8-bit units are added in ascending order to one sum, wide ones to another, and the two at the
- * end; a token's 8-bit digits are 0 in its wide groups. So the bits don't depend on which
- * tokens are computed together, nor on when wide groups are met.
+ * Sums of a group of the weight (64, 32 or 16 inputs) are exact in int32; groups are added in
+ * ascending order to one sum, outliers to another, and the two at the end. So the bits don't
+ * depend on which tokens are computed together.
  *
  * Weights are unpacked in registers, once for up to 12 tokens, which are quantised together and
  * interleaved; four row tiles (in L1) meet a block of tokens before the next one comes. One
- * token is bound by reading weights, many by the dot products, 4 x 16 a cycle.
+ * token is bound by reading weights, many by the dot products, 4 x 16 a cycle; those and
+ * multiplications of floats share their units, and vpermb takes a third of one, so that 64
+ * inputs of 12 tokens are 192 of about 222 cycles. An operand in memory that the instruction
+ * itself repeats for all lanes costs nothing; loaded by an instruction of its own it made GCC
+ * 12 copy accumulators.
  *
- * Measured on one core of a Zen 4 at rest, in 1e9 products a second: 150 to 160 for many tokens
- * with every twelfth group wide (180 with none; vpdpwssd on int16: 95), 115 to 140 for 4, 65
- * for 1.
+ * Measured on one core of a Zen 4 at rest, in 1e9 products a second (235 is the most): 185 for
+ * many tokens with an outlier in every twelfth group (vpdpwssd on int16: 95), 138 for 4, 70 for
+ * 1.
  *
- * Rejected: 8 bits alone, groups of 64 (KL 5e-3), 32 (3.3e-3) or 16 (1.7e-3, and as many
- * instructions as wide groups cost); a second digit for wide groups (leaves the table's error);
- * asking for weights ahead (reading in huge pages 19 GB/s instead of 21, in small ones the
- * same); all tokens of a block in 16 bits where one is wide (in 35 % of groups before down);
- * row tiles expanded to bytes in scratch for many tokens (130); rows one behind the other (the
+ * Rejected: 8 bits alone, groups of 64 (KL 5e-3), 32 (3.3e-3) or 16 (1.7e-3, and twice the
+ * instructions behind the dot products); groups of 32 with a limit for outliers of twice the
+ * mean (as exact and 6 % slower); whole groups in 16 bits where one is an outlier (as exact,
+ * 25 % slower); a second digit instead (leaves the table's error to outliers); asking for
+ * weights ahead (reading in huge pages 19 GB/s instead of 21, in small ones the same); row
+ * tiles expanded to bytes in scratch for many tokens (130); rows one behind the other (the
  * compiler keeps twelve pointers on the stack).
  */
 #if defined(__x86_64__)
@@ -44,9 +49,9 @@
 #include "engine/cpu/avx512_weights.h"
 
 enum {
-    BLOCK = 12,   /* tokens */
-    TILES = 4,    /* row tiles that a block of tokens meets one after the other */
-    OUTLIERS = 8, /* one of so many activations at most is an outlier */
+    BLOCK = VBMI_BLOCK, /* tokens */
+    TILES = 4,          /* row tiles that a block of tokens meets one after the other */
+    OUTLIERS = 8,       /* one of so many activations at most is an outlier */
 };
 
 /* NT <= BLOCK tokens, quantised; G = Kp / 64 groups. The tokens are innermost but for the 4
@@ -77,7 +82,7 @@ static inline struct tokens tokens_at(const void *at, int Kp, int NT) {
     return b;
 }
 
-static size_t tokens_bytes(int Kp) {
+size_t vbmi_block_bytes(int Kp) {
     size_t K = (size_t)Kp, words = K / 64 * 2 + cpu_sums(Kp) * 2 + 1;
     size_t bytes = K + words * 4 + K / OUTLIERS * sizeof(struct outlier);
     return (bytes * BLOCK + 63) / 64 * 64;
@@ -261,7 +266,7 @@ quantize_tokens(const float *x, size_t ldx, const int NT, int K, bool sums, void
         end_sums(&b, Kp, NT);
 }
 
-static void quantize8(const float *x, size_t ldx, int NT, int K, bool sums, void *to) {
+void vbmi_quantize(const float *x, size_t ldx, int NT, int K, bool sums, void *to) {
     if (NT == 1)
         quantize_tokens(x, ldx, 1, K, sums, to);
     else
@@ -527,8 +532,8 @@ static inline __attribute__((always_inline)) void tiles(const struct tile *w, in
         }
 }
 
-static void vbmi_matmul(const struct cpu_input *in, const struct weight *w, int tile,
-                        int n_tile, float *y, size_t ldy, bool add, void *scratch) {
+void vbmi_matmul(const struct cpu_input *in, const struct weight *w, int tile, int n_tile,
+                 float *y, size_t ldy, bool add, void *scratch) {
     const bool q4 = w->type == WEIGHT_Q4, any = !plain_groups(w);
     if (!q4 && w->type != WEIGHT_I8) {
         avx512_matmul_float(in, w, tile, n_tile, y, ldy, add);
@@ -561,9 +566,10 @@ static void vbmi_matmul(const struct cpu_input *in, const struct weight *w, int 
 
 const struct cpu_kernels cpu_avx512_vbmi = {
     .name = "avx512",
+    .kv = KV_F16,
     .block = BLOCK,
-    .block_bytes = tokens_bytes,
-    .quantize = quantize8,
+    .block_bytes = vbmi_block_bytes,
+    .quantize = vbmi_quantize,
     .matmul = vbmi_matmul,
     .norm = avx512_norm,
     .rope = avx512_rope,

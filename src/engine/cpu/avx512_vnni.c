@@ -12,6 +12,7 @@
 
 const struct cpu_kernels cpu_avx512_vnni = {
     .name = "avx512",
+    .kv = KV_F16,
     .block = 1,
     .block_bytes = cpu_row16_bytes,
     .quantize = avx512_quantize,

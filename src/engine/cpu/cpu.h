@@ -9,9 +9,9 @@
  *
  * Q4 and I8 weights meet activations of 16 bits: each 64 inputs of a token become q = round(x /
  * absmax * steps), and a group's sum of products is exact in int32. Eight bits double the dot
- * products of an instruction but move the model; avx512_vbmi.c has them where they do little.
- * KL divergence from f32 activations on prose (SmolLM2-135M in NF4): 16 bits 3e-6, those 1e-3,
- * 8 bits everywhere 5e-3. The scalar reference uses f32 activations.
+ * products of an instruction but move the model; avx512_vbmi.c has them, and floats for the
+ * largest. KL divergence from f32 activations on prose (SmolLM2-135M in NF4): 16 bits 3e-6,
+ * those 1e-3, 8 bits for all 5e-3. The scalar reference uses f32 activations.
  */
 #ifndef LLMCHAT_ENGINE_CPU_CPU_H
 #define LLMCHAT_ENGINE_CPU_CPU_H
@@ -76,7 +76,8 @@ struct cpu_att {
 
 struct cpu_kernels {
     const char *name;
-    int block; /* rows that are quantised together; CPU_QUANT_ROWS is a multiple of it */
+    enum kv_type kv; /* the type of 16 bits that attention is fastest with */
+    int block;       /* rows that are quantised together; CPU_QUANT_ROWS is a multiple of it */
     /* Bytes of such a block, a multiple of 64 */
     size_t (*block_bytes)(int Kp);
     /* n <= block rows of x [n, K], stride ldx, zeros up to Kp, to a block at a 64-byte border;
@@ -140,11 +141,12 @@ extern const struct cpu_kernels cpu_avx2_vnni;
 extern const struct cpu_kernels cpu_avx512; /* without VNNI */
 extern const struct cpu_kernels cpu_avx512_vnni;
 extern const struct cpu_kernels cpu_avx512_vbmi; /* and VNNI */
+extern const struct cpu_kernels cpu_avx512_bf16; /* and both */
 /* for all of them */
 void avx2_kv_turn(const struct kv_layer *kv, void *k, const float *c, const float *s, int n);
 #endif
 /* The kernel sets that this CPU and its operating system can run, best first, ending with
- * cpu_scalar; returns how many. Sets with and without VNNI have the same name. */
+ * cpu_scalar; returns how many. Some have the same name. */
 int cpu_kernel_sets(const struct cpu_kernels *out[8]);
 /* The set that LLMCHAT_CPU asks for, or the best. */
 enum status cpu_choose(const struct cpu_kernels **out, struct err *err);

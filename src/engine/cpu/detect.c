@@ -15,7 +15,11 @@ int cpu_kernel_sets(const struct cpu_kernels *out[8]) {
     bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                   __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("fma");
-    if (avx512 && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi"))
+    bool vbmi =
+        avx512 && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
+    if (vbmi && __builtin_cpu_supports("avx512bf16"))
+        out[n++] = &cpu_avx512_bf16;
+    if (vbmi)
         out[n++] = &cpu_avx512_vbmi;
     if (avx512 && __builtin_cpu_supports("avx512vnni"))
         out[n++] = &cpu_avx512_vnni;
@@ -30,6 +34,12 @@ int cpu_kernel_sets(const struct cpu_kernels *out[8]) {
 #endif
     out[n++] = &cpu_scalar;
     return n;
+}
+
+enum kv_type cpu_kv_type(void) {
+    const struct cpu_kernels *k;
+    struct err err;
+    return cpu_choose(&k, &err) == ST_OK ? k->kv : KV_F16; /* else nothing can be opened */
 }
 
 enum status cpu_choose(const struct cpu_kernels **out, struct err *err) {

@@ -183,20 +183,18 @@ static void put_number(enum kv_type type, void *part, size_t i, float x, float i
     }
 }
 
-/* x [D] to elements at, at + step, … of a part of the cache. */
-static void put_numbers(const struct kv_layer *kv, const float *x, int slot, void *part,
-                        size_t at, size_t step) {
-    float inv = 0;
-    if (kv->type == KV_I8)
-        kv_scales(kv, part, 0)[slot] = i8_scale(x, kv->D, &inv);
-    for (int d = 0; d < kv->D; d++, at += step)
-        put_number(kv->type, part, at, x[d], inv);
-}
-
 static void ref_kv_put(const struct kv_layer *kv, const float *k, const float *v, int slot,
                        void *dst_k, void *dst_v) {
-    put_numbers(kv, k, slot, dst_k, (size_t)slot, 16);
-    put_numbers(kv, v, slot, dst_v, (size_t)slot * (size_t)kv->D, 1);
+    float inv_k = 0, inv_v = 0;
+    size_t D = (size_t)kv->D, t = (size_t)slot;
+    if (kv->type == KV_I8) {
+        kv_scales(kv, dst_k, 0)[slot] = i8_scale(k, kv->D, &inv_k);
+        kv_scales(kv, dst_v, 0)[slot] = i8_scale(v, kv->D, &inv_v);
+    }
+    for (size_t d = 0; d < D; d++) {
+        put_number(kv->type, dst_k, kv_k_at(kv->type, d, t), k[d], inv_k);
+        put_number(kv->type, dst_v, kv_v_at(kv->type, D, d, t), v[d], inv_v);
+    }
 }
 
 /* An element; of an int8 cache without its scale. */
@@ -220,9 +218,12 @@ static float scale_at(const struct kv_layer *kv, void *base, size_t part, size_t
 /* Column d of the key in a slot, turned as kv_turn() says; scale: the old one. */
 static float turned(const struct kv_layer *kv, const void *k, const float *c, const float *s,
                     int n, int slot, int d, float scale) {
-    size_t i = (size_t)(d * 16 + slot), j = (size_t)((d ^ 1) * 16 + slot);
-    float x = kv_at(kv, k, i) * scale;
-    return d >= n ? x : x * c[i] + kv_at(kv, k, j) * scale * s[i];
+    size_t i = (size_t)(d * 16 + slot); /* of the angles */
+    float x = kv_at(kv, k, kv_k_at(kv->type, (size_t)d, (size_t)slot)) * scale;
+    if (d >= n)
+        return x;
+    float y = kv_at(kv, k, kv_k_at(kv->type, (size_t)d ^ 1, (size_t)slot)) * scale;
+    return x * c[i] + y * s[i];
 }
 
 static void ref_kv_turn(const struct kv_layer *kv, void *k, const float *c, const float *s,
@@ -242,8 +243,9 @@ static void ref_kv_turn(const struct kv_layer *kv, void *k, const float *c, cons
         for (int d = 0; d < (i8 ? kv->D : n); d += 2) {
             float x = turned(kv, k, c, s, n, slot, d, old);
             float y = turned(kv, k, c, s, n, slot, d + 1, old);
-            put_number(kv->type, k, (size_t)(d * 16 + slot), x, inv);
-            put_number(kv->type, k, (size_t)(d * 16 + 16 + slot), y, inv);
+            size_t t = (size_t)slot, at = (size_t)d;
+            put_number(kv->type, k, kv_k_at(kv->type, at, t), x, inv);
+            put_number(kv->type, k, kv_k_at(kv->type, at + 1, t), y, inv);
         }
         if (i8)
             kv_scales(kv, k, 0)[slot] = scale;
@@ -270,7 +272,7 @@ static void ref_scores(const struct cpu_att *a, int row, int key, int from, int 
         size_t slot = (size_t)(key + j) % 16;
         s[j] = 0;
         for (size_t d = 0; d < D; d++)
-            s[j] += q[d * CPU_ATT_ROWS] * kv_at(kv, kv->k, base + d * 16 + slot);
+            s[j] += q[d * CPU_ATT_ROWS] * kv_at(kv, kv->k, base + kv_k_at(kv->type, d, slot));
         s[j] *= scale_at(kv, kv->k, base, slot);
         s[j] *= a->op->scale;
     }
@@ -300,13 +302,14 @@ static void ref_att_chunk(const struct cpu_att *a, int row, int end, int key, in
             l[r] += p;
             p *= scale_at(kv, kv->v, base, slot);
             for (size_t d = 0; d < D; d++)
-                out[d] += p * kv_at(kv, kv->v, base + slot * D + d);
+                out[d] += p * kv_at(kv, kv->v, base + kv_v_at(kv->type, D, d, slot));
         }
     }
 }
 
 const struct cpu_kernels cpu_scalar = {
     .name = "scalar",
+    .kv = KV_F16,
     .matmul = ref_matmul,
     .norm = ref_norm,
     .rope = ref_rope,

@@ -32,7 +32,7 @@ enum kv_type graph_kv_type(const struct model *m, enum kv_type want) {
     enum weight_type t = m->hp.n_layer ? m->layers[0].wq.w.type : WEIGHT_Q4;
     if (want != KV_AUTO)
         return want;
-    return t == WEIGHT_I8 || t == WEIGHT_Q4 ? KV_F16 : KV_F32;
+    return t == WEIGHT_I8 || t == WEIGHT_Q4 ? cpu_kv_type() : KV_F32;
 }
 
 /* Bytes of K or of V of one block in one layer. */
@@ -248,12 +248,14 @@ void graph_move_blocks(struct graph *g, const int32_t *blocks, int n, int from, 
 
 /* Zeros behind n_tok of a block's K and V, and of their scales. */
 static void blank_rest(char *k, char *v, const struct kv_layer *kv, int n_tok) {
-    size_t D = (size_t)kv->D, used = (size_t)n_tok, rest = KV_BLOCK - used;
+    size_t D = (size_t)kv->D, used = (size_t)n_tok;
     size_t size = kv_elem_bytes(kv->type), part = kv_head_bytes(kv->type, kv->D);
     for (int h = 0; h < kv->Hkv; h++, k += part, v += part) {
-        for (size_t d = 0; d < D; d++)
-            memset(k + (d * KV_BLOCK + used) * size, 0, rest * size);
-        memset(v + used * D * size, 0, rest * D * size);
+        for (size_t slot = used; slot < KV_BLOCK; slot++)
+            for (size_t d = 0; d < D; d++) {
+                memset(k + kv_k_at(kv->type, d, slot) * size, 0, size);
+                memset(v + kv_v_at(kv->type, D, d, slot) * size, 0, size);
+            }
         if (kv->type != KV_I8)
             continue;
         size_t scale = KV_BLOCK * D + used * sizeof(float);

@@ -33,7 +33,7 @@ enum { STATE_MAX_TOK = 1 << 24, STATE_MAX_BLOCK_BYTES = 1 << 30, STATE_MAX_NAME 
 /* Raise the last digit when the layout of the file changes, STATE_KV when that of a block or
  * what stands in it does. */
 #define STATE_MAGIC "llmkv\r\n1"
-#define STATE_KV    "1"
+#define STATE_KV    "2"
 
 struct state_head {
     char magic[8];
