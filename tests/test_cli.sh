@@ -238,6 +238,17 @@ echo 'draft_model: foreign' >home/config/config.yaml
 run run tiny --temperature 0 --max-tokens 8 hi; is "a configured draft model that does not fit is left out" 0 '' -
 rm home/config/config.yaml
 run bench tiny -p 16 -n 40 -r 1 --draft tiny --json; is_json "bench --draft" 0 out 'd[0]["drafted_tokens"]==d[0]["accepted_tokens"]>0'
+# guesses of a draft model that is not there
+run run tiny --speculation draft hi; is "--speculation draft without one is usage" 2 - '--speculation draft: there is no draft model; name one with --draft MODEL, or draft_model in .*config.yaml'
+run run tiny --raw --speculation draft hi; is "with --raw, too" 2 - 'there is no draft model'
+run bench tiny -p 16 -n 4 -r 1 --speculation draft; is "and bench" 2 - '--speculation draft: there is no draft model; name one with --draft MODEL'
+printf 'sampling: {speculation: draft}\n' >home/config/config.yaml
+run run tiny --max-tokens 4 hi; is "the configuration's is a notice" 0 '' '^speculation draft: there is no draft model; name one with --draft MODEL, or draft_model in .*config.yaml'
+run run tiny --raw --max-tokens 4 hi; is "with --raw, too" 0 '' '^speculation draft: there is no draft model'
+printf 'sampling: {speculation: draft}\ndraft_model: foreign\n' >home/config/config.yaml
+run run tiny --max-tokens 4 hi; is "so is one that does not fit" 0 '' '^speculation draft: nothing is guessed; the draft model foreign '
+run run tiny --max-tokens 4 --speculation auto hi; is "and nothing for those who don't want it" 0 '' -
+rm home/config/config.yaml
 run bench tiny -p 16 -n 40 -r 1 --json; is_json "bench guesses nothing unless asked" 0 out 'd[0]["drafted_tokens"]==0'
 run rm small; run rm foreign; run rm twin
 

@@ -42,6 +42,8 @@ bool chat_model_waits(const struct chat *c);
 bool chat_model_changed(const struct chat *c);
 const char *chat_model(const struct chat *c);                     /* name; "" none */
 const struct engine_info *chat_engine_info(const struct chat *c); /* NULL until one is ready */
+/* What config_check_draft() says of the settings and the model in use; ST_OK without one. */
+enum status chat_check_draft(const struct chat *c, struct err *err);
 /* What to load at start: wanted (or NULL), else the configuration's, else the conversation's,
  * else the last used, else the only one installed. ST_NOT_FOUND when nothing is installed, with
  * what to type. The caller frees *name. */

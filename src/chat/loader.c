@@ -270,6 +270,12 @@ const struct engine_info *chat_engine_info(const struct chat *c) {
     return c->engine ? engine_info(c->engine) : NULL;
 }
 
+enum status chat_check_draft(const struct chat *c, struct err *err) {
+    if (!c->engine)
+        return ST_OK;
+    return config_check_draft(c->config, &c->settings, engine_info(c->engine)->draft, err);
+}
+
 /* -- which model -- */
 
 static bool installed(const struct model_list *l, const char *name) {

@@ -123,6 +123,25 @@ static enum status gather_prompt(struct args *a, struct buf *out, struct err *er
     return ST_OK;
 }
 
+/* Guesses that only a draft model could make: without one an error where the command line asks
+ * for them, */
+static enum status check_speculation(const struct args *a, struct err *err) {
+    struct err why;
+    for (size_t i = 0; i < a->set_names.n; i++)
+        if (strcmp(a->set_names.v[i], "speculation") == 0 &&
+            config_check_draft(&a->config, &a->config.settings, NULL, &why) != ST_OK)
+            return err_set(err, ST_USAGE, "--%s", why.msg);
+    return ST_OK;
+}
+
+/* and news where the configuration or the conversation does. */
+static void note_draft(const struct args *a, const struct settings *s,
+                       const struct engine_info *m) {
+    struct err why;
+    if (config_check_draft(&a->config, s, m->draft, &why) != ST_OK)
+        note("%s", why.msg);
+}
+
 /* -- raw: the engine alone -- */
 
 static enum status raw_events(struct run *r, struct session *s, struct mailbox *box,
@@ -175,6 +194,7 @@ static enum status run_raw(struct args *a, struct run *r, const char *prompt, bo
     TRY(engine_open(path, &p, &e, err));
     settings_suggest(s, engine_info(e)->settings);
     progress_clear();
+    note_draft(a, s, engine_info(e));
     struct encode_opts o = {.bos = text_adds_bos(engine_text(e))};
     TRY(text_encode(engine_text(e), prompt, strlen(prompt), &o, &ids, err));
     session = session_new(e);
@@ -291,6 +311,7 @@ static enum status run_turn(struct args *a, struct run *r, const char *prompt, b
         TRY(chat_set_system(c, arg_text(a, "system"), err));
     TRY(chat_load_model(c, a->pos[0], err));
     TRY(wait_for_model(c, err));
+    note_draft(a, chat_settings(c), chat_engine_info(c));
     st = chat_send(c, prompt, err);
     if (st == ST_CONTEXT_FULL && a->config.context_full != OVERFLOW_ASK &&
         a->config.context_full != OVERFLOW_STOP && a->config.context_full != OVERFLOW_STREAM)
@@ -335,6 +356,8 @@ int cmd_run(struct args *a) {
     if (raw && (chat || arg_flag(a, "save") || arg_text(a, "system")))
         return failf(ST_USAGE, "--raw knows no conversation: not with --chat, --continue, "
                                "--save or --system");
+    if (check_speculation(a, &err) != ST_OK)
+        return fail(&err);
     if (a->n_pos == 1 && terminal && !r.json && !raw)
         return talk(a);
     interrupt_catch();

@@ -59,6 +59,11 @@ bool app_ok(struct app *a, enum status st, const struct err *e) {
     return st == ST_OK;
 }
 
+void app_check_draft(struct app *a) {
+    struct err err;
+    app_ok(a, chat_check_draft(a->chat, &err), &err);
+}
+
 /* -- the draft -- */
 
 void app_save_draft(struct app *a) {
@@ -184,6 +189,7 @@ bool app_open(struct app *a, int64_t id) {
     app_sync(a);
     transcript_bottom(a->tr);
     list_load(a);
+    app_check_draft(a);
     return true;
 }
 
@@ -207,6 +213,7 @@ static void model_event(struct app *a, const struct chat_event *e) {
         break;
     case MODEL_READY:
         a->model_what[0] = 0;
+        app_check_draft(a);
         break;
     case MODEL_FAILED:
         free(a->model_error);

@@ -97,6 +97,8 @@ void app_complain(struct app *a, const char *fmt, ...) __attribute__((format(pri
 /* Says e when st is a failure; returns whether it was none. */
 bool app_ok(struct app *a, enum status st, const struct err *e);
 void app_paint(struct app *a);
+/* Tells when what the settings want needs a draft model that is not there. */
+void app_check_draft(struct app *a);
 /* Handles what the chat has to tell; safe at any time. */
 void app_chat_events(struct app *a);
 /* Saves the draft now if it has changed. */

@@ -47,6 +47,8 @@ static bool do_set(struct app *a, const char *arg) {
     struct buf now = {0};
     setting_show(chat_settings(a->chat), d, &now);
     app_say(a, "%s is %s now", d->name, buf_str(&now));
+    if (strcmp(d->name, "speculation") == 0)
+        app_check_draft(a);
     buf_release(&now);
     return true;
 }

@@ -318,6 +318,33 @@ static void slash_set_changes_and_keeps_a_setting(void **state) {
     tt_quit(t);
 }
 
+static void guesses_without_a_draft_model_are_told(void **state) {
+    struct tt *t = start(state);
+    tt_type(t, "/set speculation draft" T_ENTER);
+    tt_wait(t, "there is no draft model; name one with");
+    tt_type(t, "hello" T_ENTER);
+    tt_wait(t, "echo 1: hello");
+    tt_quit(t);
+    t = tt_ui_start(*state, "-c", NULL, NULL);
+    tt_wait(t, "there is no draft model");
+    tt_type(t, "/set speculation auto" T_ENTER);
+    tt_wait(t, "speculation is auto now");
+    tt_wait_gone(t, "there is no draft model");
+    tt_type(t, "/set speculation" T_ENTER);
+    tt_wait(t, "Guesses several tokens");
+    tt_type(t, T_RIGHT T_RIGHT);
+    tt_wait(t, "there is no draft model");
+    tt_type(t, T_LEFT);
+    tt_wait_gone(t, "there is no draft model");
+    tt_type(t, T_ESC);
+    tt_wait_gone(t, "Guesses several tokens");
+    tt_quit(t);
+    tt_write(*state, "config/config.yaml", "sampling: {speculation: draft}\n");
+    t = start(state);
+    tt_wait(t, "there is no draft model");
+    tt_quit(t);
+}
+
 static void history_comes_back_with_up(void **state) {
     struct tt *t = start(state);
     tt_type(t, "one" T_ENTER);
@@ -641,6 +668,7 @@ int main(void) {
         T(a_failed_answer_says_why),
         T(two_slashes_send_one_and_mistakes_are_not_sent),
         T(slash_set_changes_and_keeps_a_setting),
+        T(guesses_without_a_draft_model_are_told),
         T(history_comes_back_with_up),
         T(a_draft_is_listed_by_its_words),
         T(deleting_can_be_undone),
