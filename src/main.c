@@ -16,7 +16,8 @@ const struct command cmd_table[] = {
      "The words of PROMPT are joined by blanks; standard input, when it is not a terminal, "
      "follows after an empty line. Without a prompt on a terminal the interface opens with "
      "this model. The prompt goes through the model's chat template as a user's message; "
-     "--raw gives it to the model as it is.\n"
+     "--raw gives it to the model as it is; of the ways to go on when the context is full "
+     "(context_full) it knows stream, since there are no turns to leave out.\n"
      "With --json there is one object a line: type token (id, text) for each token and last "
      "type done.",
      1, -1, CMD_SETTINGS, run_opts, cmd_run},

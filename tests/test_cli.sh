@@ -230,12 +230,15 @@ run cp tiny twin; is "a copy of the model" 0
 echo 'draft_model: twin' >home/config/config.yaml
 run run tiny --temperature 0 --max-tokens 80 --json --speculation draft tell me a tale of the tides
 is_json "draft_model of the configuration" 0 out 'lines[-1]["accepted_tokens"]>0'
+run run tiny --raw --temperature 0 --max-tokens 80 --json --speculation draft tell me a tale of the tides
+is_json "also with --raw" 0 out 'lines[-1]["accepted_tokens"]>0'
 run run twin --temperature 0 --max-tokens 80 --json --speculation draft tell me a tale of the tides
 is_json "which does not guess for itself" 0 out 'lines[-1]["drafted_tokens"]==0'
 echo 'draft_model: nobody' >home/config/config.yaml
 run run tiny --temperature 0 --max-tokens 8 hi; is "a configured draft model that is not there is left out" 0 '' -
 echo 'draft_model: foreign' >home/config/config.yaml
 run run tiny --temperature 0 --max-tokens 8 hi; is "a configured draft model that does not fit is left out" 0 '' -
+run run tiny --raw --temperature 0 --max-tokens 8 hi; is "also with --raw" 0 '' -
 rm home/config/config.yaml
 run bench tiny -p 16 -n 40 -r 1 --draft tiny --json; is_json "bench --draft" 0 out 'd[0]["drafted_tokens"]==d[0]["accepted_tokens"]>0'
 # guesses of a draft model that is not there
@@ -305,6 +308,14 @@ is "a full context: what to set, and where" 1 - 'context_full to summarise, drop
 printf 'context_full: stream\n' >home/config/config.yaml
 run run tiny --chat 7 --max-tokens 2 --json and on
 is_json "a full context that streams" 0 out 'lines[-1]["dropped_tokens"]>0 and lines[-1]["finish_reason"] in ("stop", "length")'
+rc=0; "$LLMCHAT_BIN" run tiny --raw --ctx 128 --max-tokens 2 --json <much >out 2>err || rc=$?
+is_json "--raw streams, too" 0 out 'lines[-1]["dropped_tokens"]>0 and lines[-1]["completion_tokens"]==2'
+printf 'context_full: drop\n' >home/config/config.yaml
+rc=0; "$LLMCHAT_BIN" run tiny --raw --ctx 128 --max-tokens 2 --json <much >out 2>err || rc=$?
+is "--raw has nothing to drop" 1 - 'the context 128: .*: set context_full to stream in .*config.yaml, or raise ctx'
+printf 'context_full: stream\n' >home/config/config.yaml
+rc=0; "$LLMCHAT_BIN" run tiny --raw --ctx 48 --max-tokens 2 --json <much >out 2>err || rc=$?
+is "--raw says why it can't stream" 1 - 'a context of 48 tokens is too small to stream in'
 rm home/config/config.yaml
 run import chat.json --json; is "import --json" 0 '^\[8\]$'
 rc=0; sh -c '"$LLMCHAT_BIN" export 1 --format json | "$LLMCHAT_BIN" import /dev/stdin' >out 2>err || rc=$?

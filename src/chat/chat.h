@@ -40,6 +40,11 @@ bool chat_model_waits(const struct chat *c);
 /* The file of the model in use was written or replaced since it was opened: loading it again
  * is another model. */
 bool chat_model_changed(const struct chat *c);
+/* Opens the model at `path` with a draft model (a name; NULL or "": none), for p, which
+ * says the rest. One that nobody asked for in so many words (`wanted`) is left out when it
+ * is this model itself, does not fit it, or is not there. */
+enum status chat_open_engine(const char *path, const char *draft, bool wanted,
+                             struct engine_params *p, struct engine **out, struct err *err);
 const char *chat_model(const struct chat *c);                     /* name; "" none */
 const struct engine_info *chat_engine_info(const struct chat *c); /* NULL until one is ready */
 /* What config_check_draft() says of the settings and the model in use; ST_OK without one. */
