@@ -36,8 +36,9 @@ const struct command cmd_table[] = {
      "When a stored conversation is left, the keys and values that the model has computed for "
      "it "
      "are saved in the cache folder, so that it goes on at once after a restart. kv list shows "
-     "them; kv prune removes those that its options name, and needs at least one. What is "
-     "removed is only computed again. The configuration (kv_cache) says how much they may "
+     "them; kv prune removes those that its options name, and what is damaged; without options "
+     "only that. What is removed is only computed again. The configuration (kv_cache) says how "
+     "much they may "
      "take; "
      "those that were not used for longest make room.",
      1, 1, 0, kv_opts, cmd_kv},

@@ -374,7 +374,30 @@ run kv list --json; is_json "the longer state takes the place of the first" 0 ou
 run run tiny-f32 --save --max-tokens 4 $words
 run kv; is "kv alone" 2 - 'missing'
 run kv remove; is "kv wants list or prune" 2 - 'list or prune'
-run kv prune; is "kv prune wants to know which" 2 - '--all'
+run kv prune; is "kv prune alone leaves what is whole, and says how to choose" 0 - '^None is damaged. .*--all'
+dir=home/cache/kv
+cp "$(find $dir -name '*.kv' | head -n 1)" state
+python3 - state $dir <<'PY'
+import sys
+text = open(sys.argv[1], "rb").read()
+def put(name, at):
+    bad = bytearray(text)
+    bad[at] ^= 4
+    open(f"{sys.argv[2]}/{name}-00000000000000ff.kv", "wb").write(bad)
+put("0" * 15 + "1", 2)   # where it says what it is
+put("0" * 15 + "2", 40)  # in the head's numbers
+put("0" * 15 + "3", 7)   # the version
+open(f"{sys.argv[2]}/{'0' * 15}4-00000000000000ff.kv", "wb").write(bytes(len(text)))  # after a power failure
+PY
+run kv list
+is "kv list shows what is damaged" 0 '^MODEL' '0001-00000000000000ff.kv: damaged; llmchat kv prune'
+is "and in the head" 0 '' '0002-00000000000000ff.kv: damaged'
+is "and what is empty" 0 '' '0004-00000000000000ff.kv: damaged'
+is "a file of another version is not damaged" 0 '' '0003-00000000000000ff.kv: no state that this version'
+run kv prune; is "kv prune removes what is damaged" 0 - '^3 removed'
+run kv list --json; is_json "and nothing else" 0 out 'len(d)==2'
+if [ -e $dir/0000000000000003-00000000000000ff.kv ]; then pass "nor what another version may use"; else fail "nor what another version may use"; fi
+rm $dir/0000000000000003-00000000000000ff.kv
 run kv prune --all --model tiny; is "kv prune --all is all" 2 - '--all'
 run kv prune --to much; is "kv prune --to nonsense" 2 - 'must be a size'
 run kv prune --json; is "kv prune has no --json" 2 - '--json'
