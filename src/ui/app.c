@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/path.h"
+#include "base/utf8.h"
 #include "ui/act.h"
 #include "ui/term.h"
 #include <poll.h>
@@ -205,10 +206,11 @@ void app_focus(struct app *a, enum focus f) {
 /* -- events of the chat -- */
 
 static void model_event(struct app *a, const struct chat_event *e) {
+    const char *what;
     switch (chat_model_state(a->chat)) {
     case MODEL_LOADING:
-        snprintf(a->model_what, sizeof a->model_what, "%s",
-                 e->text && *e->text ? e->text : "loading");
+        what = e->text && *e->text ? e->text : "loading";
+        snprintf(a->model_what, sizeof a->model_what, "%.*s", utf8_cut(what, 60), what);
         a->model_share = e->total ? (double)e->done / (double)e->total : -1;
         break;
     case MODEL_READY:

@@ -77,9 +77,9 @@ struct app {
     bool model_failed;
     char *model_error;
 
-    char model_name[64]; /* what loads */
-    char model_what[64]; /* what is done for it */
-    double model_share;  /* 0..1, -1 unknown */
+    char model_name[4 * 60 + 1]; /* what loads */
+    char model_what[4 * 60 + 1]; /* what is done for it */
+    double model_share;          /* 0..1, -1 unknown */
     int prefill_done, prefill_total;
 
     /* the mouse */

@@ -389,6 +389,28 @@ static void deleting_can_be_undone(void **state) {
     tt_quit(t);
 }
 
+static void news_cut_long_names_between_characters(void **state) {
+    char word[256] = "x", text[300];
+    struct tt *t = start(state);
+    for (int i = 0; i < 45; i++)
+        strcat(word, "潮"); /* 91 cells, 136 bytes */
+    tt_type(t, "hello" T_ENTER);
+    tt_wait(t, "echo 1: hello");
+    snprintf(text, sizeof text, "/save %s" T_ENTER, word);
+    tt_type(t, text);
+    tt_wait(t, "Saved as");
+    tt_wait(t, "潮”");
+    tt_type(t, T_F8);
+    snprintf(text, sizeof text, "Deleted “%.*s”", 1 + 3 * 29, word); /* 59 cells of 60 */
+    tt_wait(t, text);
+    tt_type(t, "/");
+    tt_type(t, word);
+    tt_type(t, T_ENTER);
+    tt_wait(t, "潮 is not a command");
+    tt_type(t, T_CTRL_C);
+    tt_quit(t);
+}
+
 static void two_windows_see_each_others_conversations(void **state) {
     struct tt *a = start(state), *b = start(state);
     tt_type(a, "from the first" T_ENTER);
@@ -672,6 +694,7 @@ int main(void) {
         T(history_comes_back_with_up),
         T(a_draft_is_listed_by_its_words),
         T(deleting_can_be_undone),
+        T(news_cut_long_names_between_characters),
         T(two_windows_see_each_others_conversations),
         T(the_external_editor_changes_the_draft),
         T(copying_reaches_the_clipboard_only_when_asked),
