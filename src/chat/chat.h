@@ -109,7 +109,11 @@ enum status chat_resolve(struct chat *c, enum overflow how, struct err *err);
 enum status chat_can_stream(const struct chat *c, struct err *err);
 /* Tokens of the conversation that streaming has left out. */
 int chat_left_out(const struct chat *c);
-/* Messages at the front of the branch that the model no longer sees. */
+/* Messages at the front of the branch that are left out whole by that; where it is not 0, a
+ * part of the next one mostly is, too. */
+int chat_forgotten(const struct chat *c);
+/* Messages at the front of the branch that the model no longer sees since turns were dropped or
+ * summarised. */
 int chat_dropped(const struct chat *c);
 
 /* -- events -- */

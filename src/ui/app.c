@@ -131,15 +131,32 @@ static const char *footer_of(const struct app *a, const struct message *m, bool 
     }
 }
 
+/* What stands between the messages where the model's sight begins, before message *at; NULL: it
+ * sees all. */
+static const char *seen_notice(const struct app *a, size_t *at) {
+    size_t dropped = (size_t)chat_dropped(a->chat);
+    *at = dropped;
+    if (chat_left_out(a->chat) == 0)
+        return dropped ? "the model no longer sees what is above this line" : NULL;
+    *at = (size_t)chat_forgotten(a->chat);
+    return *at ? "the model no longer sees what is above this line, nor all of the message "
+                 "below"
+               : "the model no longer sees all of the message below";
+}
+
 void app_sync(struct app *a) {
     static const enum tr_role roles[] = {TR_SYSTEM, TR_USER, TR_MODEL, TR_TOOL};
     const struct message_list *l = chat_messages(a->chat);
-    size_t n = 0, dropped = (size_t)chat_dropped(a->chat);
+    size_t n = 0, seen_from;
+    const char *notice = seen_notice(a, &seen_from);
     struct tr_message *v = xcalloc(l->n + 2, sizeof *v);
     const char *system = chat_system(a->chat);
     if (system && *system)
         v[n++] = (struct tr_message){
             .id = -1, .role = TR_SYSTEM, .text = system, .len = strlen(system)};
+    if (notice && seen_from == 0)
+        v[n++] = (struct tr_message){
+            .id = -2, .role = TR_NOTICE, .text = notice, .len = strlen(notice)};
     for (size_t i = 0; i < l->n; i++) {
         const struct message *m = &l->v[i];
         bool bad;
@@ -154,14 +171,13 @@ void app_sync(struct app *a) {
                                      .footer_error = bad,
                                      .sibling = m->sibling,
                                      .n_sibling = m->n_sibling};
-        if (dropped > 0 && i + 1 == dropped) {
-            static const char note[] = "the model no longer sees what is above this line";
+        if (notice && i + 1 == seen_from)
             v[n++] = (struct tr_message){
-                .id = -2, .role = TR_NOTICE, .text = note, .len = sizeof note - 1};
-        }
+                .id = -2, .role = TR_NOTICE, .text = notice, .len = strlen(notice)};
     }
     transcript_sync(a->tr, v, n);
     free(v);
+    a->left_out = chat_left_out(a->chat);
     a->dirty = true;
 }
 
@@ -398,6 +414,8 @@ static void draw_overlays(struct app *a, struct overlay *o) {
 }
 
 void app_paint(struct app *a) {
+    if (chat_left_out(a->chat) != a->left_out)
+        app_sync(a);
     screen_clear();
     view_layout(a);
     view_draw(a);

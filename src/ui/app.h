@@ -73,6 +73,7 @@ struct app {
     int64_t waiting; /* message that waits for the model to be loaded */
     int64_t failed;  /* message whose failure is in fail_text */
     char fail_text[520];
+    int left_out;      /* chat_left_out() that the transcript shows */
     bool context_full; /* the person must choose: asked by the main loop */
     bool model_failed;
     char *model_error;

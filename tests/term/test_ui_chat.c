@@ -508,8 +508,14 @@ static void a_full_context_streams_on(void **state) {
     tt_wait(t, "echo 2: and on");
     tt_wait(t, "forgotten");
     tt_wait(t, "● saved");
-    tt_type(t, "once more" T_ENTER); /* nobody asks again */
+    tt_type(t, T_TAB "g"); /* its first words are what goes first */
+    tt_wait(t, "the model no longer sees all of the message below");
+    tt_type(t, T_TAB T_TAB "once more" T_ENTER); /* nobody asks again */
     tt_wait(t, "echo 3: once more");
+    tt_wait(t, "● saved");
+    tt_type(t, T_TAB "g");
+    tt_wait(t, "the model no longer sees what is above this");
+    tt_wait_gone(t, "the model no longer sees all of the message below");
     tt_quit(t);
 }
 
