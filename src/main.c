@@ -16,7 +16,8 @@ const struct command cmd_table[] = {
      "The words of PROMPT are joined by blanks; standard input, when it is not a terminal, "
      "follows after an empty line. Without a prompt on a terminal the interface opens with "
      "this model. The prompt goes through the model's chat template as a user's message; "
-     "--raw gives it to the model as it is.\n"
+     "--raw gives it to the model as it is; of the ways to go on when the context is full "
+     "(context_full) it knows stream, since there are no turns to leave out.\n"
      "With --json there is one object a line: type token (id, text) for each token and last "
      "type done.",
      1, -1, CMD_SETTINGS, run_opts, cmd_run},
@@ -35,8 +36,9 @@ const struct command cmd_table[] = {
      "When a stored conversation is left, the keys and values that the model has computed for "
      "it "
      "are saved in the cache folder, so that it goes on at once after a restart. kv list shows "
-     "them; kv prune removes those that its options name, and needs at least one. What is "
-     "removed is only computed again. The configuration (kv_cache) says how much they may "
+     "them; kv prune removes those that its options name, and what is damaged; without options "
+     "only that. What is removed is only computed again. The configuration (kv_cache) says how "
+     "much they may "
      "take; "
      "those that were not used for longest make room.",
      1, 1, 0, kv_opts, cmd_kv},

@@ -103,7 +103,8 @@ enum status engine_open(const char *path, const struct engine_params *params, st
                                    .eos = -1,
                                    .chat_template = "",
                                    .system = "",
-                                   .settings = ""};
+                                   .settings = "",
+                                   .draft = ""};
     n_engines++;
     fake.kv_dir = params->kv_dir ? "states" : NULL;
     fake.kv_dir_bytes = params->kv_dir_bytes;

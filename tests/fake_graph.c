@@ -55,7 +55,8 @@ enum status model_open(const char *path, struct model **out, struct err *err) {
                                         .Kp = 64,
                                         .group = 64,
                                         .data = m,
-                                        .code = (const uint8_t *)m};
+                                        .code = (const uint8_t *)m,
+                                        .absmax2 = (const float *)(void *)m};
     *out = m;
     return ST_OK;
 }

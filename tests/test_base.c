@@ -123,6 +123,18 @@ static void utf8_widths_are_those_of_terminals(void **state) {
     assert_int_equal(cells, 1);
 }
 
+static void utf8_cut_keeps_characters_whole(void **state) {
+    (void)state;
+    assert_int_equal(utf8_cut("abc", 2), 2);
+    assert_int_equal(utf8_cut("abc", 60), 3);
+    assert_int_equal(utf8_cut("a日本", 4), 4);
+    assert_int_equal(utf8_cut("ae\xcc\x81", 2), 4);
+    char marks[2 * 100 + 3] = "xy"; /* one cell, more bytes than there is room for */
+    for (int i = 0; i < 100; i++)
+        memcpy(marks + 2 + 2 * i, "\xcc\x81", 3);
+    assert_int_equal(utf8_cut(marks, 10), 1);
+}
+
 static void utf8_prev_steps_over_whole_clusters(void **state) {
     (void)state;
     const char *s = "a👨‍👩‍👧e\xcc\x81";
@@ -444,6 +456,7 @@ int main(void) {
         cmocka_unit_test(utf8_incomplete_tail_is_what_more_bytes_could_complete),
         cmocka_unit_test(utf8_scrub_mends_only_what_is_broken),
         cmocka_unit_test(utf8_widths_are_those_of_terminals),
+        cmocka_unit_test(utf8_cut_keeps_characters_whole),
         cmocka_unit_test(utf8_prev_steps_over_whole_clusters),
         cmocka_unit_test(utf8_terminal_safe_lets_no_control_through),
         cmocka_unit_test(err_messages_are_safe_to_show),

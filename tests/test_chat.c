@@ -785,6 +785,14 @@ static void configured_stream_sends_everything(void **state) {
     chat_context(chat, &used, &ctx);
     assert_int_equal(used, 900 + 3); /* what is seen, and the answer */
     assert_int_equal(chat_left_out(chat), all - 900);
+    /* a line of the prompt is a message, and a token a byte */
+    const char *end = fake_prompt() + strlen("system: SYS\nuser: ") + all - 900;
+    int whole = -1;
+    for (const char *p = fake_prompt();
+         (p = strchr(p, '\n')) && p + 1 + strlen("assistant: ") <= end; p++)
+        whole++;
+    assert_true(whole > 3);
+    assert_int_equal(chat_forgotten(chat), whole);
     /* before anything is asked again it is known roughly */
     int64_t id = chat_id(chat);
     chat_free(chat);
@@ -794,6 +802,7 @@ static void configured_stream_sends_everything(void **state) {
     chat_context(chat, &used, &ctx);
     assert_int_equal(used, 1200);
     assert_true(chat_left_out(chat) > 0);
+    assert_in_range(chat_forgotten(chat), 1, whole);
     /* the draft, too */
     config.prefill_draft = true;
     chat_prefill_draft(chat, "and one more line");
@@ -812,8 +821,12 @@ static void stream_is_chosen_until_another_conversation(void **state) {
     int64_t id = chat_id(chat);
     OK(chat_reload(chat, &e));
     turn(LINE);
+    while (chat_left_out(chat) == 0)
+        turn(LINE);
+    assert_true(chat_forgotten(chat) > 0);
     OK(chat_open(chat, 0, &e));
     turn("short");
+    assert_int_equal(chat_forgotten(chat), 0);
     assert_false(fake.stream);
     OK(chat_open(chat, id, &e));
     assert_int_equal(chat_send(chat, LINE, &e), ST_CONTEXT_FULL);

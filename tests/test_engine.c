@@ -732,9 +732,9 @@ static void engine_describes_itself(void **state) {
     assert_string_equal(i->license, "");
     assert_int_equal(i->ctx_tok, FAKE_CTX_TRAIN);
     assert_int_equal(i->kv_bytes_per_tok, FAKE_BLOCK_BYTES / 16);
-    /* 272 rows of 64 bf16; a 64 x 64 matrix of 4 bits, 64 codes, 1 scale; three norms of 64 f32
-     */
-    uint64_t head = 272 * 64 * 2, layer = 64 * 64 / 2 + 64 + 4 + 3 * 64 * 4;
+    /* 272 rows of 64 bf16; a 64 x 64 matrix of 4 bits, 64 codes, 1 scale in a row of 16;
+     * three norms of 64 f32 */
+    uint64_t head = 272 * 64 * 2, layer = 64 * 64 / 2 + 64 + 64 + 3 * 64 * 4;
     assert_int_equal(i->weights_bytes, head + layer);
     assert_int_equal(i->bytes_per_token, head + layer + 64 * 2);
     assert_int_equal(fake.n_block, 4 * (FAKE_CTX_TRAIN / 16 + 1));

@@ -436,7 +436,7 @@ static void damaged_head_is_no_state(void **state) {
     (void)state;
     struct answer a;
     int32_t t[512];
-    static const off_t places[] = {9, 17, 25, 33, 41, 49, 56, 60, 64, 68, 75, 300, 1500};
+    static const off_t places[] = {0, 6, 9, 17, 25, 33, 41, 49, 56, 60, 64, 68, 75, 300, 1500};
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
         int n = 300;
         fake_prompt(t, n, (int)i);
@@ -450,6 +450,22 @@ static void damaged_head_is_no_state(void **state) {
         engine_close(en);
         assert_int_equal(files(), 0);
     }
+}
+
+/* Whose it was nobody can say: it must not outlive the conversation. */
+static void damaged_head_goes_with_any_conversation(void **state) {
+    (void)state;
+    struct answer a;
+    int32_t t[512];
+    int n = 300;
+    fake_prompt(t, n, 0);
+    turn(&a, 5, t, &n, 5);
+    assert_int_equal(files(), 1);
+    states_remove_owner(dir, 6);
+    assert_int_equal(files(), 1);
+    damage(found.path, 33);
+    states_remove_owner(dir, 6);
+    assert_int_equal(files(), 0);
 }
 
 /* Another version of the program may still use it. */
@@ -863,6 +879,7 @@ int main(void) {
         T(state_is_written_when_a_conversation_rests),
         T(damaged_block_is_computed),
         T(damaged_head_is_no_state),
+        T(damaged_head_goes_with_any_conversation),
         T(state_of_another_version_stays),
         T(folder_that_is_gone_is_made_again),
         T(file_that_is_cut_is_no_state),

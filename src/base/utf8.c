@@ -205,6 +205,14 @@ size_t utf8_fit(const char *s, size_t len, size_t max_cells, size_t *cells) {
     return pos;
 }
 
+int utf8_cut(const char *s, size_t max_cells) {
+    size_t len = strlen(s), n = utf8_fit(s, len, max_cells, NULL), pos = 0, used;
+    int w;
+    while (pos < n && pos + (used = utf8_cluster(s + pos, len - pos, &w)) <= 4 * max_cells)
+        pos += used;
+    return (int)pos;
+}
+
 size_t utf8_prev(const char *s, size_t pos) {
     if (pos == 0)
         return 0;

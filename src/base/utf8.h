@@ -36,6 +36,9 @@ size_t utf8_cells(const char *s, size_t len);
 /* Longest prefix in whole clusters that is at most max_cells wide; *cells gets its width.
  * Returns its bytes. */
 size_t utf8_fit(const char *s, size_t len, size_t max_cells, size_t *cells);
+/* The same as a precision for printf's "%.*s"; at most 4 bytes a cell, so that the size of a
+ * buffer is known. */
+int utf8_cut(const char *s, size_t max_cells);
 /* Start of the cluster before byte offset pos (0 at the start). */
 size_t utf8_prev(const char *s, size_t pos);
 

@@ -40,8 +40,15 @@ bool chat_model_waits(const struct chat *c);
 /* The file of the model in use was written or replaced since it was opened: loading it again
  * is another model. */
 bool chat_model_changed(const struct chat *c);
+/* Opens the model at `path` with a draft model (a name; NULL or "": none), for p, which
+ * says the rest. One that nobody asked for in so many words (`wanted`) is left out when it
+ * is this model itself, does not fit it, or is not there. */
+enum status chat_open_engine(const char *path, const char *draft, bool wanted,
+                             struct engine_params *p, struct engine **out, struct err *err);
 const char *chat_model(const struct chat *c);                     /* name; "" none */
 const struct engine_info *chat_engine_info(const struct chat *c); /* NULL until one is ready */
+/* What config_check_draft() says of the settings and the model in use; ST_OK without one. */
+enum status chat_check_draft(const struct chat *c, struct err *err);
 /* What to load at start: wanted (or NULL), else the configuration's, else the conversation's,
  * else the last used, else the only one installed. ST_NOT_FOUND when nothing is installed, with
  * what to type. The caller frees *name. */
@@ -102,7 +109,11 @@ enum status chat_resolve(struct chat *c, enum overflow how, struct err *err);
 enum status chat_can_stream(const struct chat *c, struct err *err);
 /* Tokens of the conversation that streaming has left out. */
 int chat_left_out(const struct chat *c);
-/* Messages at the front of the branch that the model no longer sees. */
+/* Messages at the front of the branch that are left out whole by that; where it is not 0, a
+ * part of the next one mostly is, too. */
+int chat_forgotten(const struct chat *c);
+/* Messages at the front of the branch that the model no longer sees since turns were dropped or
+ * summarised. */
 int chat_dropped(const struct chat *c);
 
 /* -- events -- */

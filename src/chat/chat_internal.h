@@ -77,6 +77,8 @@ struct unsaved {
 struct context_count {
     bool valid;
     int used, left_out;
+    int forgotten, forgotten_for; /* chat_forgotten() for so many left out, 0: not known, */
+    int64_t forgotten_leaf;       /* of this branch */
 };
 
 struct chat {

@@ -214,6 +214,24 @@ out:
     return st;
 }
 
+enum status config_check_draft(const struct config *c, const struct settings *s,
+                               const char *open, struct err *err) {
+    bool named = c->draft_model && *c->draft_model;
+    if (s->speculation != SPECULATION_DRAFT || (open ? *open != 0 : named))
+        return ST_OK;
+    if (named)
+        return err_set(
+            err, ST_NOT_FOUND,
+            "speculation draft: nothing is guessed; the draft model %s is this model "
+            "itself, or the log says why it is not used",
+            c->draft_model);
+    return err_set(
+        err, ST_NOT_FOUND,
+        "speculation draft: there is no draft model; name one with --draft MODEL, or "
+        "draft_model in %s",
+        c->path);
+}
+
 void config_init(struct config *c) {
     *c = (struct config){
         .mouse = true, .markdown = true, .prefill_draft = true, .kv_cache = DEFAULT_KV_CACHE};

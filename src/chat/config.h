@@ -61,6 +61,10 @@ enum status config_load(const char *path, struct config *out, struct err *err);
 /* Reads a text that is there already; path is named in messages. On failure out is released. */
 enum status config_parse(const char *yaml, size_t len, const char *path, struct config *out,
                          struct err *err);
+/* Whether what the settings want can be: ST_NOT_FOUND with what to do when only a draft model
+ * is to guess and none is there. open: engine_info's draft; NULL: no model is open yet. */
+enum status config_check_draft(const struct config *c, const struct settings *s,
+                               const char *open, struct err *err);
 void config_init(struct config *c);
 void config_release(struct config *c);
 /* "4 GB", "500M", "0": a number with a unit (k, M, G, T; a B or iB may follow, a thousand or

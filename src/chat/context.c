@@ -205,10 +205,11 @@ enum status context_too_long(const struct chat *c, size_t n_tok, struct err *err
         n_tok, context_size(c), context_reserve(c));
 }
 
-/* Tokens of the branch from start on; SIZE_MAX when it can't be rendered. */
-static enum status count_from(struct chat *c, size_t start, size_t *n_tok, struct err *err) {
+/* Tokens of messages start to n - 1. */
+static enum status count(struct chat *c, size_t start, size_t n, size_t *n_tok,
+                         struct err *err) {
     struct tok_list t = {0};
-    enum status st = context_tokens(c, start, c->msgs.n, NULL, &t, err);
+    enum status st = context_tokens(c, start, n, NULL, &t, err);
     *n_tok = t.n;
     tok_list_release(&t);
     return st;
@@ -226,14 +227,14 @@ enum status context_drop(struct chat *c, struct err *err) {
         if (l->v[i].role == ROLE_USER)
             turn[n_turn++] = i;
     if (n_turn == 0) {
-        TRY(count_from(c, start, &n_tok, err));
+        TRY(count(c, start, l->n, &n_tok, err));
         st = context_too_long(c, n_tok, err);
         goto out;
     }
     size_t lo = 0, hi = n_turn - 1; /* the first turn from which on it is short enough */
     while (lo < hi) {
         size_t mid = lo + (hi - lo) / 2;
-        TRY(count_from(c, turn[mid], &n_tok, err));
+        TRY(count(c, turn[mid], l->n, &n_tok, err));
         if (n_tok <= target)
             hi = mid;
         else
@@ -255,12 +256,50 @@ int chat_dropped(const struct chat *c) {
 
 void context_forget_count(struct chat *c) {
     c->count->valid = false;
+    c->count->forgotten_for = 0;
 }
 
 int chat_left_out(const struct chat *c) {
     int used, ctx;
     chat_context(c, &used, &ctx);
     return c->turn.kind == TURN_REPLY ? c->turn.left_out : c->count->left_out;
+}
+
+/* What is left out begins behind the head, of which the engine keeps whole blocks: in the text
+ * it ends there or a little later. */
+static size_t forgotten(struct chat *c, int left_out) {
+    struct tok_list first = {0};
+    struct err err;
+    int summary, most = context_size(c) / 4;
+    size_t lo = context_start(c, &summary), start = lo, hi = c->msgs.n - 1, n_tok;
+    if (start >= hi)
+        return start;
+    if (context_tokens(c, start, start + 1, NULL, &first, &err) != ST_OK)
+        hi = lo;
+    int head = context_head_tok(c, &first);
+    size_t end = (size_t)((head < most ? head : most) + left_out);
+    while (lo < hi) {
+        size_t mid = hi - (hi - lo) / 2;
+        if (count(c, start, mid, &n_tok, &err) == ST_OK && n_tok <= end)
+            lo = mid;
+        else
+            hi = mid - 1;
+    }
+    tok_list_release(&first);
+    return lo;
+}
+
+int chat_forgotten(const struct chat *c) {
+    struct context_count *k = c->count;
+    int out = chat_left_out(c);
+    if (out <= 0 || c->msgs.n == 0)
+        return 0;
+    if (k->forgotten_for != out || k->forgotten_leaf != c->leaf) {
+        k->forgotten = (int)forgotten((struct chat *)c, out); /* the template only reads */
+        k->forgotten_for = out;
+        k->forgotten_leaf = c->leaf;
+    }
+    return k->forgotten;
 }
 
 void chat_context(const struct chat *c, int *used_tok, int *ctx_tok) {

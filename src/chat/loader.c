@@ -11,6 +11,7 @@
  */
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/path.h"
 #include "base/thread.h"
 #include "chat/chat_internal.h"
 
@@ -26,13 +27,14 @@ struct loader {
     struct loader *next;
     pthread_t thread;
     struct mailbox *box;
-    char *name, *draft; /* draft NULL: none */
+    char *name;
+    const char *draft; /* the configuration's */
     bool draft_wanted;
     char *kv_dir;
     struct engine_params params;
     atomic_bool cancel;
     int64_t told_us;
-    char *path, *draft_path; /* what the names led to */
+    char *path; /* what the name led to */
     struct stat as;
     struct engine *engine; /* NULL when it failed or was taken */
     struct err err;
@@ -65,24 +67,29 @@ static bool progress(void *user, const char *what, uint64_t done, uint64_t total
     return !atomic_load(&l->cancel);
 }
 
-/* With the draft model; without when it is only the configured one and is this model itself,
- * does not fit it, or is not there. */
-static enum status open_engine(struct loader *l) {
+enum status chat_open_engine(const char *path, const char *draft, bool wanted,
+                             struct engine_params *p, struct engine **out, struct err *err) {
+    char *draft_path = NULL;
     enum status st = ST_OK;
-    if (l->draft)
-        st = models_resolve(l->draft, progress, l, &l->draft_path, &l->err);
+    p->draft_path = NULL;
+    bool named = draft && *draft;
+    if (named)
+        st = models_resolve(draft, p->progress, p->user, &draft_path, err);
     if (st == ST_OK) {
-        bool itself = l->draft_path && strcmp(l->draft_path, l->path) == 0;
-        l->params.draft_path = itself && !l->draft_wanted ? NULL : l->draft_path;
-        st = engine_open(l->path, &l->params, &l->engine, &l->err);
+        bool itself = draft_path && strcmp(draft_path, path) == 0;
+        p->draft_path = itself && !wanted ? NULL : draft_path;
+        st = engine_open(path, p, out, err);
     }
-    bool misfit = l->draft && !l->draft_wanted &&
-                  (st == ST_UNSUPPORTED || (st == ST_NOT_FOUND && !l->draft_path));
-    if (!misfit)
-        return st;
-    log_warn("%s is loaded without the draft model %s: %s", l->name, l->draft, l->err.msg);
-    l->params.draft_path = NULL;
-    return engine_open(l->path, &l->params, &l->engine, &l->err);
+    if (named && !wanted &&
+        (st == ST_UNSUPPORTED || (st == ST_NOT_FOUND && !draft_path))) { /* a misfit */
+        log_warn("%s is loaded without the draft model %s: %s", path_base(path), draft,
+                 err->msg);
+        p->draft_path = NULL;
+        st = engine_open(path, p, out, err);
+    }
+    p->draft_path = NULL;
+    free(draft_path);
+    return st;
 }
 
 static void *load(void *arg) {
@@ -91,7 +98,8 @@ static void *load(void *arg) {
     if (st == ST_OK && stat(l->path, &l->as) != 0)
         l->as = (struct stat){0};
     if (st == ST_OK)
-        st = open_engine(l);
+        st = chat_open_engine(l->path, l->draft, l->draft_wanted, &l->params, &l->engine,
+                              &l->err);
     if (st != ST_OK)
         l->engine = NULL;
     struct mailbox *box = l->box; /* l may be gone once the note is out */
@@ -103,8 +111,6 @@ static void *load(void *arg) {
 static void free_loader(struct loader *l) {
     free(l->kv_dir);
     free(l->path);
-    free(l->draft_path);
-    free(l->draft);
     free(l->name);
     free(l);
 }
@@ -131,9 +137,7 @@ enum status chat_load_model(struct chat *c, const char *name, struct err *err) {
     *l = (struct loader){.next = c->loaders,
                          .box = mailbox_ref(c->box),
                          .name = xstrdup(name),
-                         .draft = c->config->draft_model && *c->config->draft_model
-                                      ? xstrdup(c->config->draft_model)
-                                      : NULL,
+                         .draft = c->config->draft_model,
                          .draft_wanted = c->config->draft_wanted,
                          .params = {.device = c->config->device,
                                     .threads = c->config->threads,
@@ -268,6 +272,12 @@ const char *chat_model(const struct chat *c) {
 
 const struct engine_info *chat_engine_info(const struct chat *c) {
     return c->engine ? engine_info(c->engine) : NULL;
+}
+
+enum status chat_check_draft(const struct chat *c, struct err *err) {
+    if (!c->engine)
+        return ST_OK;
+    return config_check_draft(c->config, &c->settings, engine_info(c->engine)->draft, err);
 }
 
 /* -- which model -- */

@@ -31,7 +31,8 @@ struct reader {
 
 static enum status wrong(const struct reader *r, enum status code, const char *what,
                          const char *word, struct err *err) {
-    return err_set(err, code, "%s:%d: %s%.60s", r->path, r->line, what, word);
+    return err_set(err, code, "%s:%d: %s%.*s", r->path, r->line, what, utf8_cut(word, 60),
+                   word);
 }
 
 static void skip_blanks(struct reader *r) {

@@ -123,6 +123,8 @@ static enum status ask_engine(struct chat *c, const struct tok_list *t, struct e
     if (r.stream)
         r.max_tok = s->max_tokens > 0 ? s->max_tokens : -1;
     c->turn = (struct turn){.kind = TURN_REPLY, .prompt_tok = (int)t->n};
+    if (r.stream && (int)t->n > context_size(c))
+        c->turn.left_out = (int)t->n - context_size(c); /* at least, until the engine says */
     c->turn.limited_by_ctx = !r.stream && (s->max_tokens <= 0 || s->max_tokens > room);
     turn_forget_rates(c);
     enum status st = add_row(c, err);
@@ -276,9 +278,10 @@ static void reply_finished(struct chat *c, struct event *takes_e) {
     bool filled = takes_e->finish == FINISH_LENGTH && c->turn.limited_by_ctx;
     keep_rates(c, takes_e);
     end_reply(c, states[takes_e->finish], finish_name(takes_e->finish), takes_e);
-    *c->count = (struct context_count){
-        true, c->turn.prompt_tok + takes_e->completion_tok - takes_e->dropped_tok,
-        takes_e->dropped_tok};
+    *c->count = (struct context_count){.valid = true,
+                                       .used = c->turn.prompt_tok + takes_e->completion_tok -
+                                               takes_e->dropped_tok,
+                                       .left_out = takes_e->dropped_tok};
     turn_clear(c);
     chat_queue(c, EV_DONE, NULL, 0, 0, NULL, takes_e);
     if (filled) {

@@ -225,13 +225,17 @@ int cmd_bench(struct args *a) {
     use_compute_options(a);
     bench_seed(&b.random, (uint64_t)arg_count(a, "seed", 0));
     TRY(read_options(a, &w, &err));
-    TRY(models_resolve(a->pos[0], progress_show, NULL, &path, &err));
-    if (arg_text(a, "draft")) {
+    if (arg_text(a, "draft"))
         b.speculation = SPECULATION_DRAFT;
-        TRY(models_resolve(arg_text(a, "draft"), progress_show, NULL, &draft, &err));
-    }
     if (arg_text(a, "speculation"))
         b.speculation = speculation_of(arg_text(a, "speculation"));
+    if (b.speculation == SPECULATION_DRAFT && !arg_text(a, "draft"))
+        TRY(err_set(
+            &err, ST_USAGE,
+            "--speculation draft: there is no draft model; name one with --draft MODEL"));
+    TRY(models_resolve(a->pos[0], progress_show, NULL, &path, &err));
+    if (arg_text(a, "draft"))
+        TRY(models_resolve(arg_text(a, "draft"), progress_show, NULL, &draft, &err));
     TRY(open_model(&b, a, path, draft, &w, &err));
     if (w.load.n_request) {
         st = bench_serve(&b, &w.load, &err);

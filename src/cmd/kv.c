@@ -77,7 +77,7 @@ static int list(struct args *a, const struct saved_state_list *l) {
 }
 
 struct prune {
-    bool all;
+    bool all, none;    /* none: only what is damaged */
     const char *model; /* or NULL */
     int64_t before_us; /* used last before that */
     bool has_size;
@@ -95,16 +95,27 @@ static enum status read_prune(const struct args *a, struct prune *p, struct err 
         return err_set(err, ST_USAGE, "--to %s: must be a size like 500MB or 2G", to);
     if (days >= 0)
         p->before_us = (clock_unix_ms() - (int64_t)days * 86400000) * 1000;
-    if (!p->all && !p->model && !to && days < 0)
-        return err_set(err, ST_USAGE,
-                       "say which: --all, --model NAME, --older DAYS, or --to SIZE");
+    p->none = !p->all && !p->model && !to && days < 0;
     if (p->all && (p->model || to || days >= 0))
         return err_set(err, ST_USAGE, "--all leaves nothing to choose: no other option");
     return ST_OK;
 }
 
+/* How many of them could be removed. */
+static size_t remove_all(const struct strlist *paths, int *rc) {
+    struct err err = {0};
+    size_t n = 0;
+    for (size_t i = 0; i < paths->n; i++) {
+        if (states_remove(paths->v[i], &err) == ST_OK)
+            n++;
+        else
+            *rc = fail(&err);
+    }
+    return n;
+}
+
 /* Model and age choose; of what they choose, the last used ones stay as far as --to has room
- * for them. */
+ * for them. What is damaged goes in any case. */
 static int prune(struct args *a, const struct saved_state_list *l) {
     struct prune p;
     struct err err = {0};
@@ -114,7 +125,7 @@ static int prune(struct args *a, const struct saved_state_list *l) {
     int rc = 0;
     if (read_prune(a, &p, &err) != ST_OK)
         return fail(&err);
-    for (size_t i = 0; i < l->n; i++) {
+    for (size_t i = 0; i < l->n && !p.none; i++) {
         const struct saved_state *s = &l->v[i];
         if ((p.model && strcmp(p.model, s->model) != 0) || s->used_us >= p.before_us)
             continue;
@@ -130,13 +141,14 @@ static int prune(struct args *a, const struct saved_state_list *l) {
         freed += s->bytes;
         n++;
     }
-    for (size_t i = 0; i < l->broken.n && p.all; i++) {
-        if (states_remove(l->broken.v[i], &err) == ST_OK)
-            n++;
-        else
-            rc = fail(&err);
-    }
-    note("%zu removed, %s", n, show_bytes(freed));
+    n += remove_all(&l->damaged, &rc);
+    if (p.all)
+        n += remove_all(&l->broken, &rc);
+    if (p.none && !l->damaged.n)
+        note("None is damaged. Say which are to go: --all, --model NAME, --older DAYS, or --to "
+             "SIZE");
+    else
+        note("%zu removed, %s", n, show_bytes(freed));
     return rc;
 }
 
@@ -155,6 +167,8 @@ int cmd_kv(struct args *a) {
     if (states_list(&l, &err) != ST_OK)
         return fail(&err);
     int rc = prunes ? prune(a, &l) : list(a, &l);
+    for (size_t i = 0; i < l.damaged.n && !prunes; i++)
+        note("llmchat: %s: damaged; llmchat kv prune removes it", l.damaged.v[i]);
     for (size_t i = 0; i < l.broken.n && !prunes; i++)
         note("llmchat: %s: no state that this version can read", l.broken.v[i]);
     saved_state_list_release(&l);

@@ -123,6 +123,25 @@ static enum status gather_prompt(struct args *a, struct buf *out, struct err *er
     return ST_OK;
 }
 
+/* Guesses that only a draft model could make: without one an error where the command line asks
+ * for them, */
+static enum status check_speculation(const struct args *a, struct err *err) {
+    struct err why;
+    for (size_t i = 0; i < a->set_names.n; i++)
+        if (strcmp(a->set_names.v[i], "speculation") == 0 &&
+            config_check_draft(&a->config, &a->config.settings, NULL, &why) != ST_OK)
+            return err_set(err, ST_USAGE, "--%s", why.msg);
+    return ST_OK;
+}
+
+/* and news where the configuration or the conversation does. */
+static void note_draft(const struct args *a, const struct settings *s,
+                       const struct engine_info *m) {
+    struct err why;
+    if (config_check_draft(&a->config, s, m->draft, &why) != ST_OK)
+        note("%s", why.msg);
+}
+
 /* -- raw: the engine alone -- */
 
 static enum status raw_events(struct run *r, struct session *s, struct mailbox *box,
@@ -154,6 +173,32 @@ static enum status raw_events(struct run *r, struct session *s, struct mailbox *
     }
 }
 
+/* The answer may be longer than the context where the configuration has it stream. The other
+ * ways leave out turns of a conversation: here are none. */
+static enum status raw_request(const struct args *a, struct engine *e, struct session *session,
+                               const struct tok_list *ids, struct mailbox *box,
+                               struct err *err) {
+    const struct settings *s = &a->config.settings;
+    struct err why = {0};
+    struct request q = {.tokens = ids->v,
+                        .n_tok = ids->n,
+                        .sampling = s->sampling,
+                        .max_tok = s->max_tokens > 0 ? s->max_tokens : -1,
+                        .stop = (const char *const *)s->stop.v,
+                        .n_stop = s->stop.n,
+                        .speculation = (enum speculation)s->speculation};
+    if (a->config.context_full == OVERFLOW_STREAM)
+        q.stream = engine_can_stream(e, 0, &why) == ST_OK;
+    enum status st = session_generate(session, &q, 1, box, err);
+    if (st != ST_CONTEXT_FULL)
+        return st;
+    struct err full = *err;
+    if (why.code)
+        return err_set(err, st, "%s; %s", full.msg, why.msg);
+    return err_set(err, st, "%s: set context_full to stream in %s, or raise ctx", full.msg,
+                   a->config.path);
+}
+
 static enum status run_raw(struct args *a, struct run *r, const char *prompt, bool *cancelled,
                            struct err *err) {
     struct settings *s = &a->config.settings;
@@ -162,37 +207,27 @@ static enum status run_raw(struct args *a, struct run *r, const char *prompt, bo
                               .kv_type = a->config.kv_type,
                               .ctx_tok = s->ctx,
                               .progress = progress_show};
-    char *path = NULL, *draft = NULL;
+    char *path = NULL;
     struct engine *e = NULL;
     struct session *session = NULL;
     struct mailbox *box = mailbox_new(event_free);
     struct tok_list ids = {0};
     enum status st;
     TRY(models_resolve(a->pos[0], progress_show, NULL, &path, err));
-    if (a->config.draft_wanted)
-        TRY(models_resolve(a->config.draft_model, progress_show, NULL, &draft, err));
-    p.draft_path = draft;
-    TRY(engine_open(path, &p, &e, err));
+    TRY(chat_open_engine(path, a->config.draft_model, a->config.draft_wanted, &p, &e, err));
     settings_suggest(s, engine_info(e)->settings);
     progress_clear();
+    note_draft(a, s, engine_info(e));
     struct encode_opts o = {.bos = text_adds_bos(engine_text(e))};
     TRY(text_encode(engine_text(e), prompt, strlen(prompt), &o, &ids, err));
     session = session_new(e);
-    struct request q = {.tokens = ids.v,
-                        .n_tok = ids.n,
-                        .sampling = s->sampling,
-                        .max_tok = s->max_tokens,
-                        .stop = (const char *const *)s->stop.v,
-                        .n_stop = s->stop.n,
-                        .speculation = (enum speculation)s->speculation};
-    TRY(session_generate(session, &q, 1, box, err));
+    TRY(raw_request(a, e, session, &ids, box, err));
     TRY(raw_events(r, session, box, cancelled, err));
 out:
     session_free(session);
     engine_close(e);
     mailbox_unref(box);
     tok_list_release(&ids);
-    free(draft);
     free(path);
     return st;
 }
@@ -291,6 +326,7 @@ static enum status run_turn(struct args *a, struct run *r, const char *prompt, b
         TRY(chat_set_system(c, arg_text(a, "system"), err));
     TRY(chat_load_model(c, a->pos[0], err));
     TRY(wait_for_model(c, err));
+    note_draft(a, chat_settings(c), chat_engine_info(c));
     st = chat_send(c, prompt, err);
     if (st == ST_CONTEXT_FULL && a->config.context_full != OVERFLOW_ASK &&
         a->config.context_full != OVERFLOW_STOP && a->config.context_full != OVERFLOW_STREAM)
@@ -335,6 +371,8 @@ int cmd_run(struct args *a) {
     if (raw && (chat || arg_flag(a, "save") || arg_text(a, "system")))
         return failf(ST_USAGE, "--raw knows no conversation: not with --chat, --continue, "
                                "--save or --system");
+    if (check_speculation(a, &err) != ST_OK)
+        return fail(&err);
     if (a->n_pos == 1 && terminal && !r.json && !raw)
         return talk(a);
     interrupt_catch();

@@ -105,7 +105,8 @@ struct saved_state {
 struct saved_state_list { /* {0} is empty; the one that was used last first */
     struct saved_state *v;
     size_t n;
-    struct strlist broken; /* paths of files that can't be read, damaged, of another version */
+    struct strlist damaged; /* paths of files that are of no use to anybody */
+    struct strlist broken;  /* of those that can't be read, or are of another version */
 };
 /* The folder, made if missing. *out is the caller's to free. */
 enum status states_dir(char **out, struct err *err);

@@ -6,6 +6,7 @@
  * full (the person is asked), or it goes.
  */
 #include "base/clock.h"
+#include "base/utf8.h"
 #include "ui/act.h"
 #include "ui/term.h"
 #include <stdlib.h>
@@ -140,7 +141,8 @@ void act_delete(struct app *a) {
         a->deleted = id;
         chat_forget(a->chat, id);
         list_load(a);
-        app_say(a, "Deleted “%.60s” · Chat > Undo delete brings it back", conv.title);
+        app_say(a, "Deleted “%.*s” · Chat > Undo delete brings it back",
+                utf8_cut(conv.title, 60), conv.title);
     }
     conversation_release(&conv);
 }

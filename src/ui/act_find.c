@@ -55,7 +55,8 @@ void open_by_name(struct app *a, const char *name) {
         }
     }
     if (!best)
-        app_complain(a, "No conversation is called anything like “%.80s”", name);
+        app_complain(a, "No conversation is called anything like “%.*s”", utf8_cut(name, 80),
+                     name);
     else
         app_open(a, best->id);
 }

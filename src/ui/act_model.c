@@ -2,6 +2,7 @@
  * act_model.c - the model, the system prompt and the prompt library, presets, and a context
  * that is full.
  */
+#include "base/utf8.h"
 #include "chat/prompts.h"
 #include "engine/models.h"
 #include "ui/act.h"
@@ -39,8 +40,8 @@ void load_model(struct app *a, const char *name) {
     }
     if (!app_ok(a, chat_load_model(a->chat, name, &err), &err))
         return;
-    snprintf(a->model_name, sizeof a->model_name, "%.60s", name);
-    snprintf(a->model_what, sizeof a->model_what, "loading %.50s", name);
+    snprintf(a->model_name, sizeof a->model_name, "%.*s", utf8_cut(name, 60), name);
+    snprintf(a->model_what, sizeof a->model_what, "loading %.*s", utf8_cut(name, 50), name);
     a->model_share = -1;
     a->dirty = true;
 }
@@ -73,9 +74,10 @@ void act_choose_model(struct app *a) {
     struct picker p = {.title = "Models"};
     for (size_t i = 0; i < list.n; i++) {
         const struct model_info *m = &list.v[i];
-        char detail[160], right[64];
-        snprintf(detail, sizeof detail, "%.60s · %.0fM parameters",
-                 m->title && *m->title ? m->title : m->architecture, (double)m->n_params / 1e6);
+        const char *title = m->title && *m->title ? m->title : m->architecture;
+        char detail[4 * 60 + 60], right[64];
+        snprintf(detail, sizeof detail, "%.*s · %.0fM parameters", utf8_cut(title, 60), title,
+                 (double)m->n_params / 1e6);
         snprintf(right, sizeof right, "%s · %.0f MB", m->quant, (double)m->file_bytes / 1e6);
         picker_add(&p, m->name, detail, right, (int64_t)i)->marked =
             strcmp(m->name, chat_model(a->chat)) == 0;

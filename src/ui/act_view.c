@@ -3,6 +3,7 @@
  */
 #include "base/log.h"
 #include "base/path.h"
+#include "base/utf8.h"
 #include "ui/act.h"
 #include "ui/term.h"
 #include <stdio.h>
@@ -187,7 +188,7 @@ void act_find(struct app *a) {
     if (n == 0)
         app_focus(a, before);
     if (*words && n == 0)
-        app_complain(a, "“%.100s” is not in this conversation", words);
+        app_complain(a, "“%.*s” is not in this conversation", utf8_cut(words, 100), words);
     else if (*words) {
         app_say(a, "Found in %zu message%s · n next, N before, Esc ends", n, n == 1 ? "" : "s");
     }

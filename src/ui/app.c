@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/path.h"
+#include "base/utf8.h"
 #include "ui/act.h"
 #include "ui/term.h"
 #include <poll.h>
@@ -57,6 +58,11 @@ bool app_ok(struct app *a, enum status st, const struct err *e) {
     if (st != ST_OK)
         app_complain(a, "%s", e->msg[0] ? e->msg : status_words(st));
     return st == ST_OK;
+}
+
+void app_check_draft(struct app *a) {
+    struct err err;
+    app_ok(a, chat_check_draft(a->chat, &err), &err);
 }
 
 /* -- the draft -- */
@@ -125,15 +131,32 @@ static const char *footer_of(const struct app *a, const struct message *m, bool 
     }
 }
 
+/* What stands between the messages where the model's sight begins, before message *at; NULL: it
+ * sees all. */
+static const char *seen_notice(const struct app *a, size_t *at) {
+    size_t dropped = (size_t)chat_dropped(a->chat);
+    *at = dropped;
+    if (chat_left_out(a->chat) == 0)
+        return dropped ? "the model no longer sees what is above this line" : NULL;
+    *at = (size_t)chat_forgotten(a->chat);
+    return *at ? "the model no longer sees what is above this line, nor all of the message "
+                 "below"
+               : "the model no longer sees all of the message below";
+}
+
 void app_sync(struct app *a) {
     static const enum tr_role roles[] = {TR_SYSTEM, TR_USER, TR_MODEL, TR_TOOL};
     const struct message_list *l = chat_messages(a->chat);
-    size_t n = 0, dropped = (size_t)chat_dropped(a->chat);
+    size_t n = 0, seen_from;
+    const char *notice = seen_notice(a, &seen_from);
     struct tr_message *v = xcalloc(l->n + 2, sizeof *v);
     const char *system = chat_system(a->chat);
     if (system && *system)
         v[n++] = (struct tr_message){
             .id = -1, .role = TR_SYSTEM, .text = system, .len = strlen(system)};
+    if (notice && seen_from == 0)
+        v[n++] = (struct tr_message){
+            .id = -2, .role = TR_NOTICE, .text = notice, .len = strlen(notice)};
     for (size_t i = 0; i < l->n; i++) {
         const struct message *m = &l->v[i];
         bool bad;
@@ -148,14 +171,13 @@ void app_sync(struct app *a) {
                                      .footer_error = bad,
                                      .sibling = m->sibling,
                                      .n_sibling = m->n_sibling};
-        if (dropped > 0 && i + 1 == dropped) {
-            static const char note[] = "the model no longer sees what is above this line";
+        if (notice && i + 1 == seen_from)
             v[n++] = (struct tr_message){
-                .id = -2, .role = TR_NOTICE, .text = note, .len = sizeof note - 1};
-        }
+                .id = -2, .role = TR_NOTICE, .text = notice, .len = strlen(notice)};
     }
     transcript_sync(a->tr, v, n);
     free(v);
+    a->left_out = chat_left_out(a->chat);
     a->dirty = true;
 }
 
@@ -184,6 +206,7 @@ bool app_open(struct app *a, int64_t id) {
     app_sync(a);
     transcript_bottom(a->tr);
     list_load(a);
+    app_check_draft(a);
     return true;
 }
 
@@ -199,14 +222,16 @@ void app_focus(struct app *a, enum focus f) {
 /* -- events of the chat -- */
 
 static void model_event(struct app *a, const struct chat_event *e) {
+    const char *what;
     switch (chat_model_state(a->chat)) {
     case MODEL_LOADING:
-        snprintf(a->model_what, sizeof a->model_what, "%s",
-                 e->text && *e->text ? e->text : "loading");
+        what = e->text && *e->text ? e->text : "loading";
+        snprintf(a->model_what, sizeof a->model_what, "%.*s", utf8_cut(what, 60), what);
         a->model_share = e->total ? (double)e->done / (double)e->total : -1;
         break;
     case MODEL_READY:
         a->model_what[0] = 0;
+        app_check_draft(a);
         break;
     case MODEL_FAILED:
         free(a->model_error);
@@ -389,6 +414,8 @@ static void draw_overlays(struct app *a, struct overlay *o) {
 }
 
 void app_paint(struct app *a) {
+    if (chat_left_out(a->chat) != a->left_out)
+        app_sync(a);
     screen_clear();
     view_layout(a);
     view_draw(a);

@@ -73,13 +73,14 @@ struct app {
     int64_t waiting; /* message that waits for the model to be loaded */
     int64_t failed;  /* message whose failure is in fail_text */
     char fail_text[520];
+    int left_out;      /* chat_left_out() that the transcript shows */
     bool context_full; /* the person must choose: asked by the main loop */
     bool model_failed;
     char *model_error;
 
-    char model_name[64]; /* what loads */
-    char model_what[64]; /* what is done for it */
-    double model_share;  /* 0..1, -1 unknown */
+    char model_name[4 * 60 + 1]; /* what loads */
+    char model_what[4 * 60 + 1]; /* what is done for it */
+    double model_share;          /* 0..1, -1 unknown */
     int prefill_done, prefill_total;
 
     /* the mouse */
@@ -97,6 +98,8 @@ void app_complain(struct app *a, const char *fmt, ...) __attribute__((format(pri
 /* Says e when st is a failure; returns whether it was none. */
 bool app_ok(struct app *a, enum status st, const struct err *e);
 void app_paint(struct app *a);
+/* Tells when what the settings want needs a draft model that is not there. */
+void app_check_draft(struct app *a);
 /* Handles what the chat has to tell; safe at any time. */
 void app_chat_events(struct app *a);
 /* Saves the draft now if it has changed. */

@@ -29,7 +29,10 @@ static const struct setting_def *def_at(const struct sampling_dialog *d) {
 static void set(struct app *a, struct sampling_dialog *d, const char *value) {
     struct err err;
     d->error[0] = 0;
-    if (chat_set(a->chat, def_at(d)->name, value, &err) != ST_OK)
+    enum status st = chat_set(a->chat, def_at(d)->name, value, &err);
+    if (st == ST_OK && strcmp(def_at(d)->name, "speculation") == 0)
+        st = chat_check_draft(a->chat, &err);
+    if (st != ST_OK)
         snprintf(d->error, sizeof d->error, "%s", err.msg);
 }
 

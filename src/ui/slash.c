@@ -5,6 +5,7 @@
  * is not in the table is explained and stays in the input: a typing mistake is never sent to
  * the model. A second slash sends the text.
  */
+#include "base/utf8.h"
 #include "chat/export.h"
 #include "engine/models.h"
 #include "ui/act.h"
@@ -18,9 +19,15 @@ typedef bool slash_fn(struct app *a, const char *arg);
 
 static bool do_help(struct app *a, const char *arg);
 
+/* The first n bytes of s as far as they fit. */
+static int shorter(size_t n, const char *s, size_t max_cells) {
+    int most = utf8_cut(s, max_cells);
+    return n < (size_t)most ? (int)n : most;
+}
+
 static bool do_set(struct app *a, const char *arg) {
     struct err err;
-    char name[64];
+    char name[4 * 60 + 1];
     if (strncmp(arg, "parameter ", 10) == 0)
         arg += 10 + strspn(arg + 10, " ");
     size_t n = strcspn(arg, " \t=");
@@ -29,7 +36,7 @@ static bool do_set(struct app *a, const char *arg) {
         sampling_dialog(a, 0);
         return true;
     }
-    snprintf(name, sizeof name, "%.*s", (int)(n < 60 ? n : 60), arg);
+    snprintf(name, sizeof name, "%.*s", shorter(n, arg, 60), arg);
     if (strcmp(name, "system") == 0) {
         return use_system(a, value);
     }
@@ -47,6 +54,8 @@ static bool do_set(struct app *a, const char *arg) {
     struct buf now = {0};
     setting_show(chat_settings(a->chat), d, &now);
     app_say(a, "%s is %s now", d->name, buf_str(&now));
+    if (strcmp(d->name, "speculation") == 0)
+        app_check_draft(a);
     buf_release(&now);
     return true;
 }
@@ -87,7 +96,7 @@ static bool do_save(struct app *a, const char *arg) {
             a, "Everything is saved as you type; /save NAME gives the conversation that title");
     else if (app_ok(a, chat_set_title(a->chat, arg, &err), &err)) {
         list_load(a);
-        app_say(a, "Saved as “%.80s”", arg);
+        app_say(a, "Saved as “%.*s”", utf8_cut(arg, 80), arg);
     }
     return true;
 }
@@ -212,7 +221,7 @@ bool slash_command(struct app *a, const char *text) {
     else
         app_complain(
             a, "/%.*s is not a command: /help lists them, a second slash (//) sends the text",
-            (int)(n < 40 ? n : 40), text + 1);
+            shorter(n, text + 1, 40), text + 1);
     free(arg);
     return done;
 }

@@ -47,20 +47,22 @@ static void short_number(char out[16], int n) {
 }
 
 static void model_part(struct app *a, struct line *l) {
-    char text[160];
+    char text[320];
+    const char *name = chat_model(a->chat);
     enum model_state st = chat_model_state(a->chat);
     const struct engine_info *info = chat_engine_info(a->chat);
     if (st == MODEL_LOADING) {
         if (chat_model_waits(a->chat))
-            snprintf(text, sizeof text, "next: %.40s", a->model_name);
+            snprintf(text, sizeof text, "next: %.*s", utf8_cut(a->model_name, 40),
+                     a->model_name);
         else if (a->model_share >= 0)
-            snprintf(text, sizeof text, "%.60s %.0f%%", a->model_what, 100 * a->model_share);
+            snprintf(text, sizeof text, "%s %.0f%%", a->model_what, 100 * a->model_share);
         else
-            snprintf(text, sizeof text, "%.60s …",
+            snprintf(text, sizeof text, "%s …",
                      a->model_what[0] ? a->model_what : "loading the model");
         part(l, UI_STATUS_BUSY, text);
     } else if (info) {
-        snprintf(text, sizeof text, "%.40s·%s·%s", chat_model(a->chat), info->quant,
+        snprintf(text, sizeof text, "%.*s·%s·%s", utf8_cut(name, 40), name, info->quant,
                  info->device);
         part(l, UI_STATUS, text);
     } else {

@@ -318,6 +318,33 @@ static void slash_set_changes_and_keeps_a_setting(void **state) {
     tt_quit(t);
 }
 
+static void guesses_without_a_draft_model_are_told(void **state) {
+    struct tt *t = start(state);
+    tt_type(t, "/set speculation draft" T_ENTER);
+    tt_wait(t, "there is no draft model; name one with");
+    tt_type(t, "hello" T_ENTER);
+    tt_wait(t, "echo 1: hello");
+    tt_quit(t);
+    t = tt_ui_start(*state, "-c", NULL, NULL);
+    tt_wait(t, "there is no draft model");
+    tt_type(t, "/set speculation auto" T_ENTER);
+    tt_wait(t, "speculation is auto now");
+    tt_wait_gone(t, "there is no draft model");
+    tt_type(t, "/set speculation" T_ENTER);
+    tt_wait(t, "Guesses several tokens");
+    tt_type(t, T_RIGHT T_RIGHT);
+    tt_wait(t, "there is no draft model");
+    tt_type(t, T_LEFT);
+    tt_wait_gone(t, "there is no draft model");
+    tt_type(t, T_ESC);
+    tt_wait_gone(t, "Guesses several tokens");
+    tt_quit(t);
+    tt_write(*state, "config/config.yaml", "sampling: {speculation: draft}\n");
+    t = start(state);
+    tt_wait(t, "there is no draft model");
+    tt_quit(t);
+}
+
 static void history_comes_back_with_up(void **state) {
     struct tt *t = start(state);
     tt_type(t, "one" T_ENTER);
@@ -359,6 +386,28 @@ static void deleting_can_be_undone(void **state) {
     tt_type(t, "undo delete" T_ENTER);
     tt_wait(t, "▸ precious");
     tt_wait(t, "echo 1: precious");
+    tt_quit(t);
+}
+
+static void news_cut_long_names_between_characters(void **state) {
+    char word[256] = "x", text[300];
+    struct tt *t = start(state);
+    for (int i = 0; i < 45; i++)
+        strcat(word, "潮"); /* 91 cells, 136 bytes */
+    tt_type(t, "hello" T_ENTER);
+    tt_wait(t, "echo 1: hello");
+    snprintf(text, sizeof text, "/save %s" T_ENTER, word);
+    tt_type(t, text);
+    tt_wait(t, "Saved as");
+    tt_wait(t, "潮”");
+    tt_type(t, T_F8);
+    snprintf(text, sizeof text, "Deleted “%.*s”", 1 + 3 * 29, word); /* 59 cells of 60 */
+    tt_wait(t, text);
+    tt_type(t, "/");
+    tt_type(t, word);
+    tt_type(t, T_ENTER);
+    tt_wait(t, "潮 is not a command");
+    tt_type(t, T_CTRL_C);
     tt_quit(t);
 }
 
@@ -459,8 +508,14 @@ static void a_full_context_streams_on(void **state) {
     tt_wait(t, "echo 2: and on");
     tt_wait(t, "forgotten");
     tt_wait(t, "● saved");
-    tt_type(t, "once more" T_ENTER); /* nobody asks again */
+    tt_type(t, T_TAB "g"); /* its first words are what goes first */
+    tt_wait(t, "the model no longer sees all of the message below");
+    tt_type(t, T_TAB T_TAB "once more" T_ENTER); /* nobody asks again */
     tt_wait(t, "echo 3: once more");
+    tt_wait(t, "● saved");
+    tt_type(t, T_TAB "g");
+    tt_wait(t, "the model no longer sees what is above this");
+    tt_wait_gone(t, "the model no longer sees all of the message below");
     tt_quit(t);
 }
 
@@ -641,9 +696,11 @@ int main(void) {
         T(a_failed_answer_says_why),
         T(two_slashes_send_one_and_mistakes_are_not_sent),
         T(slash_set_changes_and_keeps_a_setting),
+        T(guesses_without_a_draft_model_are_told),
         T(history_comes_back_with_up),
         T(a_draft_is_listed_by_its_words),
         T(deleting_can_be_undone),
+        T(news_cut_long_names_between_characters),
         T(two_windows_see_each_others_conversations),
         T(the_external_editor_changes_the_draft),
         T(copying_reaches_the_clipboard_only_when_asked),

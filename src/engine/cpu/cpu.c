@@ -9,6 +9,7 @@
 #include "engine/cpu/cpu_internal.h"
 
 #include "base/mem.h"
+#include "engine/quant/pack.h"
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,7 +71,7 @@ static void cpu_upload(struct backend *be, void *dev, const void *host, size_t b
 static enum status cpu_bind(struct backend *be, const struct weight *host, struct weight *dev,
                             struct err *err) {
     (void)err;
-    cpu_of(be)->settle.bound += cpu_weight_bytes(host);
+    cpu_of(be)->settle.bound += weight_bytes(host);
     *dev = *host;
     return ST_OK;
 }

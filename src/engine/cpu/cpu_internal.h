@@ -83,7 +83,6 @@ void cpu_for_rows(struct cpu *c, int T,
                   const void *arg);
 
 /* settle.c */
-size_t cpu_weight_bytes(const struct weight *w); /* of a copy */
 bool cpu_settle(struct backend *be, struct weight *w, size_t *bytes);
 void cpu_settle_release(struct settle *s);
 

@@ -38,44 +38,10 @@ enum {
     ARENA_BYTES = 64 << 20, /* address space; memory only as it is written */
     MAX_PAGE_BYTES = 32 << 20,
     ITEM_BYTES = 2 << 20, /* that a thread copies in one go */
-    N_PART = 5,
 };
-
-struct part {
-    const void *from;
-    size_t bytes, at; /* at: in the copy */
-};
-
-/* What a weight consists of, empty parts included; returns the bytes of a copy. code_map is
- * small and shared by all. */
-static size_t weight_parts(const struct weight *w, struct part part[N_PART]) {
-    size_t tiles = (size_t)w->Np / WEIGHT_TILE;
-    size_t groups = w->group ? (size_t)w->Np * (size_t)(w->Kp / w->group) : 0;
-    const struct part all[N_PART] = {
-        {w->data, tiles * weight_tile_bytes(w->type, w->Kp), 0},
-        {w->scale, groups * sizeof *w->scale, 0},
-        {w->min, groups * sizeof *w->min, 0},
-        {w->code, groups * sizeof *w->code, 0},
-        {w->absmax2, weight_absmax2_len(w->N, w->K) * sizeof *w->absmax2, 0},
-    };
-    size_t sum = 0;
-    for (int i = 0; i < N_PART; i++) {
-        part[i] = all[i];
-        if (!part[i].from)
-            part[i].bytes = 0;
-        part[i].at = sum;
-        sum += (part[i].bytes + 63) / 64 * 64;
-    }
-    return sum;
-}
-
-size_t cpu_weight_bytes(const struct weight *w) {
-    struct part part[N_PART];
-    return weight_parts(w, part);
-}
 
 /* The weight is in its copy from now on, and what it was in is given back. */
-static void move(struct weight *w, const struct part part[N_PART], char *to) {
+static void move(struct weight *w, const struct weight_part part[WEIGHT_PARTS], char *to) {
     w->data = to + part[0].at;
     if (w->scale)
         w->scale = (const float *)(void *)(to + part[1].at);
@@ -85,14 +51,14 @@ static void move(struct weight *w, const struct part part[N_PART], char *to) {
         w->code = (const uint8_t *)(to + part[3].at);
     if (w->absmax2)
         w->absmax2 = (const float *)(void *)(to + part[4].at);
-    for (int i = 0; i < N_PART; i++)
+    for (int i = 0; i < WEIGHT_PARTS; i++)
         file_map_drop(part[i].from, part[i].bytes);
 }
 
 /* Copying */
 
 struct copy {
-    const struct part *part; /* [N_PART] */
+    const struct weight_part *part; /* [WEIGHT_PARTS] */
     char *to;
     size_t from, end; /* of the copy, what this loop does */
 };
@@ -106,8 +72,8 @@ static void copy_item(void *ctx, int item, int thread) {
     size_t from = cut > skew + c->from ? cut - skew : c->from;
     size_t end = cut + ITEM_BYTES < skew + c->end ? cut + ITEM_BYTES - skew : c->end;
     (void)thread;
-    for (int i = 0; i < N_PART; i++) {
-        const struct part *p = &c->part[i];
+    for (int i = 0; i < WEIGHT_PARTS; i++) {
+        const struct weight_part *p = &c->part[i];
         size_t a = from > p->at ? from : p->at, z = p->at + p->bytes;
         z = end < z ? end : z;
         if (a < z)
@@ -115,7 +81,7 @@ static void copy_item(void *ctx, int item, int thread) {
     }
 }
 
-static void copy_range(struct cpu *c, const struct part *part, char *to, size_t from,
+static void copy_range(struct cpu *c, const struct weight_part *part, char *to, size_t from,
                        size_t end) {
     struct copy copy = {part, to, from, end};
     size_t skew = (uintptr_t)to % ITEM_BYTES;
@@ -257,7 +223,7 @@ static bool got_huge(struct settle *s) {
 bool cpu_settle(struct backend *be, struct weight *w, size_t *bytes) {
     struct cpu *c = cpu_of(be);
     struct settle *s = &c->settle;
-    struct part part[N_PART];
+    struct weight_part part[WEIGHT_PARTS];
     size_t all = weight_parts(w, part);
     if (s->off || (!s->begun && !begin(s, w)))
         return true;

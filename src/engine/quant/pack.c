@@ -37,6 +37,32 @@ size_t weight_absmax2_len(int N, int K) {
     return (blocks + 15) / 16 * 16;
 }
 
+size_t weight_parts(const struct weight *w, struct weight_part part[WEIGHT_PARTS]) {
+    size_t tiles = (size_t)w->Np / WEIGHT_TILE;
+    size_t groups = w->group ? (size_t)w->Np * (size_t)(w->Kp / w->group) : 0;
+    const struct weight_part all[WEIGHT_PARTS] = {
+        {w->data, tiles * weight_tile_bytes(w->type, w->Kp), 0},
+        {w->scale, groups * sizeof *w->scale, 0},
+        {w->min, groups * sizeof *w->min, 0},
+        {w->code, groups * sizeof *w->code, 0},
+        {w->absmax2, weight_absmax2_len(w->N, w->K) * sizeof *w->absmax2, 0},
+    };
+    size_t sum = 0;
+    for (int i = 0; i < WEIGHT_PARTS; i++) {
+        part[i] = all[i];
+        if (!part[i].from)
+            part[i].bytes = 0;
+        part[i].at = sum;
+        sum += (part[i].bytes + 63) / 64 * 64;
+    }
+    return sum;
+}
+
+size_t weight_bytes(const struct weight *w) {
+    struct weight_part part[WEIGHT_PARTS];
+    return weight_parts(w, part);
+}
+
 static void pack_f32(const float *rows, int Kp, float *data) {
     for (int k = 0; k < Kp; k++)
         for (int r = 0; r < WEIGHT_TILE; r++)

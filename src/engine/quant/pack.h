@@ -17,6 +17,17 @@ size_t weight_tile_bytes(enum weight_type t, int Kp); /* data of 16 rows */
  * zero. */
 size_t weight_absmax2_len(int N, int K);
 
+/* What a weight consists of: data, scale, min, code, absmax2; of those that it lacks no bytes.
+ * code_map is small and shared by all. */
+enum { WEIGHT_PARTS = 5 };
+struct weight_part {
+    const void *from;
+    size_t bytes, at; /* at: in a copy of all of them, each at a 64-byte border */
+};
+/* Returns the bytes of such a copy. */
+size_t weight_parts(const struct weight *w, struct weight_part part[WEIGHT_PARTS]);
+size_t weight_bytes(const struct weight *w); /* the same alone */
+
 /* Quantises: rows [16, Kp] (padding zero) -> data [weight_tile_bytes()] and, for I8 and Q4,
  * which are groups of 64 and for Q4 NF4, scale [16, G] in row order: the scale of an I8 group,
  * the absmax of a Q4 group (still to be double-quantised). scale may be NULL for floats. */

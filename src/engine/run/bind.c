@@ -76,7 +76,7 @@ static void reads_whole(struct graph *g, struct weight *w) {
         g->settle.w = xreallocarray(g->settle.w, (size_t)g->settle.cap, sizeof *g->settle.w);
     }
     g->settle.w[g->settle.n++] = w;
-    g->settle.bytes += (size_t)w->Np / WEIGHT_TILE * weight_tile_bytes(w->type, w->Kp);
+    g->settle.bytes += weight_bytes(w);
 }
 
 /* A linear; of a table a step reads some rows only. */

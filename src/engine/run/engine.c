@@ -20,6 +20,7 @@
 #include "base/path.h"
 #include "base/thread.h"
 #include "engine/model/arch.h"
+#include "engine/quant/pack.h"
 #include "engine/run/eval.h"
 #include "engine/run/event.h"
 #include "engine/run/graph.h"
@@ -148,27 +149,6 @@ static enum status start_thread(struct engine *e, struct err *err) {
 }
 
 /* ---- sizes ---- */
-
-static uint64_t weight_bytes(const struct weight *w) {
-    uint64_t cells = (uint64_t)w->Np * (uint64_t)w->Kp;
-    uint64_t groups = w->group ? cells / (uint64_t)w->group : 0;
-    uint64_t scales = groups * sizeof(float) * (w->min ? 2 : 1);
-    switch (w->type) {
-    case WEIGHT_F32:
-        return cells * 4;
-    case WEIGHT_BF16:
-    case WEIGHT_F16:
-        return cells * 2;
-    case WEIGHT_I8:
-        return cells + scales;
-    case WEIGHT_Q4:
-        if (!w->code)
-            return cells / 2 + scales;
-        return cells / 2 + groups +
-               (groups + WEIGHT_SCALE_BLOCK - 1) / WEIGHT_SCALE_BLOCK * sizeof(float);
-    }
-    return 0;
-}
 
 struct byte_count {
     struct model *m;

@@ -67,9 +67,10 @@ static enum status bad(const struct state_file *f, const char *what, uint64_t fo
 
 static enum status check_head(const struct state_file *f, struct err *err) {
     const struct state_head *h = &f->head;
+    if (memcmp(h->magic, STATE_MAGIC, sizeof h->magic - 1) != 0)
+        return err_set(err, ST_FORMAT, "%s: does not begin as a saved state does", f->path);
     if (memcmp(h->magic, STATE_MAGIC, sizeof h->magic) != 0)
-        return err_set(err, ST_UNSUPPORTED, "%s: no saved state, or one of another version",
-                       f->path);
+        return err_set(err, ST_UNSUPPORTED, "%s: a saved state of another version", f->path);
     if (h->n_tok < 1 || h->n_tok > STATE_MAX_TOK)
         return bad(f, "n_tok", h->n_tok, STATE_MAX_TOK, err);
     if (h->n_block != blocks_of(h->n_tok))

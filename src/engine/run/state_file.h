@@ -31,7 +31,8 @@
 enum { STATE_MAX_TOK = 1 << 24, STATE_MAX_BLOCK_BYTES = 1 << 30, STATE_MAX_NAME = 4096 };
 
 /* Raise the last digit when the layout of the file changes, STATE_KV when that of a block or
- * what stands in it does. */
+ * what stands in it does. The rest stays: what does not begin with it was written by no
+ * version, so that it is damage. */
 #define STATE_MAGIC "llmkv\r\n1"
 #define STATE_KV    "2"
 
@@ -59,8 +60,8 @@ struct state_file {
     uint64_t n_bytes;      /* of the file */
     int64_t used_us;       /* when it was used last (microseconds since 1970): its time */
 };
-/* ST_NOT_FOUND, ST_IO, ST_FORMAT (which field, found, wanted), ST_UNSUPPORTED (not one of ours,
- * or of another version). */
+/* ST_NOT_FOUND, ST_IO, ST_FORMAT (damaged: which field, found, wanted), ST_UNSUPPORTED (of
+ * another version). */
 enum status state_open(struct state_file *f, const char *path, struct err *err);
 /* Block i to out [block_bytes]; ST_FORMAT when it is damaged. */
 enum status state_read_block(const struct state_file *f, uint32_t i, void *out,

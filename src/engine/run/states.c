@@ -128,11 +128,10 @@ static void remove_if_owned(void *user, const char *path, const char *name) {
     struct state_file f;
     struct err err;
     (void)name;
-    if (state_open(&f, path, &err) != ST_OK)
-        return;
-    bool mine = f.head.owner == *owner;
+    enum status st = state_open(&f, path, &err);
+    bool goes = st == ST_FORMAT || (st == ST_OK && f.head.owner == *owner);
     state_close(&f);
-    if (mine)
+    if (goes)
         unlink(path);
 }
 
@@ -182,7 +181,7 @@ static void list_one(void *user, const char *path, const char *name) {
     (void)name;
     if (state_open(&f, path, &err) != ST_OK) {
         if (err.code != ST_NOT_FOUND) /* else another program was faster */
-            strlist_add(&l->broken, path);
+            strlist_add(err.code == ST_FORMAT ? &l->damaged : &l->broken, path);
         return;
     }
     l->v = xreallocarray(l->v, l->n + 1, sizeof *l->v);
@@ -227,6 +226,7 @@ void saved_state_list_release(struct saved_state_list *l) {
         free(l->v[i].model);
     }
     free(l->v);
+    strlist_release(&l->damaged);
     strlist_release(&l->broken);
     *l = (struct saved_state_list){0};
 }

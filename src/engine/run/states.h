@@ -26,6 +26,7 @@ void states_sweep(const char *dir);
 /* Removes those that were not used for longest until n_bytes more are within max_bytes, and
  * within half of what the disk would have free without any. False when they can't be. */
 bool states_make_room(const char *dir, uint64_t max_bytes, uint64_t n_bytes);
+/* Those of an owner, and those that are damaged: whose they were nobody can say. */
 void states_remove_owner(const char *dir, int64_t owner);
 void states_remove_model(const char *dir, uint64_t model);
 
