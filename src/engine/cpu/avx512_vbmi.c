@@ -440,13 +440,15 @@ add_outlier(const struct tile *w, const struct decoder *d, const bool q4,
     return _mm512_fmadd_ps(column(d, q4, w->data, o->k), x, sum);
 }
 
-/* The outliers' parts of n row tiles and NT tokens. */
+/* The outliers' parts of n row tiles. */
 static inline __attribute__((always_inline)) void
 outliers(const struct tile *w, const int n, const struct decoder *d, const struct tokens *b,
-         int NT, const bool q4, const int S, __m512 rest[TILES][BLOCK]) {
+         const bool q4, const int S, __m512 rest[TILES][BLOCK]) {
     const struct outlier *o = b->outliers, *end = o + *b->n_outlier;
     for (int i = 0; i < n; i++)
-        memset(rest[i], 0, (size_t)NT * sizeof **rest);
+#pragma GCC unroll 12
+        for (int t = 0; t < BLOCK; t++)
+            rest[i][t] = _mm512_setzero_ps();
     for (; o < end; o++)
 #pragma GCC unroll 4
         for (int i = 0; i < n; i++)
@@ -511,10 +513,12 @@ static inline __attribute__((always_inline)) void tiles(const struct tile *w, in
     const struct tokens b = tokens_at(at, w->w->Kp, NT);
     const int S = any ? w->S : 64;
     __m512 rest[TILES][BLOCK];
-    if (NT > 1 && n == TILES)
-        outliers(w, TILES, d, &b, NT, q4, S, rest);
+    if (NT > 1 && n == 4)
+        outliers(w, 4, d, &b, q4, S, rest);
+    else if (NT > 1 && n == 3)
+        outliers(w, 3, d, &b, q4, S, rest);
     else if (NT > 1)
-        outliers(w, n, d, &b, NT, q4, S, rest);
+        outliers(w, n, d, &b, q4, S, rest);
     for (int i = 0; i < n; i++)
         switch (NT) {
             CASE(1);

@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "engine/quant/pack.h"
 #include <assert.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -231,6 +232,28 @@ static void ffn_item(void *ctx, int item, int thread) {
         l->c->k->act(l->act, gate ? g : y, gate ? y : NULL, cols, y);
 }
 
+static int items(const struct matmul_out *out, int n_out, int tiles) {
+    int n = 0;
+    for (int i = 0; i < n_out; i++)
+        n += (out[i].w->Np / 16 + tiles - 1) / tiles;
+    return n;
+}
+
+/* Row tiles of an item: as many as leave a thread four items, or so few less that all threads
+ * end together. */
+static int item_tiles(const struct matmul_out *out, int n_out, int threads) {
+    int n = items(out, n_out, 1), most = n / (4 * threads), best = 1, best_time = INT_MAX;
+    most = most < 1 ? 1 : most > MAX_TILES ? MAX_TILES : most;
+    for (int tiles = most; tiles >= 1; tiles--) {
+        int time = (items(out, n_out, tiles) + threads - 1) / threads * tiles;
+        if (time < best_time) {
+            best = tiles;
+            best_time = time;
+        }
+    }
+    return best;
+}
+
 static void run_matmul(struct cpu *c, const float *x, int T, int K,
                        const struct matmul_out *out, int n_out, struct mm_loop l,
                        pool_body *item) {
@@ -238,11 +261,9 @@ static void run_matmul(struct cpu *c, const float *x, int T, int K,
     l.out = out;
     l.n_out = n_out;
     l.f32 = (struct cpu_input){.x = x, .ldx = (size_t)weight_pad_k(K), .T = T, .K = K};
-    int tiles = 0, n_item = 0;
     bool quant = false;
     for (int i = 0; i < n_out; i++) {
         assert(out[i].w->K == K && T <= c->lim.max_tok && K <= c->lim.max_k);
-        tiles += out[i].w->Np / 16;
         quant = quant || wants_int(c, out[i].w);
         l.sums = l.sums || out[i].w->min;
     }
@@ -254,11 +275,9 @@ static void run_matmul(struct cpu *c, const float *x, int T, int K,
         l.quant.block_bytes = c->k->block_bytes(weight_pad_k(K));
         cpu_for_rows(c, T, quantize_rows, &l);
     }
-    l.tiles = tiles / (4 * c->be.threads);
-    l.tiles = l.tiles < 1 ? 1 : l.tiles > MAX_TILES ? MAX_TILES : l.tiles;
-    for (int i = 0; i < (item == ffn_item ? 1 : n_out); i++)
-        n_item += (out[i].w->Np / 16 + l.tiles - 1) / l.tiles;
-    pool_run(c->pool, n_item, item, &l);
+    int n_item = item == ffn_item ? 1 : n_out; /* outputs that items are cut from */
+    l.tiles = item_tiles(out, n_item, c->be.threads);
+    pool_run(c->pool, items(out, n_item, l.tiles), item, &l);
 }
 
 static void cpu_matmul(struct backend *be, const float *x, int T, int K,
