@@ -187,23 +187,37 @@ static double outlier_from(const float *x, int K, int Kp) {
     return from;
 }
 
+/* The largest activation of a group that has 8 bits; where it is a close thing whether its
+ * outliers are left out, the largest of all. */
+static double top_left(const float *x, int n, double from) {
+    double top = 0, left = 0;
+    int out = 0;
+    for (int i = 0; i < n && i < 64; i++) {
+        double ax = fabs((double)x[i]);
+        top = fmax(top, ax);
+        left = fmax(left, ax > from ? 0 : ax);
+        out += ax > from;
+    }
+    double worth = top * top - left * left - (double)CPU_OUTLIER_GAIN * out * from * from;
+    return worth > 1e-4 * top * top ? left : top;
+}
+
 /* The bound for the set whose activations have 8 bits, but for outliers. */
 static double bound8_of(const struct kind *kind, const struct weight *w, int n,
                         const float *row, const float *x) {
     double A = 0, steps = 0, byte_step = 0, table = 0;
-    double tops[9] = {0}, from = outlier_from(x, w->K, w->Kp);
+    double tops[9], from = outlier_from(x, w->K, w->Kp);
     assert_true(w->K <= 9 * 64);
     if (w->type == WEIGHT_Q4)
         table = byte_error(w, &byte_step);
-    for (int i = 0; i < w->K; i++)
-        if (fabs((double)x[i]) <= from)
-            tops[i / 64] = fmax(tops[i / 64], fabs((double)x[i]));
+    for (int g = 0; g * 64 < w->K; g++)
+        tops[g] = top_left(x + g * 64, w->K - g * 64, from);
     for (int i = 0; i < w->K; i++) {
         double t = tops[i / 64], ax = fabs((double)x[i]), aw = fabs((double)row[i]);
         double s = fabs((double)weight_group_scale(w, n, i / w->group));
         double m = fabs((double)weight_group_min(w, n, i / w->group));
         A += (aw + 2 * m) * ax;
-        if (ax <= from)
+        if (ax <= t)
             steps += aw * t / (2 * X8_STEPS) + table * s * (ax + t / (2 * X8_STEPS));
         if (i % w->group == 0) /* where an accumulator starts is rounded, for NF4 */
             steps += 0.5 * t / X8_STEPS * byte_step * s;

@@ -7,11 +7,12 @@
  *               +  sum over outliers k of  w[n, k] * x[t, k]
  *
  * An activation has 8 bits in groups of 64, but for outliers: those above the mean of the row's
- * largest ones of a group (CPU_OUTLIER_FROM in simd.h), less than one in a hundred. They are 0
- * among the digits and are multiplied one by one in f32 with their weights' exact values, as
- * the columns they meet: a shift and a look-up for 16 rows. An error is a step of the largest
- * value of a group, so the few outliers of a model would make most of the error of plain 8
- * bits. Nearly half of what is left comes from the table of NF4 in bytes.
+ * largest ones of a group where few of them make its steps much smaller (CPU_OUTLIER_FROM in
+ * simd.h), about one in two hundred. They are 0 among the digits and are multiplied one by one
+ * in f32 with their weights' exact values, as the columns they meet: a shift and a look-up for
+ * 16 rows. An error is a step of the largest value of a group, so the few outliers of a model
+ * would make most of the error of plain 8 bits. Nearly half of what is left comes from the
+ * table of NF4 in bytes.
  *
  * Weights are unsigned bytes, w + 128 (vpdpbusd takes unsigned times signed); the sum of 128 q
  * that this is too much is where an accumulator starts. vpermb reads 6 index bits: the table is
@@ -152,40 +153,52 @@ static int count_outliers(const float *x, int G, int NT, const float *top, float
     return n;
 }
 
-/* The outliers of group g of token i. The group's top becomes that of what is left. */
+/* The outliers of group g of token i, if it is worth while: each takes at least
+ * CPU_OUTLIER_GAIN from^2 of the square of the group's top. That becomes the top of what is
+ * left. */
 static void take_outliers(const float *x, int g, int i, float from, float *top,
                           const struct tokens *b) {
     __m512 rest = _mm512_setzero_ps();
-    for (int k = g * 64; k < g * 64 + 64; k += 16) {
-        __mmask16 out = above(x + k, from);
-        __m512 v = _mm512_abs_ps(_mm512_loadu_ps(x + k));
-        rest = larger(rest, _mm512_maskz_mov_ps((__mmask16)~out, v));
-        for (unsigned m = out; m; m &= m - 1) {
-            int at = k + __builtin_ctz(m);
-            b->outliers[(*b->n_outlier)++] = (struct outlier){x[at], (uint32_t)at, (uint32_t)i};
-        }
+    __mmask16 out[4];
+    int n = 0;
+    x += g * 64;
+    for (int j = 0; j < 4; j++) {
+        __m512 v = _mm512_abs_ps(_mm512_loadu_ps(x + j * 16));
+        out[j] = above(x + j * 16, from);
+        rest = larger(rest, _mm512_maskz_mov_ps((__mmask16)~out[j], v));
+        n += __builtin_popcount(out[j]);
     }
-    *top = _mm512_reduce_max_ps(rest);
+    float left = _mm512_reduce_max_ps(rest);
+    if (*top * *top - left * left < CPU_OUTLIER_GAIN * (float)n * from * from)
+        return;
+    *top = left;
+    for (int j = 0; j < 4; j++)
+        for (unsigned m = out[j]; m; m &= m - 1) {
+            uint32_t k = (uint32_t)(j * 16 + __builtin_ctz(m));
+            b->outliers[(*b->n_outlier)++] =
+                (struct outlier){x[k], (uint32_t)g * 64 + k, (uint32_t)i};
+        }
 }
 
-/* 16 activations as steps; outliers as 0. */
-static inline __m512i steps16(const float *x, float per_unit, float from) {
-    __m512 v = _mm512_maskz_mul_ps((__mmask16)~above(x, from), _mm512_loadu_ps(x),
+/* 16 activations as steps; outliers, above the top, as 0. */
+static inline __m512i steps16(const float *x, float per_unit, float top) {
+    __m512 v = _mm512_maskz_mul_ps((__mmask16)~above(x, top), _mm512_loadu_ps(x),
                                    _mm512_set1_ps(per_unit));
     return _mm512_cvtps_epi32(v);
 }
 
 /* The digits of group g of token i, with the sums of its quarters s. */
-static inline void put_digits(const float *x, int g, int i, int NT, float per_unit, float from,
+static inline void put_digits(const float *x, int g, int i, int NT, float top,
                               const struct tokens *b, int32_t s[4]) {
     const __m512i flip = _mm512_set1_epi8((char)0x80);
     const __m512i order =
         _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
     __m512i v[4];
+    const float per_unit = top > NO_STEP ? X8_STEPS / top : 0;
     int32_t digits[16];
     int64_t sums[8];
     for (int j = 0; j < 4; j++)
-        v[j] = steps16(x + g * 64 + j * 16, per_unit, from);
+        v[j] = steps16(x + g * 64 + j * 16, per_unit, top);
     v[0] = _mm512_packs_epi32(v[0], v[1]); /* within 128 bits */
     v[2] = _mm512_packs_epi32(v[2], v[3]);
     const __m512i all = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(v[0], v[2]));
@@ -254,10 +267,10 @@ quantize_tokens(const float *x, size_t ldx, const int NT, int K, bool sums, void
                 take_outliers(x + (size_t)i * ldx, g, i, from[i], &b.scale[g * NT + i], &b);
     for (int i = 0; i < NT; i++, x += ldx)
         for (int g = 0; g < G; g++) {
-            float *top = &b.scale[g * NT + i], per_unit = *top > NO_STEP ? X8_STEPS / *top : 0;
+            float *top = &b.scale[g * NT + i];
             int32_t s[4];
+            put_digits(x, g, i, NT, *top, &b, s);
             *top *= 1.0f / X8_STEPS;
-            put_digits(x, g, i, NT, per_unit, from[i], &b, s);
             put_zeros(&b, Kp, g, i, NT, s);
             if (sums)
                 put_sums(&b, Kp, g, i, NT, s);
