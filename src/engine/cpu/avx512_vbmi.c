@@ -19,8 +19,8 @@
  * in it four times and no nibble needs a mask. 16 values of a table become bytes by q4_bytes().
  *
  * Sums of a group of the weight (64, 32 or 16 inputs) are exact in int32; groups are added in
- * ascending order to one sum, outliers to another, and the two at the end. So the bits don't
- * depend on which tokens are computed together.
+ * ascending order, and then outliers. So the bits don't depend on which tokens are computed
+ * together.
  *
  * Weights are unpacked in registers, once for up to 12 tokens, which are quantised together and
  * interleaved; four row tiles (in L1) meet a block of tokens before the next one comes. One
@@ -356,7 +356,8 @@ struct tile {
     const struct weight *w;
     int tile;
     const uint8_t *data;
-    const float *scales; /* [G, 16]; NULL: one token decodes them on the way */
+    const float *scales; /* [G, 16] */
+    float *room;         /* the same, where they are decoded to; else NULL */
     const float *min;    /* [G, 16] or NULL */
     __mmask16 rows;      /* those that exist */
     int S, G;            /* inputs of a group; groups of a row */
@@ -379,13 +380,15 @@ static inline __m512 next_scales(struct scale_reader *r, const struct tile *w,
     return q4_scales(&d->q4, code, r->absmax2, _mm512_set1_ps(w->w->offset));
 }
 
-static struct tile tile_at(const struct weight *w, int tile) {
+/* room: [G, 16] */
+static struct tile tile_at(const struct weight *w, int tile, float *room) {
     size_t Kp = (size_t)w->Kp, G = Kp / (size_t)w->group;
     return (struct tile){
         .w = w,
         .tile = tile,
         .data = (const uint8_t *)w->data + (size_t)tile * Kp * (w->type == WEIGHT_Q4 ? 8 : 16),
-        .scales = w->code ? NULL : w->scale + (size_t)tile * G * 16,
+        .scales = w->code ? room : w->scale + (size_t)tile * G * 16,
+        .room = w->code ? room : NULL,
         .min = w->min ? w->min + (size_t)tile * G * 16 : NULL,
         .rows = tile_rows(w, tile),
         .S = w->group,
@@ -393,12 +396,11 @@ static struct tile tile_at(const struct weight *w, int tile) {
     };
 }
 
-/* Decodes a tile's scales to room [G, 16], for many blocks of tokens. */
-static void decode_scales(struct tile *w, const struct decoder *d, float *room) {
+/* Decodes a tile's scales, for many blocks of tokens. */
+static void decode_scales(const struct tile *w, const struct decoder *d) {
     struct scale_reader r = {0};
-    for (int g = 0; g < w->G && !w->scales; g++)
-        _mm512_store_ps(room + g * 16, next_scales(&r, w, d, g));
-    w->scales = w->scales ? w->scales : room;
+    for (int g = 0; g < w->G && w->room; g++)
+        _mm512_store_ps(w->room + g * 16, next_scales(&r, w, d, g));
 }
 
 /* One group of S inputs of NT tokens: sum += (zero + sums of digits) * scale * ws. */
@@ -435,55 +437,47 @@ static inline __attribute__((always_inline)) void group(const struct decoder *d,
                                  _mm512_mul_ps(ws, _mm512_set1_ps(scale[i])), sum[i]);
 }
 
-/* The scales of group g, from where they are or, for one token, from their codes. */
+/* The scales of group g; one token decodes them on the way. */
 static inline __attribute__((always_inline)) __m512 scales_of(struct scale_reader *r,
                                                               const struct tile *w,
                                                               const struct decoder *d, int g,
                                                               const int NT, const bool coded) {
-    if (NT == 1 && coded)
-        return next_scales(r, w, d, g);
-    return _mm512_loadu_ps(w->scales + g * 16);
+    if (NT > 1 || !coded)
+        return _mm512_loadu_ps(w->scales + g * 16);
+    __m512 scales = next_scales(r, w, d, g);
+    _mm512_store_ps(w->room + g * 16, scales);
+    return scales;
 }
 
-/* sum + one outlier's part; ws: scales of its group */
-static inline __attribute__((always_inline)) __m512
-add_outlier(const struct tile *w, const struct decoder *d, const bool q4,
-            const struct outlier *o, __m512 ws, __m512 sum) {
-    __m512 x = _mm512_mul_ps(ws, _mm512_set1_ps(o->x));
-    return _mm512_fmadd_ps(column(d, q4, w->data, o->k), x, sum);
-}
-
-/* The outliers' parts of n row tiles. */
+/* sum [n][token] += the outliers' parts of n row tiles. Behind the digits, which read the
+ * weights from front to back: the processor asks for them ahead. */
 static inline __attribute__((always_inline)) void
-outliers(const struct tile *w, const int n, const struct decoder *d, const struct tokens *b,
-         const bool q4, const int S, __m512 rest[TILES][BLOCK]) {
+add_outliers(const struct tile *w, const int n, const struct decoder *d, const struct tokens *b,
+             const bool q4, const int S, __m512 sum[TILES][BLOCK]) {
     const struct outlier *o = b->outliers, *end = o + *b->n_outlier;
-    for (int i = 0; i < n; i++)
-#pragma GCC unroll 12
-        for (int t = 0; t < BLOCK; t++)
-            rest[i][t] = _mm512_setzero_ps();
     for (; o < end; o++)
 #pragma GCC unroll 4
-        for (int i = 0; i < n; i++)
-            rest[i][o->token] = add_outlier(
-                &w[i], d, q4, o, _mm512_loadu_ps(w[i].scales + o->k / (uint32_t)S * 16),
-                rest[i][o->token]);
+        for (int i = 0; i < n; i++) {
+            __m512 ws = _mm512_loadu_ps(w[i].scales + o->k / (uint32_t)S * 16);
+            __m512 x = _mm512_mul_ps(ws, _mm512_set1_ps(o->x));
+            sum[i][o->token] =
+                _mm512_fmadd_ps(column(d, q4, w[i].data, o->k), x, sum[i][o->token]);
+        }
 }
 
-/* One row tile, NT tokens: the sums of digits and, on top, those of outliers: rest [NT]. One
- * token meets them on the way, where the scales are at hand. */
-static inline __attribute__((always_inline)) void
-block(const struct tile *w, const struct decoder *d, const void *at, const int NT,
-      const bool q4, const bool any, __m512 *rest, float *y, size_t ldy, bool add) {
+/* One row tile, NT tokens: the sums of digits, and of minimums, to out [NT]. */
+static inline __attribute__((always_inline)) void block(const struct tile *w,
+                                                        const struct decoder *d, const void *at,
+                                                        const int NT, const bool q4,
+                                                        const bool any, __m512 *out) {
     const bool coded = q4 && !any;
     const int S = any ? w->S : 64, Kp = w->w->Kp;
     const struct tokens b = tokens_at(at, Kp, NT);
     const int32_t *zero = zeros(&b, d, Kp, NT, S);
     const uint8_t *p = w->data;
     const int8_t *q = b.q8;
-    const struct outlier *o = b.outliers, *end = o + *b.n_outlier;
     struct scale_reader reader = {0};
-    __m512 sum[BLOCK], one = _mm512_setzero_ps();
+    __m512 sum[BLOCK];
 #pragma GCC unroll 12
     for (int i = 0; i < NT; i++)
         sum[i] = _mm512_setzero_ps();
@@ -497,8 +491,6 @@ block(const struct tile *w, const struct decoder *d, const void *at, const int N
             group(d, p, q, zero, scale, ws, NT, q4, 32, sum);
         else
             group(d, p, q, zero, scale, ws, NT, q4, 16, sum);
-        for (; NT == 1 && o < end && (int)o->k < g * S + S; o++)
-            one = add_outlier(w, d, q4, o, base, one);
         if (!any || !w->min)
             continue;
         ws = _mm512_loadu_ps(w->min + g * 16);
@@ -509,13 +501,12 @@ block(const struct tile *w, const struct decoder *d, const void *at, const int N
     }
 #pragma GCC unroll 12
     for (int i = 0; i < NT; i++)
-        put_rows(y + (size_t)i * ldy, _mm512_add_ps(sum[i], NT == 1 ? one : rest[i]), w->rows,
-                 add);
+        out[i] = sum[i];
 }
 
 #define CASE(NT)                                                                               \
     case NT:                                                                                   \
-        block(&w[i], d, at, NT, q4, any, rest[i], y + i * 16, ldy, add);                       \
+        block(&w[i], d, at, NT, q4, any, sum[i]);                                              \
         break
 
 /* n <= TILES row tiles meet a block of NT tokens. */
@@ -525,13 +516,7 @@ static inline __attribute__((always_inline)) void tiles(const struct tile *w, in
                                                         float *y, size_t ldy, bool add) {
     const struct tokens b = tokens_at(at, w->w->Kp, NT);
     const int S = any ? w->S : 64;
-    __m512 rest[TILES][BLOCK];
-    if (NT > 1 && n == 4)
-        outliers(w, 4, d, &b, q4, S, rest);
-    else if (NT > 1 && n == 3)
-        outliers(w, 3, d, &b, q4, S, rest);
-    else if (NT > 1)
-        outliers(w, n, d, &b, q4, S, rest);
+    __m512 sum[TILES][BLOCK];
     for (int i = 0; i < n; i++)
         switch (NT) {
             CASE(1);
@@ -547,6 +532,15 @@ static inline __attribute__((always_inline)) void tiles(const struct tile *w, in
             CASE(11);
             CASE(12);
         }
+    if (n == 4)
+        add_outliers(w, 4, d, &b, q4, S, sum);
+    else if (n == 3)
+        add_outliers(w, 3, d, &b, q4, S, sum);
+    else
+        add_outliers(w, n, d, &b, q4, S, sum);
+    for (int i = 0; i < n; i++, w++, y += 16)
+        for (int t = 0; t < NT; t++)
+            put_rows(y + (size_t)t * ldy, sum[i][t], w->rows, add);
 }
 
 void vbmi_matmul(const struct cpu_input *in, const struct weight *w, int tile, int n_tile,
@@ -557,13 +551,14 @@ void vbmi_matmul(const struct cpu_input *in, const struct weight *w, int tile, i
         return;
     }
     const struct decoder d = decoder(w);
+    const size_t G = (size_t)(w->Kp / w->group);
     for (; n_tile > 0; n_tile -= TILES, tile += TILES, y += TILES * 16) {
         struct tile part[TILES];
         int n = n_tile < TILES ? n_tile : TILES;
         for (int i = 0; i < n; i++) {
-            part[i] = tile_at(w, tile + i);
+            part[i] = tile_at(w, tile + i, (float *)scratch + (size_t)i * G * 16);
             if (in->T > 1)
-                decode_scales(&part[i], &d, (float *)scratch + (size_t)(i * part[i].G) * 16);
+                decode_scales(&part[i], &d);
         }
         for (int t = 0; t < in->T; t += BLOCK) {
             const char *at = in->rows + (size_t)(t / BLOCK) * in->block_bytes;
