@@ -62,7 +62,6 @@ few_block(const struct cpu_input *in, const struct weight *w, const struct q4_de
     const float *min = any && w->min ? w->min + (size_t)tile * G * 16 : NULL;
     const float *xsum = row.sum + gr.sum;
     __m512 sum[FEW], absmax2 = _mm512_setzero_ps(), offset = _mm512_set1_ps(w->offset);
-    float a2[16];
     int end = 0;
 #pragma GCC unroll 8
     for (int i = 0; i < NT; i++)
@@ -71,11 +70,9 @@ few_block(const struct cpu_input *in, const struct weight *w, const struct q4_de
         size_t at = ((size_t)tile * G + (size_t)g) * 16;
         __m512 ws;
         if (q4 && !any) {
-            if (g == end) {
-                q4_absmax2(w, tile, g, a2, &end);
-                absmax2 = _mm512_loadu_ps(a2);
-            }
-            ws = _mm512_mul_ps(q4_scales(d, w->code + at, absmax2, offset), d->step);
+            if (g == end)
+                absmax2 = q4_absmax2_rows(w, tile, g, &end);
+            ws = _mm512_mul_ps(q4_scales(w->code + at, absmax2, offset), d->step);
         } else {
             ws = _mm512_mul_ps(_mm512_loadu_ps(w->scale + at), d->step);
         }
@@ -161,7 +158,7 @@ static void expand_tile(const struct weight *w, const struct q4_decoder *d, int 
     const char *p = (const char *)w->data + (size_t)tile * Kp * (w->type == WEIGHT_Q4 ? 8 : 16);
     char *to = words + which * 64;
     int end = 0;
-    float a2[16];
+    __m512 absmax2 = _mm512_setzero_ps();
     for (size_t i = 0; i < Kp / 8; i++, to += 4 * step) {
         __m512i v[4];
         if (w->type == WEIGHT_Q4) {
@@ -181,8 +178,8 @@ static void expand_tile(const struct weight *w, const struct q4_decoder *d, int 
             continue;
         }
         if (g == end)
-            q4_absmax2(w, tile, g, a2, &end);
-        __m512 v = q4_scales(d, w->code + at, _mm512_loadu_ps(a2), _mm512_set1_ps(w->offset));
+            absmax2 = q4_absmax2_rows(w, tile, g, &end);
+        __m512 v = q4_scales(w->code + at, absmax2, _mm512_set1_ps(w->offset));
         _mm512_store_ps(s, _mm512_mul_ps(v, d->step));
     }
 }

@@ -288,15 +288,14 @@ void vbmi_quantize(const float *x, size_t ldx, int NT, int K, bool sums, void *t
 
 /* What a kernel knows of a weight. */
 struct decoder {
-    struct q4_decoder q4; /* scales by code */
-    __m512i bytes;        /* [64] the table's 16 bytes four times */
-    __m512 step;          /* of the bytes */
-    __m512 values;        /* the table's */
-    bool nf4;             /* zero_nf4 counts */
+    __m512i bytes; /* [64] the table's 16 bytes four times */
+    __m512 step;   /* of the bytes */
+    __m512 values; /* the table's */
+    bool nf4;      /* zero_nf4 counts */
 };
 
 static struct decoder decoder(const struct weight *w) {
-    struct decoder d = {.q4 = q4_decoder(w), .step = _mm512_set1_ps(1)};
+    struct decoder d = {.step = _mm512_set1_ps(1)};
     uint8_t bytes[16];
     float step;
     if (w->type == WEIGHT_I8)
@@ -369,15 +368,11 @@ struct scale_reader {
     __m512 absmax2;
 };
 
-static inline __m512 next_scales(struct scale_reader *r, const struct tile *w,
-                                 const struct decoder *d, int g) {
-    if (g == r->end) {
-        float a2[16];
-        q4_absmax2(w->w, w->tile, g, a2, &r->end);
-        r->absmax2 = _mm512_loadu_ps(a2);
-    }
+static inline __m512 next_scales(struct scale_reader *r, const struct tile *w, int g) {
+    if (g == r->end)
+        r->absmax2 = q4_absmax2_rows(w->w, w->tile, g, &r->end);
     const uint8_t *code = w->w->code + ((size_t)w->tile * (size_t)w->G + (size_t)g) * 16;
-    return q4_scales(&d->q4, code, r->absmax2, _mm512_set1_ps(w->w->offset));
+    return q4_scales(code, r->absmax2, _mm512_set1_ps(w->w->offset));
 }
 
 /* room: [G, 16] */
@@ -397,10 +392,10 @@ static struct tile tile_at(const struct weight *w, int tile, float *room) {
 }
 
 /* Decodes a tile's scales, for many blocks of tokens. */
-static void decode_scales(const struct tile *w, const struct decoder *d) {
+static void decode_scales(const struct tile *w) {
     struct scale_reader r = {0};
     for (int g = 0; g < w->G && w->room; g++)
-        _mm512_store_ps(w->room + g * 16, next_scales(&r, w, d, g));
+        _mm512_store_ps(w->room + g * 16, next_scales(&r, w, g));
 }
 
 /* One group of S inputs of NT tokens: sum += (zero + sums of digits) * scale * ws. */
@@ -438,13 +433,11 @@ static inline __attribute__((always_inline)) void group(const struct decoder *d,
 }
 
 /* The scales of group g; one token decodes them on the way. */
-static inline __attribute__((always_inline)) __m512 scales_of(struct scale_reader *r,
-                                                              const struct tile *w,
-                                                              const struct decoder *d, int g,
-                                                              const int NT, const bool coded) {
+static inline __attribute__((always_inline)) __m512
+scales_of(struct scale_reader *r, const struct tile *w, int g, const int NT, const bool coded) {
     if (NT > 1 || !coded)
         return _mm512_loadu_ps(w->scales + g * 16);
-    __m512 scales = next_scales(r, w, d, g);
+    __m512 scales = next_scales(r, w, g);
     _mm512_store_ps(w->room + g * 16, scales);
     return scales;
 }
@@ -482,7 +475,7 @@ static inline __attribute__((always_inline)) void block(const struct tile *w,
     for (int i = 0; i < NT; i++)
         sum[i] = _mm512_setzero_ps();
     for (int g = 0; g < w->G; g++, p += S * (q4 ? 8 : 16), q += S * NT, zero += NT) {
-        const __m512 base = scales_of(&reader, w, d, g, NT, coded);
+        const __m512 base = scales_of(&reader, w, g, NT, coded);
         const float *scale = b.scale + g * S / 64 * NT;
         __m512 ws = _mm512_mul_ps(base, d->step);
         if (S == 64)
@@ -558,7 +551,7 @@ void vbmi_matmul(const struct cpu_input *in, const struct weight *w, int tile, i
         for (int i = 0; i < n; i++) {
             part[i] = tile_at(w, tile + i, (float *)scratch + (size_t)i * G * 16);
             if (in->T > 1)
-                decode_scales(&part[i], &d);
+                decode_scales(&part[i]);
         }
         for (int t = 0; t < in->T; t += BLOCK) {
             const char *at = in->rows + (size_t)(t / BLOCK) * in->block_bytes;
