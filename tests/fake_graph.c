@@ -140,8 +140,8 @@ enum { KIND = 1 << 24 }; /* FAKE_CTX_TRAIN places are less */
 struct graph {
     bool draft; /* of "fake-draft" */
     int n_block, max_tok, max_logits;
-    int32_t (
-        *kv)[KV_BLOCK]; /* tokens, + FAKE_PLACE * position, + KIND for KV of the second kind */
+    int32_t (*kv)[FAKE_BLOCK_BYTES / 4]; /* [KV_BLOCK] tokens, + FAKE_PLACE * position, + KIND
+                                            for KV of the second kind; nothing behind */
     int32_t *history;
     int32_t decoding[256]; /* last block of the sequences that decoded in the batch before */
     int n_decoding;
@@ -215,7 +215,7 @@ bool graph_settle(struct graph *g) {
 
 void graph_copy_block(struct graph *g, int dst, int src, int n_tok) {
     assert(dst != src && n_tok > 0 && n_tok <= KV_BLOCK);
-    memcpy(g->kv[dst], g->kv[src], (size_t)n_tok * sizeof **g->kv);
+    memcpy(g->kv[dst], g->kv[src], (size_t)n_tok * sizeof **g->kv); /* and not what is behind */
     fake.n_copied++;
 }
 
@@ -245,9 +245,8 @@ void graph_write_block(struct graph *g, int block, const void *host) {
 }
 
 void *graph_host_block(struct graph *g, int block) {
-    (void)g;
-    (void)block;
-    return NULL;
+    assert(block >= 0 && block < g->n_block);
+    return fake.host_blocks ? g->kv[block] : NULL;
 }
 
 static void check(const struct graph *g, const struct batch *b) {

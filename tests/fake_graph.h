@@ -43,6 +43,7 @@ extern struct fake {
     int foreign, more_tokens; /* a token of "fake-draft" that is another one, 0: none; tokens
                                  that it has beyond FAKE_VOCAB */
     const char *cannot_move;  /* why positions can't be moved, or NULL */
+    bool host_blocks;         /* saved blocks are read straight to their places */
     int fail_at, nan_at; /* the forward with this number fails, those from this one on give no
                             numbers; 0: none */
     /* what was seen; read while the engine is idle */

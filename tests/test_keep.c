@@ -79,6 +79,12 @@ static int setup(void **state) {
     return !mkdtemp(dir);
 }
 
+static int setup_host(void **state) {
+    int rc = setup(state);
+    fake.host_blocks = true;
+    return rc;
+}
+
 static int teardown(void **state) {
     (void)state;
     states_each(dir, remove_file, NULL);
@@ -430,6 +436,29 @@ static void damaged_block_is_computed(void **state) {
     assert_true(a.cached >= 96);
     engine_close(en);
     assert_int_equal(files(), 0);
+}
+
+/* A block in which the session has tokens already goes by way of a copy: it may be damaged. */
+static void blocks_are_read_in_their_places(void **state) {
+    (void)state;
+    struct answer a;
+    int32_t t[512];
+    int n = 300;
+    fake_prompt(t, n, 0);
+    turn(&a, 5, t, &n, 5);
+    struct engine *en = open_engine();
+    struct session *s = session_new(en);
+    ask(&a, s, t, 300, 5);
+    assert_int_equal(a.cached, 299);
+    assert_int_equal(fake.n_loaded, 0);
+    engine_close(en);
+    en = open_engine();
+    s = session_new(en);
+    ask(&a, s, t, 20, 1);
+    ask(&a, s, t, 300, 5);
+    assert_int_equal(a.cached, 299);
+    assert_int_equal(fake.n_loaded, 1);
+    engine_close(en);
 }
 
 static void damaged_head_is_no_state(void **state) {
@@ -866,7 +895,8 @@ static void names_of_states_are_told(void **state) {
 }
 
 int main(void) {
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define T(f)      cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define T_HOST(f) cmocka_unit_test_setup_teardown(f, setup_host, teardown)
     const struct CMUnitTest tests[] = {
         T(after_a_restart_only_new_tokens_are_computed),
         T(states_of_another_type_of_cache_are_not_used),
@@ -878,6 +908,9 @@ int main(void) {
         T(two_conversations_are_two_files),
         T(state_is_written_when_a_conversation_rests),
         T(damaged_block_is_computed),
+        T_HOST(blocks_are_read_in_their_places),
+        T_HOST(damaged_block_is_computed),
+        T_HOST(file_that_is_cut_is_no_state),
         T(damaged_head_is_no_state),
         T(damaged_head_goes_with_any_conversation),
         T(state_of_another_version_stays),

@@ -367,6 +367,33 @@ static void sums_of_a_group_fit_int32(void **state) {
         }
 }
 
+/* It is not lost when activations are rounded to integers, and stays with its token. */
+static void what_is_not_a_number_shows(void **state) {
+    (void)state;
+    enum { N = 33, K = 129, T = 14 };
+    static const int places[] = {0, 17, 70, 128};
+    for (int i = 0; i < n_set; i++)
+        for (int j = 0; j < N_KIND; j++)
+            for (size_t p = 0; p < sizeof places / sizeof *places; p++) {
+                struct weight w;
+                struct tokens a;
+                float y[T * N];
+                weight_make(&w, &kinds[j], N, K);
+                tokens_make(&a, sets[i], K);
+                a.x[3 * a.Kp + places[p]] = NAN;
+                struct cpu_input in = input_from(&a, sets[i], 0, T);
+                void *scratch = aligned_alloc(64, (cpu_scratch_bytes(K) + 63) / 64 * 64);
+                sets[i]->matmul(&in, &w, 0, w.Np / 16, y, N, false, scratch);
+                for (int at = 0; at < T * N; at++)
+                    if (isnan(y[at]) != (at / N == 3))
+                        fail_msg("%s, %s, NaN at %d: y[%d, %d] = %g", sets[i]->name,
+                                 kinds[j].name, places[p], at / N, at % N, (double)y[at]);
+                free(scratch);
+                tokens_release(&a);
+                weight_pack_release(&w);
+            }
+}
+
 /* Sums over 16, 32 and 64 inputs, whatever order a kernel set keeps its q in. */
 static void sums_of_activations_are_exact(void **state) {
     (void)state;
@@ -438,6 +465,7 @@ int main(void) {
         cmocka_unit_test(every_kind_of_weight_in_every_shape),
         cmocka_unit_test(sums_of_a_group_fit_int32),
         cmocka_unit_test(sums_of_activations_are_exact),
+        cmocka_unit_test(what_is_not_a_number_shows),
         cmocka_unit_test(tables_become_exact_words_where_they_can),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -18,14 +18,15 @@ void avx2_quantize(const float *x, size_t ldx, int n, int K, bool sums, void *ro
     const int Kp = weight_pad_k(K);
     const struct row16 to = cpu_row16(row, Kp);
     for (int k = 0; k < Kp; k += 64) {
-        __m256 v[8], top = _mm256_setzero_ps();
+        __m256 v[8];
+        __m256i top = _mm256_setzero_si256(); /* as integers NaN is larger than all */
         for (int i = 0; i < 8; i++) {
             int left = K - k - i * 8;
             v[i] = left > 0 ? _mm256_maskload_ps(x + k + i * 8, first8(left))
                             : _mm256_setzero_ps();
-            top = _mm256_max_ps(top, _mm256_and_ps(v[i], no_sign));
+            top = _mm256_max_epi32(top, _mm256_castps_si256(_mm256_and_ps(v[i], no_sign)));
         }
-        float absmax = max8(top);
+        float absmax = largest8(top);
         __m256 inv = _mm256_set1_ps(absmax > 1e-30f ? X_STEPS / absmax : 0);
         for (int i = 0; i < 8; i += 2) { /* packing works within 128 bits: quarters 0 2 1 3 */
             __m256i r0 = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inv));

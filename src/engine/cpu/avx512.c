@@ -24,9 +24,9 @@ void avx512_quantize(const float *x, size_t ldx, int n, int K, bool sums, void *
         for (int i = 0; i < 4; i++) {
             int left = K - k - i * 16;
             v[i] = _mm512_maskz_loadu_ps(left > 0 ? first(left) : 0, x + k + i * 16);
-            top = _mm512_max_ps(top, _mm512_abs_ps(v[i]));
+            top = larger(top, _mm512_abs_ps(v[i]));
         }
-        float absmax = _mm512_reduce_max_ps(top);
+        float absmax = largest(top);
         __m512 inv = _mm512_set1_ps(absmax > 1e-30f ? X_STEPS / absmax : 0);
         for (int i = 0; i < 4; i++) {
             __m512i r = _mm512_cvtps_epi32(_mm512_mul_ps(v[i], inv));

@@ -7,10 +7,23 @@
 
 #include "engine/cpu/simd.h"
 #include <immintrin.h>
+#include <string.h>
 
 /* The first n of 16 lanes; none for n <= 0. */
 static inline __mmask16 first(int n) {
     return n >= 16 ? 0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1);
+}
+
+/* The larger ones of absolute values, where NaN is larger than all: they order as integers. */
+static inline __m512 larger(__m512 a, __m512 b) {
+    return _mm512_castsi512_ps(
+        _mm512_max_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+}
+static inline float largest(__m512 v) {
+    int32_t bits = _mm512_reduce_max_epi32(_mm512_castps_si512(v));
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
 }
 
 /* Keys of a chunk: a row sees from .. see - 1, its group of rows start .. end - 1, start a

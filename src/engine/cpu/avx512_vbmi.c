@@ -47,6 +47,7 @@
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx512vnni,avx512vbmi,fma,f16c")
 
 #define DOT_VNNI 1
+#include "engine/cpu/avx512_inline.h"
 #include "engine/cpu/avx512_weights.h"
 
 enum {
@@ -87,12 +88,6 @@ size_t vbmi_block_bytes(int Kp) {
     size_t K = (size_t)Kp, words = K / 64 * 2 + cpu_sums(Kp) * 2 + 1;
     size_t bytes = K + words * 4 + K / OUTLIERS * sizeof(struct outlier);
     return (bytes * BLOCK + 63) / 64 * 64;
-}
-
-/* The larger ones of absolute values, where NaN is larger than all: they order as integers. */
-static inline __m512 larger(__m512 a, __m512 b) {
-    return _mm512_castsi512_ps(
-        _mm512_max_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
 }
 
 /* Lane i of the result is the largest lane of v[i]. */
@@ -168,7 +163,7 @@ static void take_outliers(const float *x, int g, int i, float from, float *top,
         rest = larger(rest, _mm512_maskz_mov_ps((__mmask16)~out[j], v));
         n += __builtin_popcount(out[j]);
     }
-    float left = _mm512_reduce_max_ps(rest);
+    float left = largest(rest);
     if (*top * *top - left * left < CPU_OUTLIER_GAIN * (float)n * from * from)
         return;
     *top = left;
