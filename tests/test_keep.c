@@ -803,6 +803,31 @@ static void state_is_read_in_pieces(void **state) {
     graph_close(g);
 }
 
+/* Not the pool's fault that it is small: what it has room for is read. */
+static void state_is_read_as_far_as_there_is_room(void **state) {
+    (void)state;
+    struct answer a;
+    int32_t t[512];
+    int n = 300;
+    fake_prompt(t, n, 0);
+    turn(&a, 5, t, &n, 5);
+    assert_int_equal(files(), 1);
+    struct state_file f;
+    struct graph *g;
+    OK(state_open(&f, found.path, &e));
+    OK(graph_open(NULL, &(struct graph_params){.n_block = 10}, &g, &e));
+    struct kv_pool *pool = kv_pool_new(10, no_copy, g);
+    struct keep *k = keeper(g, pool, f.head.model, f.head.form);
+    struct kv_seq kv = {0};
+    assert_false(keep_load(k, &kv, t, 304, 64 * FAKE_BLOCK_BYTES));
+    assert_int_equal(kv.n_tok, 160);
+    state_close(&f);
+    kv_seq_release(pool, &kv);
+    keep_close(k);
+    kv_pool_free(pool);
+    graph_close(g);
+}
+
 /* Nobody hands blocks to the keeper's thread here: all that waits keeps its own until the pool
  * wants them, and then nothing of it is written. */
 static void blocks_that_wait_come_back(void **state) {
@@ -925,6 +950,8 @@ int main(void) {
         T(full_disk_leaves_no_file),
         T(leavings_of_the_dead_are_removed),
         T(state_is_read_in_pieces),
+        T(state_is_read_as_far_as_there_is_room),
+        T_HOST(state_is_read_as_far_as_there_is_room),
         T(blocks_that_wait_come_back),
         T(state_list_says_what_there_is),
         T(names_of_states_are_told),

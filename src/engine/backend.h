@@ -13,8 +13,8 @@
  * with a scale for each token: behind the D * 16 bytes of a head's keys lie their 16 scales,
  * and likewise behind its values. A token's scale is its own, so no element changes when the
  * next token comes. In bf16 the two numbers that a dot product takes at once are neighbours: K
- * is [Hkv, D/2, 16, 2], V [Hkv, 8, D, 2] with the tokens in pairs; an odd D counts as one more.
- * kv_k_at() and kv_v_at() say it for all types.
+ * is [Hkv, D/2, 16, 2], V [Hkv, 8, D, 2] with the tokens in pairs. kv_k_at() and kv_v_at() say
+ * it for all types.
  *
  * A step: begin(), operations, finish(). Operations are ordered; a device may run them behind
  * the caller's back until finish() or download(), and host memory that an operation was given
@@ -66,7 +66,7 @@ struct kv_layer {
     void *v; /* [Hkv, 16, D] */
     size_t stride;
     enum kv_type type; /* not KV_AUTO */
-    int Hkv, D;
+    int Hkv, D;        /* D is even */
 };
 
 static inline size_t kv_elem_bytes(enum kv_type t) {
@@ -75,8 +75,7 @@ static inline size_t kv_elem_bytes(enum kv_type t) {
 /* The 16 keys, or the 16 values, of a head in a block, with their scales. */
 static inline size_t kv_head_bytes(enum kv_type t, int D) {
     size_t scales = t == KV_I8 ? BACKEND_KV_BLOCK * sizeof(float) : 0;
-    size_t columns = (size_t)(t == KV_BF16 ? D + D % 2 : D);
-    return BACKEND_KV_BLOCK * columns * kv_elem_bytes(t) + scales;
+    return BACKEND_KV_BLOCK * (size_t)D * kv_elem_bytes(t) + scales;
 }
 /* Where number d of the key in a slot is, and of the value: elements of the head's part. */
 static inline size_t kv_k_at(enum kv_type t, size_t d, size_t slot) {

@@ -113,7 +113,7 @@ enum status states_dir(char **out, struct err *err);
 enum status states_list(struct saved_state_list *out, struct err *err);
 void saved_state_list_release(struct saved_state_list *l);
 enum status states_remove(const char *path, struct err *err);
-/* Removes those of a conversation; with an engine open engine_forget() does. */
+/* Removes those of a conversation, and what is damaged; with an engine open engine_forget() does. */
 void states_forget(int64_t conversation);
 
 #endif

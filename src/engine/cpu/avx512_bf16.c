@@ -17,6 +17,7 @@
 
 #include "engine/cpu/avx512.h"
 #include "engine/cpu/avx512_inline.h"
+#include <assert.h>
 
 enum {
     ROWS = 8,
@@ -37,11 +38,11 @@ static inline __attribute__((always_inline)) __m512 dot2(__m512 acc, __m512i w, 
     return acc;
 }
 
-/* 8 columns' queries of a head: q [D, CPU_ATT_ROWS] from the first row on. */
+/* The queries of 8 rows, in pairs of columns: q [D, CPU_ATT_ROWS] from the first row on. */
 static void put_queries(const float *q, int D, struct rows *r) {
     for (int d = 0; d < D; d += 2, q += 2 * CPU_ATT_ROWS) {
-        __m256 odd = d + 1 < D ? _mm256_loadu_ps(q + CPU_ATT_ROWS) : _mm256_setzero_ps();
-        __m256i x = _mm256_cvtepu16_epi32((__m128i)_mm256_cvtneps_pbh(_mm256_loadu_ps(q)));
+        __m256 even = _mm256_loadu_ps(q), odd = _mm256_loadu_ps(q + CPU_ATT_ROWS);
+        __m256i x = _mm256_cvtepu16_epi32((__m128i)_mm256_cvtneps_pbh(even));
         __m256i y = _mm256_cvtepu16_epi32((__m128i)_mm256_cvtneps_pbh(odd));
         _mm256_storeu_si256((__m256i *)r->q[d / 2],
                             _mm256_or_si256(x, _mm256_slli_epi32(y, 16)));
@@ -57,7 +58,7 @@ scores(const struct cpu_att *a, const struct rows *r, const uint16_t *const k[2]
 #pragma GCC unroll 8
     for (int i = 0; i < NR; i++)
         s[i][0] = s[i][1] = _mm512_setzero_ps();
-    for (size_t d = 0; d < (size_t)(a->kv->D + 1) / 2; d++) {
+    for (size_t d = 0; d < (size_t)a->kv->D / 2; d++) {
 #pragma GCC unroll 2
         for (int b = 0; b < NB; b++) {
             __m512i keys = _mm512_loadu_si512(k[b] + d * 32);
@@ -181,10 +182,11 @@ static inline __attribute__((always_inline)) void rows(const struct cpu_att *a, 
 static void bf16_att_chunk(const struct cpu_att *a, int row, int end, int key, int n, float *m,
                            float *l, float *o) {
     struct rows r;
-    if (a->kv->type != KV_BF16 || a->kv->D > MAX_D) {
+    if (a->kv->type != KV_BF16) {
         avx512_att_chunk(a, row, end, key, n, m, l, o);
         return;
     }
+    assert(a->kv->D <= MAX_D); /* arch_check() */
     for (; row < end; row += ROWS)
         switch (end - row < ROWS ? end - row : ROWS) {
             CASE(1);

@@ -12,7 +12,10 @@
  * tokens.
  *
  * A vector of weights meets 2 activations of a token, broadcast; quantize() stores activations
- * in the order that avx512_weights.h has for weights.
+ * in the order that weights have: a 64-byte vector of int16 holds 2 inputs of 16 rows, and of 4
+ * neighbouring inputs the pairs are (0, 2) and (1, 3); then a nibble or byte gets into its
+ * int16 by shifts alone. vpermw reads 5 index bits, so the table is in it twice and no nibble
+ * needs a mask.
  *
  * Groups are of 16, 32 or 64 inputs. `any` false is the code for those kinds of groups of 64
  * that plain_groups() tells: 9 % for one token, nothing for many.
@@ -30,6 +33,65 @@ enum {
     PANEL_FROM = 12, /* tokens */
     AHEAD = 3072, /* bytes; the hardware stops at the borders of pages, +15 % for one token */
 };
+
+struct q4_decoder {
+    __m512i table; /* [32] int16: the 16 values twice */
+    __m512 step;   /* of the table; 1 for I8 */
+};
+
+static struct q4_decoder q4_decoder(const struct weight *w) {
+    int16_t words[32];
+    float step = 1;
+    struct q4_decoder d = {.step = _mm512_set1_ps(1)};
+    if (w->type == WEIGHT_I8)
+        return d;
+    q4_words(w, words, &step);
+    d.step = _mm512_set1_ps(step);
+    memcpy(words + 16, words, 16 * sizeof *words);
+    d.table = _mm512_loadu_si512(words);
+    return d;
+}
+
+/* 8 inputs of 16 rows: pairs (0, 2), (1, 3), (4, 6), (5, 7). */
+static inline void q4_expand(const struct q4_decoder *d, const void *p, __m512i v[4]) {
+    __m512i two = _mm512_loadu_si512(p);
+    v[0] = _mm512_permutexvar_epi16(two, d->table);
+    v[1] = _mm512_permutexvar_epi16(_mm512_srli_epi16(two, 8), d->table);
+    v[2] = _mm512_permutexvar_epi16(_mm512_srli_epi16(two, 4), d->table);
+    v[3] = _mm512_permutexvar_epi16(_mm512_srli_epi16(two, 12), d->table);
+}
+
+/* 4 inputs of 16 rows: pairs (0, 2), (1, 3). */
+static inline void i8_expand(const void *p, __m512i v[2]) {
+    __m512i four = _mm512_loadu_si512(p);
+    v[0] = _mm512_srai_epi16(_mm512_slli_epi16(four, 8), 8);
+    v[1] = _mm512_srai_epi16(four, 8);
+}
+
+static inline __m512i bcast2(const int16_t *q) {
+    int32_t two;
+    memcpy(&two, q, sizeof two);
+    return _mm512_set1_epi32(two);
+}
+
+/* acc + the two products of each row. In assembler for the reason given in avx2_int16.h: GCC 12
+ * copies accumulators else. */
+static inline __m512i dot2(__m512i acc, __m512i w, __m512i q) {
+#if DOT_VNNI
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(w), "v"(q));
+#else
+    __m512i dots;
+    __asm__("vpmaddwd %2, %3, %1\n\tvpaddd %1, %0, %0"
+            : "+v"(acc), "=&v"(dots)
+            : "v"(w), "v"(q));
+#endif
+    return acc;
+}
+
+static inline __m512 add_group(__m512 sum, __m512i dots, __m512 ws, float xs) {
+    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), _mm512_mul_ps(ws, _mm512_set1_ps(xs)),
+                           sum);
+}
 
 /* 8 inputs of 16 rows from *p on, which moves behind them. */
 static inline void next8(const struct q4_decoder *d, const bool q4, const uint8_t **p,

@@ -46,7 +46,6 @@
 #include <immintrin.h>
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx512vnni,avx512vbmi,fma,f16c")
 
-#define DOT_VNNI 1
 #include "engine/cpu/avx512_inline.h"
 #include "engine/cpu/avx512_weights.h"
 
@@ -119,7 +118,7 @@ static inline __m512 top_of_64(const float *x) {
 
 /* The largest activation of each group of a token to top [G, NT]; returns what an outlier is
  * above. */
-static float group_tops(const float *x, int K, int G, int NT, float *top) {
+static float group_tops(const float *x, int G, int NT, float *top) {
     __m512 sum = _mm512_setzero_ps();
     for (int g = 0; g < G; g += 16) {
         __m512 v[16];
@@ -132,7 +131,7 @@ static float group_tops(const float *x, int K, int G, int NT, float *top) {
         for (int i = 0; i < 16 && g + i < G; i++)
             top[(g + i) * NT] = tops[i];
     }
-    return CPU_OUTLIER_FROM * _mm512_reduce_add_ps(sum) / (float)((K + 63) / 64) + NO_STEP;
+    return CPU_OUTLIER_FROM * _mm512_reduce_add_ps(sum) / (float)G + NO_STEP;
 }
 
 static inline __mmask16 above(const float *x, float from) {
@@ -225,14 +224,14 @@ static inline void put_zeros(const struct tokens *b, int Kp, int g, int i, int N
     b->zero_nf4[g * NT + i] = _mm_cvtss_si32(_mm_set_ss(-NF4_BYTE_ZERO * (float)all));
 }
 
-/* The sums over groups of 16, of 32 and of 64 inputs of token i: of the digits' sums s [4] of a
- * group, and of the token's outliers. */
+/* Sums over 16 inputs of token i, from those of the digits of group g. */
 static void put_sums(const struct tokens *b, int Kp, int g, int i, int NT, const int32_t s[4]) {
     float *of16 = b->sum + (cpu_sum_at(Kp, 16) + (size_t)g * 4) * (size_t)NT + i;
     for (int j = 0; j < 4; j++)
         of16[j * NT] = b->scale[g * NT + i] * (float)s[j];
 }
 
+/* Adds outliers to them; sums over 32 and over 64. */
 static void end_sums(const struct tokens *b, int Kp, int NT) {
     float *of64 = b->sum, *of32 = of64 + cpu_sum_at(Kp, 32) * (size_t)NT;
     float *of16 = of64 + cpu_sum_at(Kp, 16) * (size_t)NT;
@@ -251,7 +250,7 @@ quantize_tokens(const float *x, size_t ldx, const int NT, int K, bool sums, void
     const struct tokens b = tokens_at(to, Kp, NT);
     float from[BLOCK];
     for (int i = 0; i < NT; i++) {
-        from[i] = group_tops(x + (size_t)i * ldx, K, G, NT, b.scale + i);
+        from[i] = group_tops(x + (size_t)i * ldx, G, NT, b.scale + i);
         while (count_outliers(x + (size_t)i * ldx, G, NT, b.scale + i, from[i]) > Kp / OUTLIERS)
             from[i] *= 2;
     }
@@ -303,7 +302,7 @@ static struct decoder decoder(const struct weight *w) {
 }
 
 /* acc + the products of the four activations at q with those of each row; in assembler like
- * dot2(). */
+ * dot2() in avx512_int16.h. */
 static inline __m512i dot4(__m512i acc, __m512i w, const int8_t *q) {
     struct four {
         int8_t q[4];

@@ -553,6 +553,9 @@ static int batch_blocks(const struct keep *k, const struct kv_seq *kv, int n,
                         size_t max_bytes) {
     size_t left = (size_t)(kv_blocks(n) - kv->n_tok / KV_BLOCK);
     size_t most = max_bytes / k->p.block_bytes;
+    size_t room = (size_t)kv_available(k->p.pool);
+    if (room < most) /* where the last one finds none, those before are read */
+        most = room;
     if (!in_place(k, kv) || most < 1)
         most = 1;
     most = most < READ_BLOCKS ? most : READ_BLOCKS;

@@ -5,8 +5,9 @@
  * Saving: the engine thread hands a timeline over (keep_save), of which the keeper holds a
  * fork; a thread of its own writes it. The blocks reach that thread in pieces that the engine
  * thread copies between its steps (keep_pump), so that only one thread ever uses the backend,
- * and the engine never waits for the disk. Loading: the engine thread reads blocks of the file
- * with the longest common beginning into a timeline, a piece at a time (keep_load).
+ * and the engine never waits for the disk. Loading: between two steps, and on the threads of the
+ * backend, blocks of the file with the longest common beginning are read into a timeline, a
+ * piece at a time (keep_load); straight to their places where these are host memory.
  *
  * All functions belong to the engine's thread, but for keep_open().
  */
