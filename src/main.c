@@ -34,12 +34,11 @@ const struct command cmd_table[] = {
     {"cp", "NAME NEW", "Copy a model under another name", "", 2, 2, 0, cp_opts, cmd_cp},
     {"kv", "list|prune", "List or remove the saved states of conversations",
      "When a stored conversation is left, the keys and values that the model has computed for "
-     "it "
-     "are saved in the cache folder, so that it goes on at once after a restart. kv list shows "
+     "it are saved in the cache folder, so that it goes on at once after a restart. kv list "
+     "shows "
      "them; kv prune removes those that its options name, and what is damaged; without options "
      "only that. What is removed is only computed again. The configuration (kv_cache) says how "
-     "much they may "
-     "take; "
+     "much they may take; "
      "those that were not used for longest make room.",
      1, 1, 0, kv_opts, cmd_kv},
     {"chats", "", "List stored conversations, the latest first", "", 0, 0, 0, chats_opts,

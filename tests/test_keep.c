@@ -772,60 +772,61 @@ static struct keep *keeper(struct graph *g, struct kv_pool *pool, uint64_t model
     return k;
 }
 
+/* A keeper with a pool of its own that reads what a conversation of 300 tokens left. */
+struct reader {
+    int32_t t[512];
+    struct graph *g;
+    struct kv_pool *pool;
+    struct keep *k;
+    struct kv_seq kv;
+};
+
+static void reader_open(struct reader *r, int n_block) {
+    struct answer a;
+    struct state_file f;
+    int n = 300;
+    *r = (struct reader){0};
+    fake_prompt(r->t, n, 0);
+    turn(&a, 5, r->t, &n, 5);
+    assert_int_equal(files(), 1);
+    OK(state_open(&f, found.path, &e));
+    OK(graph_open(NULL, &(struct graph_params){.n_block = n_block}, &r->g, &e));
+    r->pool = kv_pool_new(n_block, no_copy, r->g);
+    r->k = keeper(r->g, r->pool, f.head.model, f.head.form);
+    state_close(&f);
+}
+
+static void reader_close(struct reader *r) {
+    kv_seq_release(r->pool, &r->kv);
+    keep_close(r->k);
+    kv_pool_free(r->pool);
+    graph_close(r->g);
+}
+
 static void state_is_read_in_pieces(void **state) {
     (void)state;
-    struct answer a;
-    int32_t t[512];
-    int n = 300;
-    fake_prompt(t, n, 0);
-    turn(&a, 5, t, &n, 5);
-    assert_int_equal(files(), 1);
-    struct state_file f;
-    struct graph *g;
-    OK(state_open(&f, found.path, &e));
-    OK(graph_open(NULL, &(struct graph_params){.n_block = 64}, &g, &e));
-    struct kv_pool *pool = kv_pool_new(64, no_copy, g);
-    struct keep *k = keeper(g, pool, f.head.model, f.head.form);
-    struct kv_seq kv = {0};
+    struct reader r;
     int pieces = 1;
-    for (; keep_load(k, &kv, t, 304, 3 * FAKE_BLOCK_BYTES); pieces++) {
-        assert_int_equal(kv.n_tok, pieces * 3 * 16);
+    reader_open(&r, 64);
+    for (; keep_load(r.k, &r.kv, r.t, 304, 3 * FAKE_BLOCK_BYTES); pieces++) {
+        assert_int_equal(r.kv.n_tok, pieces * 3 * 16);
         if (pieces == 2) /* somebody took the blocks meanwhile: it begins again where it is */
-            kv_match(pool, &kv, t, 304);
+            kv_match(r.pool, &r.kv, r.t, 304);
     }
     assert_int_equal(pieces, 7);
-    assert_int_equal(kv.n_tok, 303);
-    assert_memory_equal(kv.tokens, t, 303 * sizeof *t);
-    state_close(&f);
-    kv_seq_release(pool, &kv);
-    keep_close(k);
-    kv_pool_free(pool);
-    graph_close(g);
+    assert_int_equal(r.kv.n_tok, 303);
+    assert_memory_equal(r.kv.tokens, r.t, 303 * sizeof *r.t);
+    reader_close(&r);
 }
 
 /* Not the pool's fault that it is small: what it has room for is read. */
 static void state_is_read_as_far_as_there_is_room(void **state) {
     (void)state;
-    struct answer a;
-    int32_t t[512];
-    int n = 300;
-    fake_prompt(t, n, 0);
-    turn(&a, 5, t, &n, 5);
-    assert_int_equal(files(), 1);
-    struct state_file f;
-    struct graph *g;
-    OK(state_open(&f, found.path, &e));
-    OK(graph_open(NULL, &(struct graph_params){.n_block = 10}, &g, &e));
-    struct kv_pool *pool = kv_pool_new(10, no_copy, g);
-    struct keep *k = keeper(g, pool, f.head.model, f.head.form);
-    struct kv_seq kv = {0};
-    assert_false(keep_load(k, &kv, t, 304, 64 * FAKE_BLOCK_BYTES));
-    assert_int_equal(kv.n_tok, 160);
-    state_close(&f);
-    kv_seq_release(pool, &kv);
-    keep_close(k);
-    kv_pool_free(pool);
-    graph_close(g);
+    struct reader r;
+    reader_open(&r, 10);
+    assert_false(keep_load(r.k, &r.kv, r.t, 304, 64 * FAKE_BLOCK_BYTES));
+    assert_int_equal(r.kv.n_tok, 160);
+    reader_close(&r);
 }
 
 /* Nobody hands blocks to the keeper's thread here: all that waits keeps its own until the pool

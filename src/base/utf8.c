@@ -206,9 +206,10 @@ size_t utf8_fit(const char *s, size_t len, size_t max_cells, size_t *cells) {
 }
 
 int utf8_cut(const char *s, size_t max_cells) {
-    size_t len = strlen(s), n = utf8_fit(s, len, max_cells, NULL), pos = 0, used;
+    size_t len = strlen(s), pos = 0, cells = 0, used;
     int w;
-    while (pos < n && pos + (used = utf8_cluster(s + pos, len - pos, &w)) <= 4 * max_cells)
+    while (pos < len && (used = utf8_cluster(s + pos, len - pos, &w)) <= 4 * max_cells - pos &&
+           (cells += (size_t)w) <= max_cells)
         pos += used;
     return (int)pos;
 }

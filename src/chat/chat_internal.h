@@ -167,7 +167,7 @@ int context_size(const struct chat *c); /* tokens; 0 without a model */
 /* Whether requests of this conversation go on beyond the context. */
 bool context_streams(const struct chat *c);
 /* Tokens at the front of a prompt that come before the conversation itself. */
-int context_head_tok(struct chat *c, const struct tok_list *prompt);
+int context_head_tok(const struct chat *c, const struct tok_list *prompt);
 size_t context_common(const struct tok_list *a, const struct tok_list *b);
 /* Room that is kept for an answer; one that streams finds its own. */
 int context_reserve(const struct chat *c);
@@ -176,11 +176,11 @@ int context_reserve(const struct chat *c);
 size_t context_start(const struct chat *c, int *summary);
 /* Tokens of the branch from `start` on (of its first n messages), with `extra` (may be NULL) as
  * a further message of the user. */
-enum status context_tokens(struct chat *c, size_t start, size_t n, const char *extra,
+enum status context_tokens(const struct chat *c, size_t start, size_t n, const char *extra,
                            struct tok_list *out, struct err *err);
 /* Tokens of a list of our own. */
-enum status context_render(struct chat *c, const char *messages_json, struct tok_list *out,
-                           struct err *err);
+enum status context_render(const struct chat *c, const char *messages_json,
+                           struct tok_list *out, struct err *err);
 enum status context_too_long(const struct chat *c, size_t n_tok, struct err *err);
 /* Leaves the oldest turns out until there is room again; stored with the conversation. */
 enum status context_drop(struct chat *c, struct err *err);

@@ -62,7 +62,7 @@ size_t context_common(const struct tok_list *a, const struct tok_list *b) {
 }
 
 /* What it has in common with that of another conversation. */
-int context_head_tok(struct chat *c, const struct tok_list *prompt) {
+int context_head_tok(const struct chat *c, const struct tok_list *prompt) {
     struct tok_list other = {0};
     struct err err;
     size_t n = 0;
@@ -172,13 +172,13 @@ static char *messages_json(const struct chat *c, size_t start, size_t n, const c
     return text;
 }
 
-enum status context_render(struct chat *c, const char *json, struct tok_list *out,
+enum status context_render(const struct chat *c, const char *json, struct tok_list *out,
                            struct err *err) {
     struct render_opts opts = {.messages_json = json, .add_generation_prompt = true};
     return text_prompt(engine_text(c->engine), &opts, out, err);
 }
 
-enum status context_tokens(struct chat *c, size_t start, size_t n, const char *extra,
+enum status context_tokens(const struct chat *c, size_t start, size_t n, const char *extra,
                            struct tok_list *out, struct err *err) {
     bool has_head;
     char *json = messages_json(c, start, n, extra, false, &has_head);
@@ -206,7 +206,7 @@ enum status context_too_long(const struct chat *c, size_t n_tok, struct err *err
 }
 
 /* Tokens of messages start to n - 1. */
-static enum status count(struct chat *c, size_t start, size_t n, size_t *n_tok,
+static enum status count(const struct chat *c, size_t start, size_t n, size_t *n_tok,
                          struct err *err) {
     struct tok_list t = {0};
     enum status st = context_tokens(c, start, n, NULL, &t, err);
@@ -267,7 +267,7 @@ int chat_left_out(const struct chat *c) {
 
 /* What is left out begins behind the head, of which the engine keeps whole blocks: in the text
  * it ends there or a little later. */
-static size_t forgotten(struct chat *c, int left_out) {
+static size_t forgotten(const struct chat *c, int left_out) {
     struct tok_list first = {0};
     struct err err;
     int summary, most = context_size(c) / 4;
@@ -295,7 +295,7 @@ int chat_forgotten(const struct chat *c) {
     if (out <= 0 || c->msgs.n == 0)
         return 0;
     if (k->forgotten_for != out || k->forgotten_leaf != c->leaf) {
-        k->forgotten = (int)forgotten((struct chat *)c, out); /* the template only reads */
+        k->forgotten = (int)forgotten(c, out);
         k->forgotten_for = out;
         k->forgotten_leaf = c->leaf;
     }
@@ -317,9 +317,8 @@ void chat_context(const struct chat *c, int *used_tok, int *ctx_tok) {
         int summary;
         struct tok_list t = {0};
         struct err err;
-        struct chat *m = (struct chat *)c; /* the template only reads */
         if (c->msgs.n &&
-            context_tokens(m, context_start(c, &summary), c->msgs.n, NULL, &t, &err) == ST_OK)
+            context_tokens(c, context_start(c, &summary), c->msgs.n, NULL, &t, &err) == ST_OK)
             c->count->used = (int)t.n;
         else
             c->count->used = 0;

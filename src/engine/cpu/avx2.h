@@ -25,4 +25,9 @@ void avx2_vnni_matmul(const struct cpu_input *in, const struct weight *w, int ti
 void avx2_matmul_float(const struct cpu_input *in, const struct weight *w, int tile, int n_tile,
                        float *y, size_t ldy, bool add);
 
+/* What goes row by row is the same in all of these sets. */
+#define AVX2_ROWS                                                                              \
+    .norm = avx2_norm, .rope = avx2_rope, .act = avx2_act, .cap = avx2_cap,                    \
+    .axpby = avx2_axpby, .kv_put = avx2_kv_put, .kv_turn = avx2_kv_turn
+
 #endif

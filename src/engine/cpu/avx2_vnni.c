@@ -19,13 +19,7 @@ const struct cpu_kernels cpu_avx2_vnni = {
     .block_bytes = cpu_row16_bytes,
     .quantize = avx2_quantize,
     .matmul = avx2_vnni_matmul,
-    .norm = avx2_norm,
-    .rope = avx2_rope,
-    .act = avx2_act,
-    .cap = avx2_cap,
-    .axpby = avx2_axpby,
-    .kv_put = avx2_kv_put,
-    .kv_turn = avx2_kv_turn,
+    AVX2_ROWS,
     .att_chunk = avx2_att_chunk,
 };
 #endif

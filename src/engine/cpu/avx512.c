@@ -139,13 +139,7 @@ const struct cpu_kernels cpu_avx512 = {
     .block_bytes = cpu_row16_bytes,
     .quantize = avx512_quantize,
     .matmul = plain_matmul,
-    .norm = avx512_norm,
-    .rope = avx512_rope,
-    .act = avx512_act,
-    .cap = avx512_cap,
-    .axpby = avx512_axpby,
-    .kv_put = avx512_kv_put,
-    .kv_turn = avx2_kv_turn,
+    AVX512_ROWS,
     .att_chunk = avx512_att_chunk,
 };
 #endif

@@ -27,4 +27,9 @@ void vbmi_matmul(const struct cpu_input *in, const struct weight *w, int tile, i
 void avx512_matmul_float(const struct cpu_input *in, const struct weight *w, int tile,
                          int n_tile, float *y, size_t ldy, bool add);
 
+/* What goes row by row is the same in all of these sets. */
+#define AVX512_ROWS                                                                            \
+    .norm = avx512_norm, .rope = avx512_rope, .act = avx512_act, .cap = avx512_cap,            \
+    .axpby = avx512_axpby, .kv_put = avx512_kv_put, .kv_turn = avx2_kv_turn
+
 #endif

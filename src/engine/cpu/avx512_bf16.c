@@ -207,13 +207,7 @@ const struct cpu_kernels cpu_avx512_bf16 = {
     .block_bytes = vbmi_block_bytes,
     .quantize = vbmi_quantize,
     .matmul = vbmi_matmul,
-    .norm = avx512_norm,
-    .rope = avx512_rope,
-    .act = avx512_act,
-    .cap = avx512_cap,
-    .axpby = avx512_axpby,
-    .kv_put = avx512_kv_put,
-    .kv_turn = avx2_kv_turn,
+    AVX512_ROWS,
     .att_chunk = bf16_att_chunk,
 };
 #endif

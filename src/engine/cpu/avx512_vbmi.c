@@ -350,7 +350,7 @@ struct tile {
     int tile;
     const uint8_t *data;
     const float *scales; /* [G, 16] */
-    float *room;         /* the same, where they are decoded to; else NULL */
+    float *room;         /* the same, where they are still to be decoded to; else NULL */
     const float *min;    /* [G, 16] or NULL */
     __mmask16 rows;      /* those that exist */
     int S, G;            /* inputs of a group; groups of a row */
@@ -386,10 +386,11 @@ static struct tile tile_at(const struct weight *w, int tile, float *room) {
 }
 
 /* Decodes a tile's scales, for many blocks of tokens. */
-static void decode_scales(const struct tile *w) {
+static void decode_scales(struct tile *w) {
     struct scale_reader r = {0};
     for (int g = 0; g < w->G && w->room; g++)
         _mm512_store_ps(w->room + g * 16, next_scales(&r, w, g));
+    w->room = NULL;
 }
 
 /* One group of S inputs of NT tokens: sum += (zero + sums of digits) * scale * ws. */
@@ -429,7 +430,7 @@ static inline __attribute__((always_inline)) void group(const struct decoder *d,
 /* The scales of group g; one token decodes them on the way. */
 static inline __attribute__((always_inline)) __m512
 scales_of(struct scale_reader *r, const struct tile *w, int g, const int NT, const bool coded) {
-    if (NT > 1 || !coded)
+    if (NT > 1 || !coded || !w->room)
         return _mm512_loadu_ps(w->scales + g * 16);
     __m512 scales = next_scales(r, w, g);
     _mm512_store_ps(w->room + g * 16, scales);
@@ -570,13 +571,7 @@ const struct cpu_kernels cpu_avx512_vbmi = {
     .block_bytes = vbmi_block_bytes,
     .quantize = vbmi_quantize,
     .matmul = vbmi_matmul,
-    .norm = avx512_norm,
-    .rope = avx512_rope,
-    .act = avx512_act,
-    .cap = avx512_cap,
-    .axpby = avx512_axpby,
-    .kv_put = avx512_kv_put,
-    .kv_turn = avx2_kv_turn,
+    AVX512_ROWS,
     .att_chunk = avx512_att_chunk,
 };
 #endif
