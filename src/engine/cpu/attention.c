@@ -15,6 +15,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { ITEMS_PER_THREAD = 4 };
+
 struct att_loop {
     struct cpu *c;
     const struct kv_layer *kv;
@@ -22,8 +24,8 @@ struct att_loop {
     int H;
     const float *q;
     float *out;
-    bool split; /* an item is one chunk of keys and leaves its result in parts */
-    int chunks; /* split: of the tile that sees most */
+    int pairs;  /* of a tile and a KV head: so many are an item */
+    int chunks; /* of the tile that sees most */
 };
 
 /* What each row of a tile sees, and the head it belongs to. */
@@ -142,46 +144,90 @@ static size_t att_part_size(const struct cpu *c) {
     return CPU_ATT_ROWS * ((size_t)c->lim.head_dim + 2);
 }
 
-static void att_item(void *ctx, int item, int thread) {
-    const struct att_loop *l = ctx;
-    struct cpu *c = l->c;
-    struct thread_scratch *s = &c->scratch[thread];
-    int Hkv = l->kv->Hkv, chunk = 0, first;
-    if (l->split) {
-        chunk = item % l->chunks;
-        item /= l->chunks;
-    }
-    /* late tiles see the most keys: they go first */
-    const struct att_tile *t = &c->tiles[c->n_tile - 1 - item / Hkv];
-    int head = item % Hkv, end = att_chunks(l, t, &first);
-    struct att_view v;
-    struct cpu_att a = {l->kv, l->op,  t->seq->blocks, head,    t->R,
-                        s->q,  v.from, v.limit,        v.slope, s->scores};
-    att_gather(l, t, head, s->q, &v);
-    if (l->split) {
-        if (first + chunk < end)
-            att_chunk(l, &a, first + chunk,
-                      c->parts + (size_t)(item * l->chunks + chunk) * att_part_size(c));
-        return;
-    }
-    att_chunk(l, &a, first, s->acc);
-    for (int i = first + 1; i < end; i++) {
-        att_chunk(l, &a, i, s->part);
-        att_merge(l, t->R, s->part, s->acc);
-    }
-    att_store(l, t, head, s->acc);
+/* Pair i of a tile and a KV head. Late tiles see the most keys: they go first. */
+static const struct att_tile *att_pair(const struct att_loop *l, int i, int *head) {
+    *head = i % l->kv->Hkv;
+    return &l->c->tiles[l->c->n_tile - 1 - i / l->kv->Hkv];
 }
 
-/* What the items of a split loop left: merged into each item's first chunk. */
+/* What comes behind a chunk of pair i < end: the next chunk, or the first of the next pair. */
+static void att_next(const struct att_loop *l, int i, int end, int chunk, struct cpu_att *a) {
+    int head, first;
+    const struct att_tile *t = att_pair(l, i, &head);
+    a->next_n = 0;
+    if (++chunk == att_chunks(l, t, &first)) {
+        if (i + 1 == end)
+            return;
+        t = att_pair(l, i + 1, &head);
+        att_chunks(l, t, &chunk);
+    }
+    a->next_blocks = t->seq->blocks;
+    a->next_head = head;
+    a->next_key = chunk * CPU_ATT_CHUNK;
+    int n = row_limit(l->c, t, t->R - 1) - a->next_key;
+    a->next_n = n < CPU_ATT_CHUNK ? n : CPU_ATT_CHUNK;
+}
+
+static struct cpu_att att_begin(const struct att_loop *l, const struct att_tile *t, int head,
+                                struct thread_scratch *s, struct att_view *v) {
+    att_gather(l, t, head, s->q, v);
+    return (struct cpu_att){.kv = l->kv,
+                            .op = l->op,
+                            .blocks = t->seq->blocks,
+                            .head = head,
+                            .R = t->R,
+                            .q = s->q,
+                            .from = v->from,
+                            .limit = v->limit,
+                            .slope = v->slope,
+                            .scores = s->scores};
+}
+
+static void att_item(void *ctx, int item, int thread) {
+    const struct att_loop *l = ctx;
+    struct thread_scratch *s = &l->c->scratch[thread];
+    struct att_view v;
+    int n = l->c->n_tile * l->kv->Hkv, head, first;
+    int i = item * l->pairs, end = i + l->pairs < n ? i + l->pairs : n;
+    for (; i < end; i++) {
+        const struct att_tile *t = att_pair(l, i, &head);
+        struct cpu_att a = att_begin(l, t, head, s, &v);
+        int last = att_chunks(l, t, &first);
+        att_next(l, i, end, first, &a);
+        att_chunk(l, &a, first, s->acc);
+        for (int j = first + 1; j < last; j++) {
+            att_next(l, i, end, j, &a);
+            att_chunk(l, &a, j, s->part);
+            att_merge(l, t->R, s->part, s->acc);
+        }
+        att_store(l, t, head, s->acc);
+    }
+}
+
+/* A chunk of a pair, to parts. */
+static void att_part_item(void *ctx, int item, int thread) {
+    const struct att_loop *l = ctx;
+    struct att_view v;
+    int head, first;
+    const struct att_tile *t = att_pair(l, item / l->chunks, &head);
+    int end = att_chunks(l, t, &first), chunk = first + item % l->chunks;
+    if (chunk >= end)
+        return;
+    struct cpu_att a = att_begin(l, t, head, &l->c->scratch[thread], &v);
+    att_chunk(l, &a, chunk, l->c->parts + (size_t)item * att_part_size(l->c));
+}
+
+/* What the items of a loop over parts left: merged into each pair's first chunk. */
 static void att_join(const struct att_loop *l) {
     struct cpu *c = l->c;
-    for (int item = 0; item < c->n_tile * l->kv->Hkv; item++) {
-        const struct att_tile *t = &c->tiles[c->n_tile - 1 - item / l->kv->Hkv];
-        float *acc = c->parts + (size_t)(item * l->chunks) * att_part_size(c);
-        int first, end = att_chunks(l, t, &first);
-        for (int i = 1; i < end - first; i++)
-            att_merge(l, t->R, acc + (size_t)i * att_part_size(c), acc);
-        att_store(l, t, item % l->kv->Hkv, acc);
+    for (int i = 0; i < c->n_tile * l->kv->Hkv; i++) {
+        int head, first;
+        const struct att_tile *t = att_pair(l, i, &head);
+        float *acc = c->parts + (size_t)(i * l->chunks) * att_part_size(c);
+        int end = att_chunks(l, t, &first);
+        for (int j = 1; j < end - first; j++)
+            att_merge(l, t->R, acc + (size_t)j * att_part_size(c), acc);
+        att_store(l, t, head, acc);
     }
 }
 
@@ -189,14 +235,16 @@ void cpu_attention(struct backend *be, const struct kv_layer *kv, const struct a
                    const float *q, float *out) {
     struct cpu *c = cpu_of(be);
     struct att_loop l = {.c = c, .kv = kv, .op = a, .H = H, .q = q, .out = out};
-    int n = c->n_tile * kv->Hkv;
+    int n = c->n_tile * kv->Hkv, few = ITEMS_PER_THREAD * c->be.threads;
     for (int i = 0; i < c->n_tile; i++) {
         int first, end = att_chunks(&l, &c->tiles[i], &first);
         l.chunks = end - first > l.chunks ? end - first : l.chunks;
     }
-    l.split =
-        c->be.threads > 1 && n < 4 * c->be.threads && l.chunks > 1 && n * l.chunks <= ATT_PARTS;
-    pool_run(c->pool, l.split ? n * l.chunks : n, att_item, &l);
-    if (l.split)
+    if (c->be.threads > 1 && n < few && l.chunks > 1 && n * l.chunks <= ATT_PARTS) {
+        pool_run(c->pool, n * l.chunks, att_part_item, &l);
         att_join(&l);
+        return;
+    }
+    l.pairs = n < 2 * few ? 1 : n / few;
+    pool_run(c->pool, (n + l.pairs - 1) / l.pairs, att_item, &l);
 }

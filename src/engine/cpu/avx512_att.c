@@ -130,14 +130,14 @@ static inline __attribute__((always_inline)) __m512 load_v(const void *base, siz
  * nothing, and removes its calls. */
 static inline __attribute__((always_inline)) void fetch_kv(const void *base, size_t i,
                                                            const enum kv_type type) {
-    _mm_prefetch((const char *)base + i * kv_elem_bytes(type), _MM_HINT_T0);
+    _mm_prefetch((const char *)base + i * kv_elem_bytes(type), _MM_HINT_T1);
 }
 
-/* Scores of NR rows from row on against NB blocks of 16 keys at at[], columns from j on; next:
- * the blocks that come after these, which are asked for on the way. */
+/* Scores of NR rows from row on against NB blocks of 16 keys at at[], columns from j on; their
+ * values are asked for on the way. */
 static inline __attribute__((always_inline)) void
-att_scores(const struct cpu_att *a, const void *k, const size_t at[2], const size_t next[2],
-           int row, const int NR, const int NB, int j, float scale, const enum kv_type type) {
+att_scores(const struct cpu_att *a, const size_t at[2], int row, const int NR, const int NB,
+           int j, float scale, const enum kv_type type) {
     size_t D = (size_t)a->kv->D;
     const float *q = a->q + row;
     __m512 s[ROWS][2];
@@ -148,9 +148,9 @@ att_scores(const struct cpu_att *a, const void *k, const size_t at[2], const siz
         __m512 keys[2];
 #pragma GCC unroll 2
         for (int b = 0; b < NB; b++) {
-            keys[b] = load_k(k, at[b], d, type);
+            keys[b] = load_k(a->kv->k, at[b], d, type);
             if (NR <= FEW_ROWS)
-                fetch_kv(k, next[b] + d * 16, type);
+                fetch_kv(a->kv->v, at[b] + d * 16, type);
         }
 #pragma GCC unroll 8
         for (int i = 0; i < NR; i++) {
@@ -191,8 +191,7 @@ att_values(const struct cpu_att *a, int key, int start, int n, int row, const in
             sum[i][c] = _mm512_setzero_ps();
     for (int j = start; j < n; j += 16) {
         size_t at = kv_part(kv, type, a->blocks[(key + j) / 16], a->head);
-        size_t next =
-            j + 16 < n ? kv_part(kv, type, a->blocks[(key + j) / 16 + 1], a->head) : at;
+        size_t next = kv_part_next(a, type, j, at);
         int slots = n - j < 16 ? n - j : 16;
         for (int s = 0; s < slots; s++) {
             __m512 v[VECS];
@@ -201,7 +200,7 @@ att_values(const struct cpu_att *a, int key, int start, int n, int row, const in
                 size_t column = d + (size_t)c * 16, slot = (size_t)s;
                 v[c] = load_v(kv->v, at, D, column, slot, type, c == NV - 1 ? m : 0xffff);
                 if (NR <= FEW_ROWS)
-                    fetch_kv(kv->v, next + slot * D + column, type);
+                    fetch_kv(kv->k, next + slot * D + column, type);
             }
 #pragma GCC unroll 8
             for (int i = 0; i < NR; i++) {
@@ -253,18 +252,13 @@ static inline __attribute__((always_inline)) void att_rows(const struct cpu_att 
     int see = att_sees(a, row + NR - 1, key, n), start = att_skips(a, row, key) / 16 * 16;
     for (int j = start; j < see;) {
         const int NB = NR <= FEW_ROWS && j + 16 < see ? 2 : 1;
-        size_t at[2], next[2];
-        for (int b = 0; b < NB; b++) {
-            int block = (key + j) / 16 + b;
-            at[b] = kv_part(kv, type, a->blocks[block], a->head);
-            next[b] = j + (NB + b) * 16 < see
-                          ? kv_part(kv, type, a->blocks[block + NB], a->head)
-                          : at[b];
-        }
+        size_t at[2];
+        for (int b = 0; b < NB; b++)
+            at[b] = kv_part(kv, type, a->blocks[(key + j) / 16 + b], a->head);
         if (NB == 2)
-            att_scores(a, kv->k, at, next, row, NR, 2, j, a->op->scale, type);
+            att_scores(a, at, row, NR, 2, j, a->op->scale, type);
         else
-            att_scores(a, kv->k, at, next, row, NR, 1, j, a->op->scale, type);
+            att_scores(a, at, row, NR, 1, j, a->op->scale, type);
         j += NB * 16;
     }
     for (int i = row; i < row + NR; i++) {

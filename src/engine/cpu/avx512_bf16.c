@@ -50,10 +50,10 @@ static void put_queries(const float *q, int D, struct rows *r) {
 }
 
 /* Scores of NR rows, to row `row` of the scratch and on, against NB blocks of 16 keys at k[],
- * columns from j on; next: the blocks that come after these, which are asked for on the way. */
+ * columns from j on; v: their values, which are asked for on the way. */
 static inline __attribute__((always_inline)) void
 scores(const struct cpu_att *a, const struct rows *r, const uint16_t *const k[2],
-       const uint16_t *const next[2], int row, const int NR, const int NB, int j) {
+       const uint16_t *const v[2], int row, const int NR, const int NB, int j) {
     __m512 s[ROWS][2];
 #pragma GCC unroll 8
     for (int i = 0; i < NR; i++)
@@ -63,7 +63,7 @@ scores(const struct cpu_att *a, const struct rows *r, const uint16_t *const k[2]
         for (int b = 0; b < NB; b++) {
             __m512i keys = _mm512_loadu_si512(k[b] + d * 32);
             if (NR <= FEW_ROWS)
-                _mm_prefetch((const char *)(next[b] + d * 32), _MM_HINT_T0);
+                _mm_prefetch((const char *)(v[b] + d * 32), _MM_HINT_T1);
 #pragma GCC unroll 8
             for (int i = 0; i < NR; i++)
                 s[i][b] = dot2(s[i][b], keys, &r->q[d][i]);
@@ -109,8 +109,10 @@ values(const struct cpu_att *a, const struct rows *r, int key, int start, int n,
         for (int c = 0; c < NV; c++)
             sum[i][c] = _mm512_setzero_ps();
     for (int j = start; j < n; j += 16) {
-        const uint16_t *at = part(a, a->kv->v, key + j) + d * 2;
-        const uint16_t *next = j + 16 < n ? part(a, a->kv->v, key + j + 16) + d * 2 : at;
+        size_t own = kv_part(a->kv, KV_BF16, a->blocks[(key + j) / 16], a->head);
+        const uint16_t *at = (const uint16_t *)a->kv->v + own + d * 2;
+        const uint16_t *next =
+            (const uint16_t *)a->kv->k + kv_part_next(a, KV_BF16, j, own) + d * 2;
         int end = n - j < 16 ? n : j + 16;
         for (int t = j; t < end; t += 2, at += 2 * D, next += 2 * D) {
             __m512i use = _mm512_set1_epi32(t + 1 < end ? -1 : 0xffff), v[VECS];
@@ -119,7 +121,7 @@ values(const struct cpu_att *a, const struct rows *r, int key, int start, int n,
                 v[c] = _mm512_maskz_loadu_epi32(c == NV - 1 ? m : 0xffff, at + c * 32);
                 v[c] = _mm512_and_si512(v[c], use);
                 if (NR <= FEW_ROWS)
-                    _mm_prefetch((const char *)(next + c * 32), _MM_HINT_T0);
+                    _mm_prefetch((const char *)(next + c * 32), _MM_HINT_T1);
             }
 #pragma GCC unroll 8
             for (int i = 0; i < NR; i++)
@@ -144,16 +146,15 @@ static inline __attribute__((always_inline)) void rows(const struct cpu_att *a, 
     put_queries(a->q + row, a->kv->D, r);
     for (int j = start; j < see;) {
         const int NB = NR <= FEW_ROWS && j + 16 < see ? 2 : 1;
-        const uint16_t *k[2] = {0}, *next[2] = {0};
+        const uint16_t *k[2] = {0}, *v[2] = {0};
         for (int b = 0; b < NB; b++) {
-            int at = j + b * 16, then = at + NB * 16;
-            k[b] = part(a, a->kv->k, key + at);
-            next[b] = then < see ? part(a, a->kv->k, key + then) : k[b];
+            k[b] = part(a, a->kv->k, key + j + b * 16);
+            v[b] = part(a, a->kv->v, key + j + b * 16);
         }
         if (NB == 2)
-            scores(a, r, k, next, row, NR, 2, j);
+            scores(a, r, k, v, row, NR, 2, j);
         else
-            scores(a, r, k, next, row, NR, 1, j);
+            scores(a, r, k, v, row, NR, 1, j);
         j += NB * 16;
     }
     for (int i = 0; i < NR; i++) {

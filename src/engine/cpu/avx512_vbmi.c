@@ -53,6 +53,7 @@ enum {
     BLOCK = VBMI_BLOCK, /* tokens */
     TILES = 4,          /* row tiles that a block of tokens meets one after the other */
     OUTLIERS = 8,       /* one of so many activations at most is an outlier */
+    AHEAD = 4096,       /* bytes, of weights, that the first of several tokens' blocks asks for */
 };
 
 /* NT <= BLOCK tokens, quantised; G = Kp / 64 groups. The tokens are innermost but for the 4
@@ -393,12 +394,12 @@ static void decode_scales(struct tile *w) {
     w->room = NULL;
 }
 
-/* One group of S inputs of NT tokens: sum += (zero + sums of digits) * scale * ws. */
-static inline __attribute__((always_inline)) void group(const struct decoder *d,
-                                                        const uint8_t *p, const int8_t *q,
-                                                        const int32_t *zero, const float *scale,
-                                                        __m512 ws, const int NT, const bool q4,
-                                                        const int S, __m512 sum[BLOCK]) {
+/* One group of S inputs of NT tokens: sum += (zero + sums of digits) * scale * ws. Weights
+ * `ahead` bytes behind these are asked for. */
+static inline __attribute__((always_inline)) void
+group(const struct decoder *d, const uint8_t *p, const int8_t *q, const int32_t *zero,
+      const float *scale, __m512 ws, const int NT, const bool q4, const int S, size_t ahead,
+      __m512 sum[BLOCK]) {
     __m512i acc[BLOCK], more = _mm512_setzero_si512();
 #pragma GCC unroll 12
     for (int i = 0; i < NT; i++)
@@ -412,6 +413,9 @@ static inline __attribute__((always_inline)) void group(const struct decoder *d,
             more = dot4(more, v[1], q + 4);
             continue;
         }
+        _mm_prefetch(p + ahead, _MM_HINT_T1);
+        if (!q4)
+            _mm_prefetch(p + ahead + 64, _MM_HINT_T1);
 #pragma GCC unroll 12
         for (int i = 0; i < NT; i++)
             acc[i] = dot4(acc[i], v[0], q + i * 4);
@@ -457,7 +461,8 @@ add_outliers(const struct tile *w, const int n, const struct decoder *d, const s
 static inline __attribute__((always_inline)) void block(const struct tile *w,
                                                         const struct decoder *d, const void *at,
                                                         const int NT, const bool q4,
-                                                        const bool any, __m512 *out) {
+                                                        const bool any, size_t ahead,
+                                                        __m512 *out) {
     const bool coded = q4 && !any;
     const int S = any ? w->S : 64, Kp = w->w->Kp;
     const struct tokens b = tokens_at(at, Kp, NT);
@@ -474,11 +479,11 @@ static inline __attribute__((always_inline)) void block(const struct tile *w,
         const float *scale = b.scale + g * S / 64 * NT;
         __m512 ws = _mm512_mul_ps(base, d->step);
         if (S == 64)
-            group(d, p, q, zero, scale, ws, NT, q4, 64, sum);
+            group(d, p, q, zero, scale, ws, NT, q4, 64, ahead, sum);
         else if (S == 32)
-            group(d, p, q, zero, scale, ws, NT, q4, 32, sum);
+            group(d, p, q, zero, scale, ws, NT, q4, 32, ahead, sum);
         else
-            group(d, p, q, zero, scale, ws, NT, q4, 16, sum);
+            group(d, p, q, zero, scale, ws, NT, q4, 16, ahead, sum);
         if (!any || !w->min)
             continue;
         ws = _mm512_loadu_ps(w->min + g * 16);
@@ -494,14 +499,15 @@ static inline __attribute__((always_inline)) void block(const struct tile *w,
 
 #define CASE(NT)                                                                               \
     case NT:                                                                                   \
-        block(&w[i], d, at, NT, q4, any, sum[i]);                                              \
+        block(&w[i], d, at, NT, q4, any, ahead, sum[i]);                                              \
         break
 
 /* n <= TILES row tiles meet a block of NT tokens. */
 static inline __attribute__((always_inline)) void tiles(const struct tile *w, int n,
                                                         const struct decoder *d, const void *at,
                                                         int NT, const bool q4, const bool any,
-                                                        float *y, size_t ldy, bool add) {
+                                                        size_t ahead, float *y, size_t ldy,
+                                                        bool add) {
     const struct tokens b = tokens_at(at, w->w->Kp, NT);
     const int S = any ? w->S : 64;
     __m512 sum[TILES][BLOCK];
@@ -551,15 +557,16 @@ void vbmi_matmul(const struct cpu_input *in, const struct weight *w, int tile, i
         for (int t = 0; t < in->T; t += BLOCK) {
             const char *at = in->rows + (size_t)(t / BLOCK) * in->block_bytes;
             float *to = y + (size_t)t * ldy;
+            size_t ahead = t == 0 ? AHEAD : 0; /* later ones find the tiles in the cache */
             int NT = in->T - t < BLOCK ? in->T - t : BLOCK;
             if (q4 && !any)
-                tiles(part, n, &d, at, NT, true, false, to, ldy, add);
+                tiles(part, n, &d, at, NT, true, false, ahead, to, ldy, add);
             else if (q4)
-                tiles(part, n, &d, at, NT, true, true, to, ldy, add);
+                tiles(part, n, &d, at, NT, true, true, ahead, to, ldy, add);
             else if (!any)
-                tiles(part, n, &d, at, NT, false, false, to, ldy, add);
+                tiles(part, n, &d, at, NT, false, false, ahead, to, ldy, add);
             else
-                tiles(part, n, &d, at, NT, false, true, to, ldy, add);
+                tiles(part, n, &d, at, NT, false, true, ahead, to, ldy, add);
         }
     }
 }

@@ -72,6 +72,11 @@ struct cpu_att {
     const int *from, *limit; /* [R] a row sees the keys from .. limit - 1; both ascend */
     const float *slope;      /* [R] of a row's head, where op has slopes */
     float *scores;           /* [CPU_ATT_ROWS, CPU_ATT_CHUNK] scratch */
+    /* The keys next_key .. next_key + next_n - 1 that the call behind this one sees. A kernel
+     * that is bound by memory asks for values while it reads keys, and for these while it reads
+     * values. */
+    const int32_t *next_blocks;
+    int next_head, next_key, next_n;
 };
 
 struct cpu_kernels {
@@ -116,6 +121,14 @@ static inline size_t kv_part(const struct kv_layer *kv, enum kv_type type, int b
                              int head) {
     size_t bytes = (size_t)block * kv->stride + (size_t)head * kv_head_bytes(type, kv->D);
     return bytes / kv_elem_bytes(type);
+}
+/* The same of the keys that the next call sees beside its keys j .. j + 15; none: if there are
+ * no such. */
+static inline size_t kv_part_next(const struct cpu_att *a, enum kv_type type, int j,
+                                  size_t none) {
+    if (j >= a->next_n)
+        return none;
+    return kv_part(a->kv, type, a->next_blocks[(a->next_key + j) / 16], a->next_head);
 }
 /* The 16 scales of the part of an int8 cache that begins at `at`. */
 static inline float *kv_scales(const struct kv_layer *kv, void *base, size_t at) {
