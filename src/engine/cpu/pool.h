@@ -2,8 +2,9 @@
  * pool.h - a persistent team of threads for parallel loops.
  *
  * pool_run() calls the body once for each item and returns when all are done; the calling
- * thread works too. Items are claimed one at a time, so a worker that the system holds back
- * delays nothing but its own item. Between loops workers spin for some tens of microseconds
+ * thread works too. Each thread begins with its own part of the items, the same part of every
+ * loop, and they are claimed one at a time: a worker that the system holds back delays nothing
+ * but its own item. Between loops workers spin for some tens of microseconds
  * (loops of one step follow each other closely), then sleep.
  */
 #ifndef LLMCHAT_ENGINE_CPU_POOL_H
