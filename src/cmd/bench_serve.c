@@ -62,6 +62,7 @@ static void send_next(struct serve *s) {
                         .sampling = SAMPLING_DEFAULTS,
                         .max_tok = s->load->output,
                         .speculation = s->b->speculation,
+                        .hidden = true,
                         .ignore_eos = true};
     struct err err;
     r.sampling.temperature = 0;

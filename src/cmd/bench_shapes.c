@@ -4,11 +4,13 @@
  *
  * A run has two halves, as in llama.cpp's batched-bench: first all sequences prefill and give
  * their first token, then, once all have, they decode together to the end, greedily and past
- * any end token. So neither half has a part of the other in it. Each sequence has its own
- * random prompt, so that no block of the KV cache can be shared. Times are the engine's, taken
- * when a token was chosen: prefill from the first request to the last first token, decode from
- * there on for the output - 1 tokens of each sequence. One run warms up, the median of the
- * others counts.
+ * any end token. So neither half has a part of the other in it. Sequences are random and
+ * hidden: nothing is shared, and what a run leaves is free for the next one. Times are the
+ * engine's, taken when a token was chosen: prefill from the first request to the last first
+ * token, decode from there on for the output - 1 tokens of each sequence. One run warms up, the
+ * median of the others counts. It is of the same shape up to some length, because the first
+ * touch of memory takes a system longer than filling it (on a virtual machine twenty times as
+ * long) and is no part of what a program that is in use does.
  *
  * Bytes moved: a step reads the weights once and the KV of every sequence, on the average over
  * the output that of depth + prompt + output/2 tokens. With experts and a batch, and with
@@ -60,6 +62,7 @@ static enum status ask_all(struct shape *h, int n_tok, int max_tok, int64_t *beg
                             .sampling = SAMPLING_DEFAULTS,
                             .max_tok = max_tok,
                             .speculation = h->speculation,
+                            .hidden = true,
                             .ignore_eos = true};
         r.sampling.temperature = 0;
         q->at_us = q->asked_us = clock_us();
@@ -278,7 +281,7 @@ static enum status measure(struct bench *b, struct shape *h, int repeat, json_t 
                            struct err *err) {
     struct row row = {0};
     struct shape warm = {.prompt = h->prompt < 512 ? h->prompt : 512,
-                         .output = h->output < 16 ? h->output : 16,
+                         .output = h->output < 128 ? h->output : 128,
                          .batch = h->batch};
     enum status st = run_once(b, &warm, NULL, err);
     for (int i = 0; i < repeat && st == ST_OK; i++)

@@ -162,6 +162,8 @@ struct request {
                     of the rest is not computed again */
     int stream_ctx; /* the context that it streams in, where less than the engine's; or 0 */
     int keep_tok;
+    bool hidden;       /* of the first request of a session: all of it is computed, and nothing of
+                          it is found by others or saved (benchmarks) */
     bool ignore_eos;   /* go on after an end-of-generation token (benchmarks) */
     bool special_text; /* let control tokens appear in the text (default: they are invisible) */
 };

@@ -431,6 +431,7 @@ void kv_fork(struct kv_pool *p, struct kv_seq *dst, const struct kv_seq *src) {
     push_tokens(dst, src->tokens, src->n_tok);
     dst->kind = src->kind;
     dst->moved_from = src->moved_from;
+    dst->hidden = src->hidden;
 }
 
 /* ---- for tests ---- */

@@ -303,6 +303,8 @@ static bool admit_first(struct sched *s) {
     sched_make_room(s, shift_need(s->pool, t), ss);
     shift_fit(s->pool, s->graph, t);
     kv_set_kind(s->pool, &ss->kv, graph_kv_kind(s->graph, t->n_tok));
+    if (ss->kv.n_tok == 0)
+        ss->kv.hidden = t->hidden;
     task_unsay(t);
     int kept = kv_match(s->pool, &ss->kv, t->tokens, t->n_tok);
     task_note_said(t);

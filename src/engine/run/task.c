@@ -98,6 +98,7 @@ enum status task_new(const struct request *r, const struct task_limits *lim, str
     t->tokens = xreallocarray(NULL, (size_t)t->cap_tok, sizeof *t->tokens);
     memcpy(t->tokens, r->tokens, r->n_tok * sizeof *t->tokens);
     t->priority = r->priority;
+    t->hidden = r->hidden;
     t->ignore_eos = r->ignore_eos;
     t->special_text = r->special_text;
     t->spec.mode = r->speculation;

@@ -51,7 +51,7 @@ struct task {
     bool fitted;  /* its prompt was: n_prompt are those that it is shown */
     int keep_tok; /* that stay at the beginning, about */
     int n_gone;   /* left out since the answer began */
-    bool ignore_eos, special_text;
+    bool hidden, ignore_eos, special_text;
     struct logit_bias *bias; /* owned */
     struct sampler sampler;
     struct stream stream;
