@@ -55,6 +55,16 @@ void *xreallocarray(void *p, size_t n, size_t size_bytes) {
     return q;
 }
 
+void *xaligned(size_t n, size_t size_bytes) {
+    size_t total, room;
+    if (mul_overflows(n, size_bytes, &total) || add_overflows(total, 64, &room))
+        out_of_memory();
+    void *p = aligned_alloc(64, room / 64 * 64);
+    if (!p)
+        out_of_memory();
+    return p;
+}
+
 char *xstrndup(const char *s, size_t len) {
     char *p = xmalloc(len + 1);
     if (len)

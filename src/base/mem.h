@@ -16,6 +16,8 @@ void *xmalloc(size_t size_bytes);
 void *xcalloc(size_t n, size_t size_bytes);
 /* Room for n items of size_bytes; the product is checked. */
 void *xreallocarray(void *p, size_t n, size_t size_bytes);
+/* The same on a 64-byte border, for numbers; not for realloc(). */
+void *xaligned(size_t n, size_t size_bytes);
 char *xstrdup(const char *s);
 char *xstrndup(const char *s, size_t len);
 char *xasprintf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

@@ -53,7 +53,8 @@ enum {
     BLOCK = VBMI_BLOCK, /* tokens */
     TILES = 4,          /* row tiles that a block of tokens meets one after the other */
     OUTLIERS = 8,       /* one of so many activations at most is an outlier */
-    AHEAD = 4096,       /* bytes, of weights, that the first of several tokens' blocks asks for */
+    WIDE = 32768, /* columns of rows that leave the cache before somebody reads them: logits */
+    AHEAD = 4096, /* bytes, of weights, that the first of several tokens' blocks asks for */
 };
 
 /* NT <= BLOCK tokens, quantised; G = Kp / 64 groups. The tokens are innermost but for the 4
@@ -140,38 +141,35 @@ static inline __mmask16 above(const float *x, float from) {
                               _CMP_GT_OQ);
 }
 
-static int count_outliers(const float *x, int G, int NT, const float *top, float from) {
-    int n = 0;
-    for (int g = 0; g < G; g++)
-        for (int k = g * 64; top[g * NT] > from && k < g * 64 + 64; k += 16)
-            n += __builtin_popcount(above(x + k, from));
-    return n;
-}
-
-/* The outliers of group g of token i, if it is worth while: each takes at least
- * CPU_OUTLIER_GAIN from^2 of the square of the group's top. That becomes the top of what is
- * left. */
-static void take_outliers(const float *x, int g, int i, float from, float *top,
+/* The outliers among the 64 activations x of token i from input k on, if it is worth while:
+ * each takes at least CPU_OUTLIER_GAIN from^2 of the square of the group's top. That becomes
+ * the top of what is left. Of more than a group has room for it is the largest ones. */
+static void take_outliers(const float *x, int k, int i, float from, float *top,
                           const struct tokens *b) {
-    __m512 rest = _mm512_setzero_ps();
+    __m512 rest;
     __mmask16 out[4];
-    int n = 0;
-    x += g * 64;
-    for (int j = 0; j < 4; j++) {
-        __m512 v = _mm512_abs_ps(_mm512_loadu_ps(x + j * 16));
-        out[j] = above(x + j * 16, from);
-        rest = larger(rest, _mm512_maskz_mov_ps((__mmask16)~out[j], v));
-        n += __builtin_popcount(out[j]);
+    int n;
+    for (;; from *= 2) {
+        n = 0;
+        rest = _mm512_setzero_ps();
+        for (int j = 0; j < 4; j++) {
+            __m512 v = _mm512_abs_ps(_mm512_loadu_ps(x + j * 16));
+            out[j] = above(x + j * 16, from);
+            rest = larger(rest, _mm512_maskz_mov_ps((__mmask16)~out[j], v));
+            n += __builtin_popcount(out[j]);
+        }
+        if (n <= 64 / OUTLIERS)
+            break;
     }
     float left = largest(rest);
-    if (*top * *top - left * left < CPU_OUTLIER_GAIN * (float)n * from * from)
+    if (n == 0 || *top * *top - left * left < CPU_OUTLIER_GAIN * (float)n * from * from)
         return;
     *top = left;
     for (int j = 0; j < 4; j++)
         for (unsigned m = out[j]; m; m &= m - 1) {
-            uint32_t k = (uint32_t)(j * 16 + __builtin_ctz(m));
+            uint32_t at = (uint32_t)(j * 16 + __builtin_ctz(m));
             b->outliers[(*b->n_outlier)++] =
-                (struct outlier){x[k], (uint32_t)g * 64 + k, (uint32_t)i};
+                (struct outlier){x[at], (uint32_t)k + at, (uint32_t)i};
         }
 }
 
@@ -182,57 +180,103 @@ static inline __m512i steps16(const float *x, float per_unit, float top) {
     return _mm512_cvtps_epi32(v);
 }
 
-/* The digits of group g of token i, with the sums of its quarters s. */
-static inline void put_digits(const float *x, int g, int i, int NT, float top,
-                              const struct tokens *b, int32_t s[4]) {
+/* 64 activations as digits; *s: the sums of their quarters. */
+static inline __m512i digits64(const float *x, float top, __m128i *s) {
     const __m512i flip = _mm512_set1_epi8((char)0x80);
     const __m512i order =
         _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
-    __m512i v[4];
     const float per_unit = top > NO_STEP ? X8_STEPS / top : 0;
-    int32_t digits[16];
-    int64_t sums[8];
+    __m512i v[4];
     for (int j = 0; j < 4; j++)
-        v[j] = steps16(x + g * 64 + j * 16, per_unit, top);
+        v[j] = steps16(x + j * 16, per_unit, top);
     v[0] = _mm512_packs_epi32(v[0], v[1]); /* within 128 bits */
     v[2] = _mm512_packs_epi32(v[2], v[3]);
     const __m512i all = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(v[0], v[2]));
-    _mm512_storeu_si512(digits, all);
     /* sums of 8 bytes, each 128 too much */
-    _mm512_storeu_si512(sums,
-                        _mm512_sad_epu8(_mm512_xor_si512(all, flip), _mm512_setzero_si512()));
-    for (int j = 0; j < 4; j++)
-        s[j] = (int32_t)(sums[2 * j] + sums[2 * j + 1]) - 16 * 128;
-    int8_t *to = b->q8 + (g * 16 * NT + i) * 4;
-    if (NT == 1)
-        _mm512_storeu_si512(to, all);
-    else
-        for (int c = 0; c < 16; c++, to += 4 * NT)
-            memcpy(to, &digits[c], 4);
+    v[0] = _mm512_sad_epu8(_mm512_xor_si512(all, flip), _mm512_setzero_si512());
+    *s = _mm_madd_epi16(_mm512_cvtepi64_epi16(v[0]), _mm_set1_epi16(1));
+    *s = _mm_sub_epi32(*s, _mm_set1_epi32(16 * 128));
+    return all;
 }
 
-/* Where the accumulators of group g of token i start; s: sums of its quarters. */
-static inline void put_zeros(const struct tokens *b, int Kp, int g, int i, int NT,
-                             const int32_t s[4]) {
-    int32_t all = s[0] + s[1] + s[2] + s[3], *of64 = b->zero + i;
-    int32_t *of32 = of64 + (cpu_sum_at(Kp, 32) + (size_t)g * 2) * (size_t)NT;
-    int32_t *of16 = of64 + (cpu_sum_at(Kp, 16) + (size_t)g * 4) * (size_t)NT;
-    for (int j = 0; j < 4; j++)
-        of16[j * NT] = -128 * s[j];
-    for (int j = 0; j < 2; j++)
-        of32[j * NT] = -128 * (s[2 * j] + s[2 * j + 1]);
-    of64[g * NT] = -128 * all;
-    b->zero_nf4[g * NT + i] = _mm_cvtss_si32(_mm_set_ss(-NF4_BYTE_ZERO * (float)all));
+/* Group g of n <= 4 tokens from i on, their digits v and sums s, to their places: four tokens
+ * are turned in registers, so that a store has all of them. The sums go to zero for now. */
+static inline void put_digits(const struct tokens *b, int Kp, int g, int i, int n, int NT,
+                              const __m512i v[4], const __m128i s[4]) {
+    int8_t *q = b->q8 + (g * 16 * NT + i) * 4;
+    int32_t *sum = b->zero + (cpu_sum_at(Kp, 16) + (size_t)g * 4) * (size_t)NT + i;
+    if (NT == 1) {
+        _mm512_storeu_si512(q, v[0]);
+        _mm_storeu_si128((__m128i *)sum, s[0]);
+        return;
+    }
+    if (n < 4) {
+        for (int t = 0; t < n; t++) {
+            int32_t digits[16], sums[4];
+            _mm512_storeu_si512(digits, v[t]);
+            _mm_storeu_si128((__m128i *)sums, s[t]);
+            for (int c = 0; c < 16; c++)
+                memcpy(q + (c * NT + t) * 4, &digits[c], 4);
+            for (int c = 0; c < 4; c++)
+                sum[c * NT + t] = sums[c];
+        }
+        return;
+    }
+    __m512i a = _mm512_unpacklo_epi32(v[0], v[1]), c = _mm512_unpacklo_epi32(v[2], v[3]);
+    __m512i d = _mm512_unpackhi_epi32(v[0], v[1]), e = _mm512_unpackhi_epi32(v[2], v[3]);
+    const __m512i turned[4] = {_mm512_unpacklo_epi64(a, c), _mm512_unpackhi_epi64(a, c),
+                               _mm512_unpacklo_epi64(d, e), _mm512_unpackhi_epi64(d, e)};
+    for (int j = 0; j < 4; j++) {
+        __m128i *to = (__m128i *)(void *)(q + j * NT * 4);
+        _mm_storeu_si128(to, _mm512_castsi512_si128(turned[j]));
+        _mm_storeu_si128(to + NT, _mm512_extracti32x4_epi32(turned[j], 1));
+        _mm_storeu_si128(to + 2 * NT, _mm512_extracti32x4_epi32(turned[j], 2));
+        _mm_storeu_si128(to + 3 * NT, _mm512_extracti32x4_epi32(turned[j], 3));
+    }
+    __m128i w = _mm_unpacklo_epi32(s[0], s[1]), x = _mm_unpacklo_epi32(s[2], s[3]);
+    __m128i y = _mm_unpackhi_epi32(s[0], s[1]), z = _mm_unpackhi_epi32(s[2], s[3]);
+    _mm_storeu_si128((__m128i *)sum, _mm_unpacklo_epi64(w, x));
+    _mm_storeu_si128((__m128i *)(sum + NT), _mm_unpackhi_epi64(w, x));
+    _mm_storeu_si128((__m128i *)(sum + 2 * NT), _mm_unpacklo_epi64(y, z));
+    _mm_storeu_si128((__m128i *)(sum + 3 * NT), _mm_unpackhi_epi64(y, z));
 }
 
-/* Sums over 16 inputs of token i, from those of the digits of group g. */
-static void put_sums(const struct tokens *b, int Kp, int g, int i, int NT, const int32_t s[4]) {
-    float *of16 = b->sum + (cpu_sum_at(Kp, 16) + (size_t)g * 4) * (size_t)NT + i;
-    for (int j = 0; j < 4; j++)
-        of16[j * NT] = b->scale[g * NT + i] * (float)s[j];
+/* Where the accumulators of all groups start, from the sums of their quarters, and scales from
+ * tops; with `sums` also those of activations without outliers. */
+static inline void end_groups(const struct tokens *b, int Kp, const int NT, bool sums) {
+    const __mmask16 m = first(NT);
+    const __m512 nf4 = _mm512_set1_ps(-NF4_BYTE_ZERO);
+    const __m512i no = _mm512_setzero_si512();
+    int32_t *of64 = b->zero, *of32 = of64 + cpu_sum_at(Kp, 32) * (size_t)NT;
+    int32_t *of16 = of64 + cpu_sum_at(Kp, 16) * (size_t)NT;
+    float *x16 = b->sum + cpu_sum_at(Kp, 16) * (size_t)NT;
+    for (int g = 0; g < Kp / 64; g++, of64 += NT, of32 += 2 * NT, of16 += 4 * NT) {
+        __m512i s[4];
+        __m512 scale = _mm512_maskz_loadu_ps(m, b->scale + g * NT);
+        scale = _mm512_mul_ps(scale, _mm512_set1_ps(1.0f / X8_STEPS));
+        _mm512_mask_storeu_ps(b->scale + g * NT, m, scale);
+        for (int j = 0; j < 4; j++) {
+            s[j] = _mm512_maskz_loadu_epi32(m, of16 + j * NT);
+            if (sums)
+                _mm512_mask_storeu_ps(x16 + (g * 4 + j) * NT, m,
+                                      _mm512_mul_ps(scale, _mm512_cvtepi32_ps(s[j])));
+            _mm512_mask_storeu_epi32(of16 + j * NT, m,
+                                     _mm512_sub_epi32(no, _mm512_slli_epi32(s[j], 7)));
+        }
+        s[0] = _mm512_add_epi32(s[0], s[1]);
+        s[2] = _mm512_add_epi32(s[2], s[3]);
+        for (int j = 0; j < 2; j++)
+            _mm512_mask_storeu_epi32(of32 + j * NT, m,
+                                     _mm512_sub_epi32(no, _mm512_slli_epi32(s[2 * j], 7)));
+        s[0] = _mm512_add_epi32(s[0], s[2]);
+        _mm512_mask_storeu_epi32(of64, m, _mm512_sub_epi32(no, _mm512_slli_epi32(s[0], 7)));
+        _mm512_mask_storeu_epi32(
+            b->zero_nf4 + g * NT, m,
+            _mm512_cvtps_epi32(_mm512_mul_ps(nf4, _mm512_cvtepi32_ps(s[0]))));
+    }
 }
 
-/* Adds outliers to them; sums over 32 and over 64. */
+/* Adds outliers to the sums of activations over 16; sums over 32 and over 64. */
 static void end_sums(const struct tokens *b, int Kp, int NT) {
     float *of64 = b->sum, *of32 = of64 + cpu_sum_at(Kp, 32) * (size_t)NT;
     float *of16 = of64 + cpu_sum_at(Kp, 16) * (size_t)NT;
@@ -244,32 +288,30 @@ static void end_sums(const struct tokens *b, int Kp, int NT) {
         of64[j] = of32[j / NT * 2 * NT + j % NT] + of32[(j / NT * 2 + 1) * NT + j % NT];
 }
 
-/* Tokens, their outliers first: in the order in which a kernel meets groups. */
 static inline __attribute__((always_inline)) void
 quantize_tokens(const float *x, size_t ldx, const int NT, int K, bool sums, void *to) {
     const int Kp = weight_pad_k(K), G = Kp / 64;
     const struct tokens b = tokens_at(to, Kp, NT);
-    float from[BLOCK];
-    for (int i = 0; i < NT; i++) {
-        from[i] = group_tops(x + (size_t)i * ldx, G, NT, b.scale + i);
-        while (count_outliers(x + (size_t)i * ldx, G, NT, b.scale + i, from[i]) > Kp / OUTLIERS)
-            from[i] *= 2;
-    }
     *b.n_outlier = 0;
-    for (int g = 0; g < G; g++)
-        for (int i = 0; i < NT; i++)
-            if (b.scale[g * NT + i] > from[i])
-                take_outliers(x + (size_t)i * ldx, g, i, from[i], &b.scale[g * NT + i], &b);
-    for (int i = 0; i < NT; i++, x += ldx)
+    for (int i = 0; i < NT; i += 4, x += 4 * ldx) {
+        const int n = NT - i < 4 ? NT - i : 4;
+        float from[4];
+        for (int t = 0; t < n; t++)
+            from[t] = group_tops(x + (size_t)t * ldx, G, NT, b.scale + i + t);
         for (int g = 0; g < G; g++) {
-            float *top = &b.scale[g * NT + i];
-            int32_t s[4];
-            put_digits(x, g, i, NT, *top, &b, s);
-            *top *= 1.0f / X8_STEPS;
-            put_zeros(&b, Kp, g, i, NT, s);
-            if (sums)
-                put_sums(&b, Kp, g, i, NT, s);
+            __m512i v[4];
+            __m128i s[4];
+            for (int t = 0; t < n; t++) {
+                const float *at = x + (size_t)t * ldx + g * 64;
+                float *top = &b.scale[g * NT + i + t];
+                if (*top > from[t])
+                    take_outliers(at, g * 64, i + t, from[t], top, &b);
+                v[t] = digits64(at, *top, &s[t]);
+            }
+            put_digits(&b, Kp, g, i, n, NT, v, s);
         }
+    }
+    end_groups(&b, Kp, NT, sums);
     if (sums)
         end_sums(&b, Kp, NT);
 }
@@ -458,11 +500,9 @@ add_outliers(const struct tile *w, const int n, const struct decoder *d, const s
 }
 
 /* One row tile, NT tokens: the sums of digits, and of minimums, to out [NT]. */
-static inline __attribute__((always_inline)) void block(const struct tile *w,
-                                                        const struct decoder *d, const void *at,
-                                                        const int NT, const bool q4,
-                                                        const bool any, size_t ahead,
-                                                        __m512 *out) {
+static inline __attribute__((always_inline)) void
+block(const struct tile *w, const struct decoder *d, const void *at, const int NT,
+      const bool q4, const bool any, size_t ahead, __m512 *out) {
     const bool coded = q4 && !any;
     const int S = any ? w->S : 64, Kp = w->w->Kp;
     const struct tokens b = tokens_at(at, Kp, NT);
@@ -499,17 +539,17 @@ static inline __attribute__((always_inline)) void block(const struct tile *w,
 
 #define CASE(NT)                                                                               \
     case NT:                                                                                   \
-        block(&w[i], d, at, NT, q4, any, ahead, sum[i]);                                              \
+        block(&w[i], d, at, NT, q4, any, ahead, sum[i]);                                       \
         break
 
-/* n <= TILES row tiles meet a block of NT tokens. */
-static inline __attribute__((always_inline)) void tiles(const struct tile *w, int n,
-                                                        const struct decoder *d, const void *at,
-                                                        int NT, const bool q4, const bool any,
-                                                        size_t ahead, float *y, size_t ldy,
-                                                        bool add) {
+/* n <= TILES row tiles meet a block of NT tokens. Wide rows go past the cache: a line of them
+ * that was in the other core's cost the time of 500 products to get. */
+static inline __attribute__((always_inline)) void
+tiles(const struct tile *w, int n, const struct decoder *d, const void *at, int NT,
+      const bool q4, const bool any, size_t ahead, float *y, size_t ldy, bool add) {
     const struct tokens b = tokens_at(at, w->w->Kp, NT);
     const int S = any ? w->S : 64;
+    const bool stream = NT > 1 && ldy >= WIDE && !add && ((uintptr_t)y | ldy * 4) % 64 == 0;
     __m512 sum[TILES][BLOCK];
     for (int i = 0; i < n; i++)
         switch (NT) {
@@ -533,8 +573,13 @@ static inline __attribute__((always_inline)) void tiles(const struct tile *w, in
     else
         add_outliers(w, n, d, &b, q4, S, sum);
     for (int i = 0; i < n; i++, w++, y += 16)
-        for (int t = 0; t < NT; t++)
-            put_rows(y + (size_t)t * ldy, sum[i][t], w->rows, add);
+        for (int t = 0; t < NT; t++) {
+            float *to = y + (size_t)t * ldy;
+            if (stream && w->rows == 0xffff)
+                _mm512_stream_ps(to, sum[i][t]);
+            else
+                put_rows(to, sum[i][t], w->rows, add);
+        }
 }
 
 void vbmi_matmul(const struct cpu_input *in, const struct weight *w, int tile, int n_tile,
@@ -569,6 +614,8 @@ void vbmi_matmul(const struct cpu_input *in, const struct weight *w, int tile, i
                 tiles(part, n, &d, at, NT, false, true, ahead, to, ldy, add);
         }
     }
+    if (ldy >= WIDE)
+        _mm_sfence(); /* behind streamed rows */
 }
 
 const struct cpu_kernels cpu_avx512_vbmi = {

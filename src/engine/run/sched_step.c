@@ -126,7 +126,8 @@ static void room_for_logits(struct sched *s, int n) {
     size_t size;
     if (mul_overflows((size_t)n, (size_t)s->n_vocab, &size))
         abort();
-    s->logits = xreallocarray(s->logits, size, sizeof *s->logits);
+    free(s->logits);
+    s->logits = xaligned(size, sizeof *s->logits);
     s->cap_logits = n;
 }
 
