@@ -54,7 +54,7 @@ enum {
     TILES = 4,          /* row tiles that a block of tokens meets one after the other */
     OUTLIERS = 8,       /* one of so many activations at most is an outlier */
     WIDE = 32768, /* columns of rows that leave the cache before somebody reads them: logits */
-    AHEAD = 4096, /* bytes, of weights, that the first of several tokens' blocks asks for */
+    AHEAD = 8192, /* bytes, of weights, that the first of several tokens' blocks asks for */
 };
 
 /* NT <= BLOCK tokens, quantised; G = Kp / 64 groups. The tokens are innermost but for the 4
@@ -450,14 +450,14 @@ group(const struct decoder *d, const uint8_t *p, const int8_t *q, const int32_t 
     for (int b = 0; b < S; b += 8, p += q4 ? 64 : 128, q += 8 * NT) {
         __m512i v[2];
         bytes8(d, q4, p, v);
+        _mm_prefetch(p + ahead, _MM_HINT_T1);
+        if (!q4)
+            _mm_prefetch(p + ahead + 64, _MM_HINT_T1);
         if (NT == 1) {
             acc[0] = dot4(acc[0], v[0], q);
             more = dot4(more, v[1], q + 4);
             continue;
         }
-        _mm_prefetch(p + ahead, _MM_HINT_T1);
-        if (!q4)
-            _mm_prefetch(p + ahead + 64, _MM_HINT_T1);
 #pragma GCC unroll 12
         for (int i = 0; i < NT; i++)
             acc[i] = dot4(acc[i], v[0], q + i * 4);
