@@ -69,7 +69,7 @@ struct tokens {
     struct outlier {
         float x;
         uint32_t k, token;
-    } * outliers; /* [Kp / OUTLIERS of each token at most] by k for each token */
+    } * outliers; /* [Kp / OUTLIERS of each token at most] by k */
 };
 
 static inline struct tokens tokens_at(const void *at, int Kp, int NT) {
@@ -288,28 +288,41 @@ static void end_sums(const struct tokens *b, int Kp, int NT) {
         of64[j] = of32[j / NT * 2 * NT + j % NT] + of32[(j / NT * 2 + 1) * NT + j % NT];
 }
 
+/* By input; they are a few. */
+static void sort_outliers(struct outlier *o, int n) {
+    for (int i = 1; i < n; i++) {
+        struct outlier x = o[i];
+        int j = i;
+        for (; j > 0 && o[j - 1].k > x.k; j--)
+            o[j] = o[j - 1];
+        o[j] = x;
+    }
+}
+
 static inline __attribute__((always_inline)) void
 quantize_tokens(const float *x, size_t ldx, const int NT, int K, bool sums, void *to) {
     const int Kp = weight_pad_k(K), G = Kp / 64;
     const struct tokens b = tokens_at(to, Kp, NT);
     *b.n_outlier = 0;
-    for (int i = 0; i < NT; i += 4, x += 4 * ldx) {
-        const int n = NT - i < 4 ? NT - i : 4;
-        float from[4];
-        for (int t = 0; t < n; t++)
-            from[t] = group_tops(x + (size_t)t * ldx, G, NT, b.scale + i + t);
-        for (int g = 0; g < G; g++) {
+    float from[BLOCK];
+    for (int i = 0; i < NT; i++)
+        from[i] = group_tops(x + (size_t)i * ldx, G, NT, b.scale + i);
+    for (int g = 0; g < G; g++, x += 64) {
+        int32_t first_out = *b.n_outlier;
+        for (int i = 0; i < NT; i += 4) {
+            const int n = NT - i < 4 ? NT - i : 4;
             __m512i v[4];
             __m128i s[4];
             for (int t = 0; t < n; t++) {
-                const float *at = x + (size_t)t * ldx + g * 64;
+                const float *at = x + (size_t)(i + t) * ldx;
                 float *top = &b.scale[g * NT + i + t];
-                if (*top > from[t])
-                    take_outliers(at, g * 64, i + t, from[t], top, &b);
+                if (*top > from[i + t])
+                    take_outliers(at, g * 64, i + t, from[i + t], top, &b);
                 v[t] = digits64(at, *top, &s[t]);
             }
             put_digits(&b, Kp, g, i, n, NT, v, s);
         }
+        sort_outliers(b.outliers + first_out, *b.n_outlier - first_out);
     }
     end_groups(&b, Kp, NT, sums);
     if (sums)
@@ -483,20 +496,27 @@ scales_of(struct scale_reader *r, const struct tile *w, int g, const int NT, con
     return scales;
 }
 
-/* sum [n][token] += the outliers' parts of n row tiles. Behind the digits, which read the
+/* sum [n][token] += the outliers' parts of n row tiles. Tokens mostly have theirs in the same
+ * inputs, whose columns are made once. Behind the digits, which read the
  * weights from front to back: the processor asks for them ahead. */
 static inline __attribute__((always_inline)) void
 add_outliers(const struct tile *w, const int n, const struct decoder *d, const struct tokens *b,
              const bool q4, const int S, __m512 sum[TILES][BLOCK]) {
     const struct outlier *o = b->outliers, *end = o + *b->n_outlier;
-    for (; o < end; o++)
+    while (o < end) {
+        const uint32_t k = o->k;
+        __m512 c[TILES];
 #pragma GCC unroll 4
-        for (int i = 0; i < n; i++) {
-            __m512 ws = _mm512_loadu_ps(w[i].scales + o->k / (uint32_t)S * 16);
-            __m512 x = _mm512_mul_ps(ws, _mm512_set1_ps(o->x));
-            sum[i][o->token] =
-                _mm512_fmadd_ps(column(d, q4, w[i].data, o->k), x, sum[i][o->token]);
-        }
+        for (int i = 0; i < n; i++)
+            c[i] = _mm512_mul_ps(column(d, q4, w[i].data, k),
+                                 _mm512_loadu_ps(w[i].scales + k / (uint32_t)S * 16));
+        do {
+            __m512 x = _mm512_set1_ps(o->x), *to = &sum[0][o->token];
+#pragma GCC unroll 4
+            for (int i = 0; i < n; i++)
+                to[i * BLOCK] = _mm512_fmadd_ps(c[i], x, to[i * BLOCK]);
+        } while (++o < end && o->k == k);
+    }
 }
 
 /* One row tile, NT tokens: the sums of digits, and of minimums, to out [NT]. */
