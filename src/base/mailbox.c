@@ -1,11 +1,11 @@
 /*
  * mailbox.c - see mailbox.h.
  *
- * A linked list under a mutex, and a pipe. A byte is put into the pipe when the queue becomes
- * non-empty and taken out when it becomes empty, under the same mutex, so "readable" and "not
- * empty" never disagree for longer than a lock is held. A condition variable would be lighter
- * between two threads, but could not be waited for beside a terminal; an eventfd would save one
- * descriptor, but is not there on every system.
+ * A linked list under a mutex, and a pipe. A byte is put into the pipe when there is something
+ * for who waits and taken out when the queue becomes empty, under the same mutex, so "readable"
+ * and "not empty" never disagree for longer than a lock is held, but for mailbox_add(). A
+ * condition variable would be lighter between two threads, but could not be waited for beside a
+ * terminal; an eventfd would save one descriptor, but is not there on every system.
  */
 #include "base/mailbox.h"
 #include "base/clock.h"
@@ -28,6 +28,7 @@ struct mailbox {
     pthread_mutex_t lock;
     struct node *head, **tail;
     int rfd, wfd;
+    bool told; /* the byte is in the pipe */
     int refs;
     void (*drop)(void *);
 };
@@ -76,18 +77,38 @@ void mailbox_unref(struct mailbox *m) {
     free(m);
 }
 
-void mailbox_put(struct mailbox *m, void *takes_msg) {
+/* Locks the mailbox. */
+static void append(struct mailbox *m, void *takes_msg) {
     struct node *n = xmalloc(sizeof *n);
     *n = (struct node){.msg = takes_msg};
     pthread_mutex_lock(&m->lock);
-    bool was_empty = !m->head;
     *m->tail = n;
     m->tail = &n->next;
-    if (was_empty) {
-        ssize_t wrote = write(m->wfd, "", 1);
-        assert(wrote == 1); /* at most one byte is ever in the pipe */
-        (void)wrote;
-    }
+}
+
+static void tell(struct mailbox *m) {
+    if (!m->head || m->told)
+        return;
+    ssize_t wrote = write(m->wfd, "", 1);
+    assert(wrote == 1); /* at most one byte is ever in the pipe */
+    (void)wrote;
+    m->told = true;
+}
+
+void mailbox_put(struct mailbox *m, void *takes_msg) {
+    append(m, takes_msg);
+    tell(m);
+    pthread_mutex_unlock(&m->lock);
+}
+
+void mailbox_add(struct mailbox *m, void *takes_msg) {
+    append(m, takes_msg);
+    pthread_mutex_unlock(&m->lock);
+}
+
+void mailbox_wake(struct mailbox *m) {
+    pthread_mutex_lock(&m->lock);
+    tell(m);
     pthread_mutex_unlock(&m->lock);
 }
 
@@ -96,12 +117,14 @@ void *mailbox_take(struct mailbox *m) {
     struct node *n = m->head;
     if (n) {
         m->head = n->next;
-        if (!m->head) {
+        if (!m->head)
             m->tail = &m->head;
+        if (!m->head && m->told) {
             char byte;
             ssize_t got = read(m->rfd, &byte, 1);
             assert(got == 1);
             (void)got;
+            m->told = false;
         }
     }
     pthread_mutex_unlock(&m->lock);

@@ -19,6 +19,10 @@ struct mailbox *mailbox_new(void (*drop)(void *msg));
 struct mailbox *mailbox_ref(struct mailbox *m);
 void mailbox_unref(struct mailbox *m);
 void mailbox_put(struct mailbox *m, void *takes_msg);
+/* As put, but who waits is not woken: mailbox_wake(), or the next put, does that. Several
+ * messages for one reader then cost one change of threads. */
+void mailbox_add(struct mailbox *m, void *takes_msg);
+void mailbox_wake(struct mailbox *m);
 /* The oldest message, or NULL when there is none now. */
 void *mailbox_take(struct mailbox *m);
 /* Waits for a message at most timeout_ms (-1: for ever); NULL when none came in time. */

@@ -53,6 +53,38 @@ static float put_i8(const float *x, size_t D, int8_t *to, size_t step) {
     return scale;
 }
 
+static void put_f16(const float *k, const float *v, size_t D, size_t slot, uint16_t *to_k,
+                    uint16_t *to_v) {
+    for (size_t d = 0; d < D; d += 16) {
+        __mmask16 m = first((int)(D - d));
+        uint16_t half[16];
+        _mm256_storeu_si256((__m256i *)half, f16_of(_mm512_maskz_loadu_ps(m, k + d)));
+        for (size_t i = 0; i < 16 && d + i < D; i++)
+            to_k[(d + i) * 16 + slot] = half[i];
+        _mm256_mask_storeu_epi16(to_v + slot * D + d, m,
+                                 f16_of(_mm512_maskz_loadu_ps(m, v + d)));
+    }
+}
+
+/* Both numbers of a pair of K are of one token; of V one is. */
+static void put_bf16(const float *k, const float *v, size_t D, size_t slot, uint16_t *to_k,
+                     uint16_t *to_v) {
+    const __mmask32 own = slot % 2 ? 0xaaaaaaaa : 0x55555555;
+    to_k += slot * 2;
+    to_v += slot / 2 * 2 * D;
+    for (size_t d = 0; d < D; d += 16) {
+        __mmask16 m = first((int)(D - d));
+        uint32_t pairs[8];
+        _mm256_storeu_si256((__m256i *)pairs, bf16_of(_mm512_maskz_loadu_ps(m, k + d)));
+        for (size_t i = 0; i < 8 && d + 2 * i < D; i++)
+            memcpy(to_k + (d / 2 + i) * 32, &pairs[i], 4);
+        __m512i one = _mm512_cvtepu16_epi32(bf16_of(_mm512_maskz_loadu_ps(m, v + d)));
+        one = _mm512_or_si512(one, _mm512_slli_epi32(one, 16));
+        __mmask32 some = D - d < 16 ? (1u << 2 * (D - d)) - 1 : 0xffffffff;
+        _mm512_mask_storeu_epi16(to_v + d * 2, own & some, one);
+    }
+}
+
 void avx512_kv_put(const struct kv_layer *kv, const float *k, const float *v, int slot,
                    void *dst_k, void *dst_v) {
     size_t D = (size_t)kv->D;
@@ -65,19 +97,10 @@ void avx512_kv_put(const struct kv_layer *kv, const float *k, const float *v, in
         kv_scales(kv, dst_v, 0)[slot] = put_i8(v, D, (int8_t *)dst_v + (size_t)slot * D, 1);
         return;
     }
-    bool f16 = kv->type == KV_F16;
-    uint16_t *to_k = dst_k, *to_v = dst_v;
-    for (size_t d = 0; d < D; d += 16) {
-        __mmask16 m = first((int)(D - d));
-        uint16_t half_k[16], half_v[16];
-        __m512 x = _mm512_maskz_loadu_ps(m, k + d), z = _mm512_maskz_loadu_ps(m, v + d);
-        _mm256_storeu_si256((__m256i *)half_k, f16 ? f16_of(x) : bf16_of(x));
-        _mm256_storeu_si256((__m256i *)half_v, f16 ? f16_of(z) : bf16_of(z));
-        for (size_t i = 0; i < 16 && d + i < D; i++) {
-            to_k[kv_k_at(kv->type, d + i, (size_t)slot)] = half_k[i];
-            to_v[kv_v_at(kv->type, D, d + i, (size_t)slot)] = half_v[i];
-        }
-    }
+    if (kv->type == KV_F16)
+        put_f16(k, v, D, (size_t)slot, dst_k, dst_v);
+    else
+        put_bf16(k, v, D, (size_t)slot, dst_k, dst_v);
 }
 
 /* Attention */

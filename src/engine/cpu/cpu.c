@@ -273,7 +273,7 @@ static void run_matmul(struct cpu *c, const float *x, int T, int K,
         l.quant = l.f32;
         l.quant.rows = c->rows;
         l.quant.block_bytes = c->k->block_bytes(weight_pad_k(K));
-        cpu_for_rows(c, T, quantize_rows, &l);
+        cpu_for_rows(c, T, c->k->block, quantize_rows, &l);
     }
     int n_item = item == ffn_item ? 1 : n_out; /* outputs that items are cut from */
     l.tiles = item_tiles(out, n_item, c->be.threads);

@@ -22,7 +22,6 @@ enum {
     CPU_ATT_ROWS = 24, /* query rows of one attention item */
     CPU_ATT_CHUNK =
         256, /* keys whose scores are held at once; softmax parts are merged in this grain */
-    CPU_QUANT_ROWS = 12, /* rows that a thread quantises in one go */
     CPU_PANEL_TILES = 2, /* row tiles that are expanded at once for many tokens */
 };
 
@@ -82,7 +81,7 @@ struct cpu_att {
 struct cpu_kernels {
     const char *name;
     enum kv_type kv; /* the type of 16 bits that attention is fastest with */
-    int block;       /* rows that are quantised together; CPU_QUANT_ROWS is a multiple of it */
+    int block;       /* rows that are quantised together */
     /* Bytes of such a block, a multiple of 64 */
     size_t (*block_bytes)(int Kp);
     /* n <= block rows of x [n, K], stride ldx, zeros up to Kp, to a block at a 64-byte border;

@@ -9,8 +9,8 @@
 #include "engine/cpu/pool.h"
 
 enum {
-    FEW_ROWS = 4, /* rows of an element-wise operation that the caller does alone */
-    ROWS_PER_ITEM = CPU_QUANT_ROWS,
+    FEW_ROWS = 4,    /* rows of an element-wise operation that the caller does alone */
+    MAX_ROWS = 12,   /* rows of an item of such an operation */
     MAX_TILES = 4,   /* row tiles of a matmul item */
     ATT_PARTS = 256, /* room for partial results of attention, in full items */
 };
@@ -77,8 +77,10 @@ static inline int cpu_group_heads(const struct cpu *c) {
     return c->lim.n_head / c->lim.n_head_kv;
 }
 
-/* Calls rows() for all rows 0 .. T - 1 in ranges [t, end), on the pool when there are many. */
-void cpu_for_rows(struct cpu *c, int T,
+/* Calls rows() for all rows 0 .. T - 1 in ranges [t, end), on the pool when there are many.
+ * Ranges begin at multiples of grain; as small as leaves a thread a few of them, so that all
+ * end together. */
+void cpu_for_rows(struct cpu *c, int T, int grain,
                   void (*rows)(struct cpu *c, const void *arg, int t, int end),
                   const void *arg);
 

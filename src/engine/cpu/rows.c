@@ -2,9 +2,9 @@
  * rows.c - the operations of the CPU backend that go row by row: embedding, norms, activations,
  * sums, gathering, RoPE and the KV cache.
  *
- * Rows are independent, so a loop is cut into ranges of ROWS_PER_ITEM of them; a few rows cost
- * less than waking a thread and run on the caller. scale() alone is cut along its columns,
- * because its rows may be logits.
+ * Rows are independent, so a loop is cut into ranges of them; a few rows cost less than waking
+ * a thread and run on the caller. scale() alone is cut along its columns, because its rows may
+ * be logits.
  */
 #include "engine/cpu/cpu_internal.h"
 #include "engine/quant/pack.h"
@@ -14,7 +14,7 @@ enum { SCALE_COLS = 4096 }; /* columns of an item of scale() */
 
 struct row_loop {
     struct cpu *c;
-    int T;
+    int T, per_item;
     void (*rows)(struct cpu *c, const void *arg, int t, int end);
     const void *arg;
 };
@@ -22,18 +22,21 @@ struct row_loop {
 static void row_item(void *ctx, int item, int thread) {
     const struct row_loop *l = ctx;
     (void)thread;
-    int t = item * ROWS_PER_ITEM, end = t + ROWS_PER_ITEM;
+    int t = item * l->per_item, end = t + l->per_item;
     l->rows(l->c, l->arg, t, end < l->T ? end : l->T);
 }
 
-void cpu_for_rows(struct cpu *c, int T,
+void cpu_for_rows(struct cpu *c, int T, int grain,
                   void (*rows)(struct cpu *c, const void *arg, int t, int end),
                   const void *arg) {
-    struct row_loop l = {c, T, rows, arg};
-    if (T <= FEW_ROWS)
+    if (T <= FEW_ROWS) {
         rows(c, arg, 0, T);
-    else
-        pool_run(c->pool, (T + ROWS_PER_ITEM - 1) / ROWS_PER_ITEM, row_item, &l);
+        return;
+    }
+    int n = T / (4 * c->be.threads);
+    n = (n < 1 ? 1 : n > MAX_ROWS ? MAX_ROWS : n) + grain - 1;
+    struct row_loop l = {c, T, n / grain * grain, rows, arg};
+    pool_run(c->pool, (T + l.per_item - 1) / l.per_item, row_item, &l);
 }
 
 struct row_args {
@@ -58,7 +61,7 @@ static void embed_rows(struct cpu *c, const void *arg, int t, int end) {
 void cpu_embed(struct backend *be, const struct weight *w, const int32_t *rows, int T,
                float *x) {
     struct row_args a = {.w = w, .index = rows, .y = x, .ld = (size_t)weight_pad_k(w->K)};
-    cpu_for_rows(cpu_of(be), T, embed_rows, &a);
+    cpu_for_rows(cpu_of(be), T, 1, embed_rows, &a);
 }
 
 static void norm_rows(struct cpu *c, const void *arg, int t, int end) {
@@ -75,7 +78,7 @@ static void norm_rows(struct cpu *c, const void *arg, int t, int end) {
 
 void cpu_norm(struct backend *be, const struct norm_op *n, const float *x, int T, float *y) {
     struct row_args a = {.x = x, .norm = n, .y = y, .ld = (size_t)weight_pad_k(n->H * n->D)};
-    cpu_for_rows(cpu_of(be), T, norm_rows, &a);
+    cpu_for_rows(cpu_of(be), T, 1, norm_rows, &a);
 }
 
 static void permute_rows(struct cpu *c, const void *arg, int t, int end) {
@@ -92,7 +95,7 @@ static void permute_rows(struct cpu *c, const void *arg, int t, int end) {
 void cpu_permute(struct backend *be, const float *x, const int32_t *perm, int T, int K,
                  float *y) {
     struct row_args a = {.x = x, .y = y, .index = perm, .K = K, .ld = (size_t)weight_pad_k(K)};
-    cpu_for_rows(cpu_of(be), T, permute_rows, &a);
+    cpu_for_rows(cpu_of(be), T, 1, permute_rows, &a);
 }
 
 static void act_rows(struct cpu *c, const void *arg, int t, int end) {
@@ -107,7 +110,7 @@ void cpu_act(struct backend *be, enum act_kind kind, const float *g, const float
              int K, float *y) {
     struct row_args a = {
         .act = kind, .g = g, .x = u, .y = y, .K = K, .ld = (size_t)weight_pad_k(K)};
-    cpu_for_rows(cpu_of(be), T, act_rows, &a);
+    cpu_for_rows(cpu_of(be), T, 1, act_rows, &a);
 }
 
 static void add_rows(struct cpu *c, const void *arg, int t, int end) {
@@ -118,7 +121,7 @@ static void add_rows(struct cpu *c, const void *arg, int t, int end) {
 
 void cpu_add(struct backend *be, float a, const float *x, int T, int K, float *y) {
     struct row_args args = {.a = a, .x = x, .y = y, .K = K, .ld = (size_t)weight_pad_k(K)};
-    cpu_for_rows(cpu_of(be), T, add_rows, &args);
+    cpu_for_rows(cpu_of(be), T, 1, add_rows, &args);
 }
 
 struct scale_loop {
@@ -172,7 +175,7 @@ void cpu_scatter(struct backend *be, const float *x, const int32_t *rows, const 
                  int K, float *y) {
     struct row_args args = {
         .g = a, .x = x, .index = rows, .y = y, .K = K, .ld = (size_t)weight_pad_k(K)};
-    cpu_for_rows(cpu_of(be), n, scatter_rows, &args);
+    cpu_for_rows(cpu_of(be), n, 1, scatter_rows, &args);
 }
 
 /* RoPE and the KV cache */
@@ -199,7 +202,7 @@ static void rope_rows(struct cpu *c, const void *arg, int t, int end) {
 void cpu_rope(struct backend *be, int table, float *x, int n_head, int D) {
     struct cpu *c = cpu_of(be);
     struct rope_args a = {.q = x, .table = table, .H = n_head, .D = D};
-    cpu_for_rows(c, c->step->T, rope_rows, &a);
+    cpu_for_rows(c, c->step->T, 1, rope_rows, &a);
 }
 
 static void *block_at(const struct kv_layer *kv, void *base, int block, int head) {
@@ -222,7 +225,7 @@ void cpu_kv_write(struct backend *be, const struct kv_layer *kv, const float *k,
                   const float *v) {
     struct cpu *c = cpu_of(be);
     struct rope_args a = {.k = (float *)k, .v = v, .kv = kv, .Hkv = kv->Hkv, .D = kv->D};
-    cpu_for_rows(c, c->step->T, kv_rows, &a);
+    cpu_for_rows(c, c->step->T, 1, kv_rows, &a);
 }
 
 static void rope_kv_rows(struct cpu *c, const void *arg, int t, int end) {
@@ -237,7 +240,7 @@ void cpu_rope_kv(struct backend *be, int table, const struct kv_layer *kv, int H
                  float *k, const float *v) {
     struct cpu *c = cpu_of(be);
     struct rope_args a = {q, k, v, kv, table, H, kv->Hkv, kv->D};
-    cpu_for_rows(c, c->step->T, rope_kv_rows, &a);
+    cpu_for_rows(c, c->step->T, 1, rope_kv_rows, &a);
 }
 
 struct turn_loop {

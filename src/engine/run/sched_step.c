@@ -228,6 +228,8 @@ void sched_run_batch(struct sched *s) {
             advance(s, &s->choices[i], n_more[i]);
         else
             sched_fail(s, s->choices[i].task, &err);
+    for (int i = 0; i < s->n_active; i++)
+        mailbox_wake(s->active[i]->events); /* once for all that a step made */
     if (s->decoding && s->n_active) /* who ended has its answer, and nobody waits for more */
         graph_settle(s->graph);
 }

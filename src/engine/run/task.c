@@ -171,6 +171,7 @@ void task_prefilled(struct task *t) {
     mailbox_put(t->events, e);
 }
 
+/* Who waits is woken at the end of the step, or by the last event. */
 static void send_token(struct task *t, const struct sampled *s, struct buf *text) {
     struct event *e = make_event(t, EVENT_TOKEN);
     if (text->len) {
@@ -189,7 +190,7 @@ static void send_token(struct task *t, const struct sampled *s, struct buf *text
             e->alt[i].logprob = s->alt[i].logprob;
         }
     }
-    mailbox_put(t->events, e);
+    mailbox_add(t->events, e);
 }
 
 bool task_token(struct task *t, const struct sampled *s, const struct text_model *text,
