@@ -15,7 +15,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { ITEMS_PER_THREAD = 4 };
+enum { ITEMS_PER_THREAD = 8 };
 
 struct att_loop {
     struct cpu *c;

@@ -209,6 +209,21 @@ static void *block_at(const struct kv_layer *kv, void *base, int block, int head
     return (char *)base + kv_part(kv, kv->type, block, head) * kv_elem_bytes(kv->type);
 }
 
+/* Asks for the keys and values of the block that row t is written to, where it is not the one
+ * of the row before: a key's numbers are in as many lines. */
+static inline __attribute__((always_inline)) void
+fetch_block(const struct cpu *c, const struct kv_layer *kv, int t) {
+    if (t > 0 && c->block[t] == c->block[t - 1])
+        return;
+    size_t bytes = (size_t)kv->Hkv * kv_head_bytes(kv->type, kv->D);
+    const char *k = block_at(kv, kv->k, c->block[t], 0),
+               *v = block_at(kv, kv->v, c->block[t], 0);
+    for (size_t i = 0; i < bytes; i += 64) {
+        __builtin_prefetch(k + i, 1, 2);
+        __builtin_prefetch(v + i, 1, 2);
+    }
+}
+
 static void kv_rows(struct cpu *c, const void *arg, int t, int end) {
     const struct rope_args *a = arg;
     size_t ld = (size_t)weight_pad_k(a->Hkv * a->D);
@@ -231,9 +246,13 @@ void cpu_kv_write(struct backend *be, const struct kv_layer *kv, const float *k,
 static void rope_kv_rows(struct cpu *c, const void *arg, int t, int end) {
     const struct rope_args *a = arg;
     struct rope_args keys = {.q = a->k, .table = a->table, .H = a->Hkv, .D = a->D};
-    rope_rows(c, a, t, end);
-    rope_rows(c, &keys, t, end);
-    kv_rows(c, a, t, end);
+    for (fetch_block(c, a->kv, t); t < end; t++) {
+        if (t + 1 < end)
+            fetch_block(c, a->kv, t + 1);
+        rope_rows(c, a, t, t + 1);
+        rope_rows(c, &keys, t, t + 1);
+        kv_rows(c, a, t, t + 1);
+    }
 }
 
 void cpu_rope_kv(struct backend *be, int table, const struct kv_layer *kv, int H, float *q,

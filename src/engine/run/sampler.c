@@ -32,7 +32,7 @@ struct cand {
     int32_t token;
 };
 
-enum { SPAN = 64, LANES = 8 };
+enum { SPAN = 64 };
 
 struct sampler_scratch {
     int n_vocab;
@@ -333,33 +333,38 @@ static int32_t draw(struct sampler_scratch *w, double temperature, struct rng *r
     return w->cand[last].token;
 }
 
-/* The largest of a whole span, and the largest bits without a sign, which tell whether
- * something is not a number: eight running maxima each, in a form that the compiler turns into
- * vectors. */
-static float span_top(const float *x, int32_t *bits) {
-    float m[LANES];
-    int32_t a[LANES] = {0}, b[LANES];
-    memcpy(m, x, sizeof m);
-    for (int i = 0; i < SPAN; i += LANES) {
-        memcpy(b, x + i, sizeof b);
-        for (int j = 0; j < LANES; j++) {
-            b[j] &= INT32_MAX;
-            a[j] = b[j] > a[j] ? b[j] : a[j];
-            m[j] = x[i + j] > m[j] ? x[i + j] : m[j];
-        }
+typedef float four __attribute__((vector_size(16)));
+
+static inline four larger(four a, four b) {
+    __auto_type more = a > b; /* -1 or 0 a lane */
+    return (four)(((__typeof__(more))a & more) | ((__typeof__(more))b & ~more));
+}
+
+/* The largest of a whole span; *finite: whether all of it is finite. x times 0 is not 0 where x
+ * is not finite. */
+static float span_top(const float *x, bool *finite) {
+    four v[2], top0, top1, zero0 = {0}, zero1 = {0};
+    memcpy(&top0, x, sizeof top0);
+    top1 = top0;
+    for (int i = 0; i < SPAN; i += 8) {
+        memcpy(v, x + i, sizeof v);
+        top0 = larger(v[0], top0);
+        top1 = larger(v[1], top1);
+        zero0 += v[0] * 0.0f;
+        zero1 += v[1] * 0.0f;
     }
-    *bits = a[0];
-    for (int j = 1; j < LANES; j++) {
-        *bits = a[j] > *bits ? a[j] : *bits;
-        m[0] = m[j] > m[0] ? m[j] : m[0];
-    }
-    return m[0];
+    top0 = larger(top0, top1);
+    zero0 += zero1;
+    float a = top0[0] > top0[1] ? top0[0] : top0[1], b = top0[2] > top0[3] ? top0[2] : top0[3];
+    *finite = zero0[0] + zero0[1] + zero0[2] + zero0[3] == 0;
+    return a > b ? a : b;
 }
 
 int32_t sampler_best(const float *logits, int n) {
-    int32_t best = 0, bits;
+    int32_t best = 0;
+    bool finite;
     for (int i = 0; i < n; i += SPAN) {
-        if (i + SPAN <= n && span_top(logits + i, &bits) <= logits[best])
+        if (i + SPAN <= n && span_top(logits + i, &finite) <= logits[best])
             continue;
         for (int j = i; j < i + SPAN && j < n; j++)
             best = logits[j] > logits[best] ? j : best;
@@ -371,13 +376,12 @@ int32_t sampler_best(const float *logits, int n) {
  * is not a number or nothing is left. */
 static enum status scan(struct sampler_scratch *w, const float *logits, int32_t *best,
                         struct err *err) {
-    enum { INF_BITS = 0x7f800000 };
     int n = w->n_vocab, first = 0;
     for (int i = 0; i < n; i += SPAN) {
-        int32_t bits = INT32_MAX;
+        bool finite = false;
         if (i + SPAN <= n)
-            w->top[i / SPAN] = span_top(logits + i, &bits);
-        for (int j = i; bits >= INF_BITS && j < i + SPAN && j < n; j++) {
+            w->top[i / SPAN] = span_top(logits + i, &finite);
+        for (int j = i; !finite && j < i + SPAN && j < n; j++) {
             if (!(logits[j] < INFINITY))
                 return err_set(err, ST_INTERNAL, "the model gave the logit %f for token %d",
                                (double)logits[j], j);
