@@ -144,10 +144,10 @@ static size_t att_part_size(const struct cpu *c) {
     return CPU_ATT_ROWS * ((size_t)c->lim.head_dim + 2);
 }
 
-/* Pair i of a tile and a KV head. Late tiles see the most keys: they go first. */
+/* Pair i of a tile and a KV head. */
 static const struct att_tile *att_pair(const struct att_loop *l, int i, int *head) {
     *head = i % l->kv->Hkv;
-    return &l->c->tiles[l->c->n_tile - 1 - i / l->kv->Hkv];
+    return &l->c->tiles[i / l->kv->Hkv];
 }
 
 /* What comes behind a chunk of pair i < end: the next chunk, or the first of the next pair. */
@@ -245,6 +245,6 @@ void cpu_attention(struct backend *be, const struct kv_layer *kv, const struct a
         att_join(&l);
         return;
     }
-    l.pairs = n < 2 * few ? 1 : n / few;
+    l.pairs = n < 2 * few || c->step->T > 2 * c->step->n_seq ? 1 : n / few;
     pool_run(c->pool, (n + l.pairs - 1) / l.pairs, att_item, &l);
 }

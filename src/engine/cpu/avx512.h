@@ -18,7 +18,7 @@ void avx512_kv_put(const struct kv_layer *kv, const float *k, const float *v, in
 void avx512_att_chunk(const struct cpu_att *a, int row, int end, int key, int n, float *m,
                       float *l, float *o);
 /* avx512_vbmi.c */
-enum { VBMI_BLOCK = 12 };
+enum { VBMI_BLOCK = 16 };
 size_t vbmi_block_bytes(int Kp);
 void vbmi_quantize(const float *x, size_t ldx, int n, int K, bool sums, void *to);
 void vbmi_matmul(const struct cpu_input *in, const struct weight *w, int tile, int n_tile,

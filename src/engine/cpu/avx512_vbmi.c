@@ -456,7 +456,7 @@ group(const struct decoder *d, const uint8_t *p, const int8_t *q, const int32_t 
       const float *scale, __m512 ws, const int NT, const bool q4, const int S, size_t ahead,
       __m512 sum[BLOCK]) {
     __m512i acc[BLOCK], more = _mm512_setzero_si512();
-#pragma GCC unroll 12
+#pragma GCC unroll 16
     for (int i = 0; i < NT; i++)
         acc[i] = _mm512_set1_epi32(zero[i]);
 #pragma GCC unroll 2
@@ -471,16 +471,16 @@ group(const struct decoder *d, const uint8_t *p, const int8_t *q, const int32_t 
             more = dot4(more, v[1], q + 4);
             continue;
         }
-#pragma GCC unroll 12
+#pragma GCC unroll 16
         for (int i = 0; i < NT; i++)
             acc[i] = dot4(acc[i], v[0], q + i * 4);
-#pragma GCC unroll 12
+#pragma GCC unroll 16
         for (int i = 0; i < NT; i++)
             acc[i] = dot4(acc[i], v[1], q + (NT + i) * 4);
     }
     if (NT == 1)
         acc[0] = _mm512_add_epi32(acc[0], more);
-#pragma GCC unroll 12
+#pragma GCC unroll 16
     for (int i = 0; i < NT; i++)
         sum[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[i]),
                                  _mm512_mul_ps(ws, _mm512_set1_ps(scale[i])), sum[i]);
@@ -531,7 +531,7 @@ block(const struct tile *w, const struct decoder *d, const void *at, const int N
     const int8_t *q = b.q8;
     struct scale_reader reader = {0};
     __m512 sum[BLOCK];
-#pragma GCC unroll 12
+#pragma GCC unroll 16
     for (int i = 0; i < NT; i++)
         sum[i] = _mm512_setzero_ps();
     for (int g = 0; g < w->G; g++, p += S * (q4 ? 8 : 16), q += S * NT, zero += NT) {
@@ -548,11 +548,11 @@ block(const struct tile *w, const struct decoder *d, const void *at, const int N
             continue;
         ws = _mm512_loadu_ps(w->min + g * 16);
         const float *x = b.sum + (cpu_sum_at(Kp, S) + (size_t)g) * (size_t)NT;
-#pragma GCC unroll 12
+#pragma GCC unroll 16
         for (int i = 0; i < NT; i++)
             sum[i] = add_min(sum[i], ws, x[i]);
     }
-#pragma GCC unroll 12
+#pragma GCC unroll 16
     for (int i = 0; i < NT; i++)
         out[i] = sum[i];
 }
@@ -585,6 +585,10 @@ tiles(const struct tile *w, int n, const struct decoder *d, const void *at, int 
             CASE(10);
             CASE(11);
             CASE(12);
+            CASE(13);
+            CASE(14);
+            CASE(15);
+            CASE(16);
         }
     if (n == 4)
         add_outliers(w, 4, d, &b, q4, S, sum);

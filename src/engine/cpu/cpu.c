@@ -5,6 +5,12 @@
  * A matmul is cut by row tiles of the weight; all outputs that share an input are one loop,
  * which quantises the input once. Whoever computes a strip of an output adds its bias and, in a
  * feed-forward, applies the activation while the strip is in the cache.
+ *
+ * Many tokens are cut as well, into a group for each thread or fewer. A thread's part of a loop
+ * then is that of the same tokens from one operation to the next, and what it reads it wrote
+ * itself: between cores that share no cache a line costs as much as a thousand products. For
+ * that weights are read once for each group, so that groups are as large as leaves the memory
+ * time for it.
  */
 #include "engine/cpu/cpu_internal.h"
 
@@ -165,17 +171,41 @@ struct mm_loop {
     bool sums;                   /* a weight has minimums */
     const struct matmul_out *out;
     int n_out;
-    int tiles; /* row tiles of an item */
+    int tiles;  /* row tiles of an item */
+    int n_item; /* of a group of tokens */
+    int n_group;
     bool add;
     enum act_kind act; /* of a feed-forward */
 };
+
+enum { GROUP_TOKENS = 8 }; /* times the threads: tokens of a group at least */
 
 static bool wants_int(const struct cpu *c, const struct weight *w) {
     return c->k->quantize && (w->type == WEIGHT_I8 || w->type == WEIGHT_Q4);
 }
 
-static const struct cpu_input *input_for(const struct mm_loop *l, const struct weight *w) {
-    return wants_int(l->c, w) ? &l->quant : &l->f32;
+/* Tokens begin .. end - 1. */
+struct token_range {
+    int begin, end;
+};
+
+/* Groups end at blocks of tokens. */
+static struct token_range group_tokens(const struct mm_loop *l, int group) {
+    int T = l->f32.T, block = l->c->k->block > 0 ? l->c->k->block : 1;
+    int begin = T * group / l->n_group / block * block;
+    int end = T * (group + 1) / l->n_group / block * block;
+    return (struct token_range){begin, group + 1 == l->n_group ? T : end};
+}
+
+/* Those tokens of the input as a weight wants it. */
+static struct cpu_input input_for(const struct mm_loop *l, const struct weight *w,
+                                  struct token_range r) {
+    struct cpu_input in = wants_int(l->c, w) ? l->quant : l->f32;
+    in.x += (size_t)r.begin * in.ldx;
+    if (in.rows)
+        in.rows += (size_t)(r.begin / l->c->k->block) * in.block_bytes;
+    in.T = r.end - r.begin;
+    return in;
 }
 
 static void quantize_rows(struct cpu *c, const void *arg, int t, int end) {
@@ -190,19 +220,22 @@ static void quantize_rows(struct cpu *c, const void *arg, int t, int end) {
 }
 
 /* n tiles of an output from tile on, with their bias, to y. */
-static void strip(const struct mm_loop *l, const struct matmul_out *o, int tile, int n,
-                  float *y, size_t ldy, bool add, int thread) {
+static void strip(const struct mm_loop *l, const struct matmul_out *o, struct token_range r,
+                  int tile, int n, float *y, size_t ldy, bool add, int thread) {
     const struct cpu_kernels *k = l->c->k;
+    const struct cpu_input in = input_for(l, o->w, r);
     int cols = o->w->N - tile * 16 < n * 16 ? o->w->N - tile * 16 : n * 16;
-    k->matmul(input_for(l, o->w), o->w, tile, n, y, ldy, add, l->c->scratch[thread].mm);
-    for (int t = 0; o->bias && t < l->f32.T; t++)
+    k->matmul(&in, o->w, tile, n, y, ldy, add, l->c->scratch[thread].mm);
+    for (int t = 0; o->bias && t < in.T; t++)
         k->axpby(1, o->bias + (size_t)tile * 16, 1, cols, y + (size_t)t * ldy);
 }
 
 static void mm_item(void *ctx, int item, int thread) {
     const struct mm_loop *l = ctx;
     const struct matmul_out *o = l->out;
+    struct token_range r = group_tokens(l, item / l->n_item);
     int n_item;
+    item %= l->n_item;
     while (item >= (n_item = (o->w->Np / 16 + l->tiles - 1) / l->tiles)) {
         item -= n_item;
         o++;
@@ -210,7 +243,8 @@ static void mm_item(void *ctx, int item, int thread) {
     int tile = item * l->tiles, end = tile + l->tiles;
     if (end > o->w->Np / 16)
         end = o->w->Np / 16;
-    strip(l, o, tile, end - tile, o->y + (size_t)tile * 16, o->ldy, l->add, thread);
+    strip(l, o, r, tile, end - tile, o->y + (size_t)r.begin * o->ldy + (size_t)tile * 16,
+          o->ldy, l->add, thread);
 }
 
 /* A strip of up into its place, and the activation there: of itself, or of the same strip of
@@ -218,17 +252,18 @@ static void mm_item(void *ctx, int item, int thread) {
 static void ffn_item(void *ctx, int item, int thread) {
     const struct mm_loop *l = ctx;
     const struct matmul_out *up = &l->out[0], *gate = l->n_out > 1 ? &l->out[1] : NULL;
+    struct token_range r = group_tokens(l, item / l->n_item);
     float *g = l->c->scratch[thread].gate;
-    int tile = item * l->tiles, n = up->w->Np / 16 - tile;
+    int tile = item % l->n_item * l->tiles, n = up->w->Np / 16 - tile;
     if (n > l->tiles)
         n = l->tiles;
     int cols = up->w->N - tile * 16 < n * 16 ? up->w->N - tile * 16 : n * 16;
-    float *y = up->y + (size_t)tile * 16;
+    float *y = up->y + (size_t)r.begin * up->ldy + (size_t)tile * 16;
     size_t ld = (size_t)MAX_TILES * 16;
     if (gate)
-        strip(l, gate, tile, n, g, ld, false, thread);
-    strip(l, up, tile, n, y, up->ldy, false, thread);
-    for (int t = 0; t < l->f32.T; t++, g += ld, y += up->ldy)
+        strip(l, gate, r, tile, n, g, ld, false, thread);
+    strip(l, up, r, tile, n, y, up->ldy, false, thread);
+    for (int t = r.begin; t < r.end; t++, g += ld, y += up->ldy)
         l->c->k->act(l->act, gate ? g : y, gate ? y : NULL, cols, y);
 }
 
@@ -275,9 +310,12 @@ static void run_matmul(struct cpu *c, const float *x, int T, int K,
         l.quant.block_bytes = c->k->block_bytes(weight_pad_k(K));
         cpu_for_rows(c, T, c->k->block, quantize_rows, &l);
     }
-    int n_item = item == ffn_item ? 1 : n_out; /* outputs that items are cut from */
-    l.tiles = item_tiles(out, n_item, c->be.threads);
-    pool_run(c->pool, items(out, n_item, l.tiles), item, &l);
+    int n_cut = item == ffn_item ? 1 : n_out; /* outputs that items are cut from */
+    l.n_group = T / (GROUP_TOKENS * c->be.threads);
+    l.n_group = l.n_group > c->be.threads ? c->be.threads : l.n_group < 1 ? 1 : l.n_group;
+    l.tiles = item_tiles(out, n_cut, c->be.threads);
+    l.n_item = items(out, n_cut, l.tiles);
+    pool_run(c->pool, l.n_group * l.n_item, item, &l);
 }
 
 static void cpu_matmul(struct backend *be, const float *x, int T, int K,
