@@ -412,7 +412,8 @@ struct tile {
     int S, G;            /* inputs of a group; groups of a row */
 };
 
-/* The next 16 scales of a tile from its codes. */
+/* The next 16 scales of a tile from its codes. They are so few beside weights that the processor
+ * does not see a stream: those of the tiles that come next are asked for. */
 struct scale_reader {
     int end; /* group up to which absmax2 holds */
     __m512 absmax2;
@@ -422,6 +423,7 @@ static inline __m512 next_scales(struct scale_reader *r, const struct tile *w, i
     if (g == r->end)
         r->absmax2 = q4_absmax2_rows(w->w, w->tile, g, &r->end);
     const uint8_t *code = w->w->code + ((size_t)w->tile * (size_t)w->G + (size_t)g) * 16;
+    _mm_prefetch(code + (size_t)w->G * 16 * TILES, _MM_HINT_T0);
     return q4_scales(code, r->absmax2, _mm512_set1_ps(w->w->offset));
 }
 
