@@ -409,6 +409,34 @@ static void mailbox_keeps_order_and_wakes(void **state) {
     mailbox_unref(m);
 }
 
+static void mailbox_wakes_once_for_many(void **state) {
+    (void)state;
+    int a, b, c;
+    struct mailbox *m = mailbox_new(NULL);
+    struct pollfd p = {.fd = mailbox_fd(m), .events = POLLIN};
+    mailbox_wake(m); /* nothing is there to wake for */
+    assert_int_equal(poll(&p, 1, 0), 0);
+    mailbox_add(m, &a);
+    mailbox_add(m, &b);
+    assert_int_equal(poll(&p, 1, 0), 0);
+    mailbox_wake(m);
+    mailbox_wake(m);
+    assert_int_equal(poll(&p, 1, 0), 1);
+    assert_ptr_equal(mailbox_take(m), &a);
+    assert_int_equal(poll(&p, 1, 0), 1);
+    assert_ptr_equal(mailbox_take(m), &b);
+    assert_int_equal(poll(&p, 1, 0), 0);
+    mailbox_add(m, &a); /* who looks finds it before it is told of */
+    assert_ptr_equal(mailbox_take(m), &a);
+    mailbox_add(m, &b);
+    mailbox_put(m, &c);
+    assert_int_equal(poll(&p, 1, 0), 1);
+    assert_ptr_equal(mailbox_wait(m, -1), &b);
+    assert_ptr_equal(mailbox_wait(m, -1), &c);
+    assert_int_equal(poll(&p, 1, 0), 0);
+    mailbox_unref(m);
+}
+
 static int n_dropped;
 static void count_drop(void *msg) {
     (void)msg;
@@ -475,6 +503,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_file_too_large_is_not_read, make_tmp, drop_tmp),
         cmocka_unit_test_setup_teardown(paths_follow_the_environment, make_tmp, drop_tmp),
         cmocka_unit_test(mailbox_keeps_order_and_wakes),
+        cmocka_unit_test(mailbox_wakes_once_for_many),
         cmocka_unit_test(mailbox_drops_what_is_left),
         cmocka_unit_test(buffers_and_lists_own_what_they_hold),
     };

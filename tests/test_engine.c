@@ -167,6 +167,35 @@ static void engine_second_turn_computes_only_new_tokens(void **state) {
     engine_close(e);
 }
 
+/* It goes on with its own, and nobody else does. */
+static void engine_hidden_sessions_share_nothing(void **state) {
+    (void)state;
+    struct engine *e = open_engine(512, 64);
+    struct answer a;
+    int32_t p[200];
+    fake_prompt(p, 200, 0);
+    for (int i = 0; i < 4; i++) { /* the last one is not hidden */
+        struct session *s = session_new(e);
+        struct request r = greedy(p, 190, 5);
+        r.hidden = i < 3;
+        ask(&a, s, &r);
+        assert_answer(&a, p, 190, 5);
+        assert_int_equal(a.last.cached_tok, 0);
+        buf_release(&a.text);
+        r.n_tok = 200;
+        ask(&a, s, &r);
+        assert_true(a.last.cached_tok >= 189);
+        buf_release(&a.text);
+        session_free(s);
+    }
+    struct session *s = session_new(e);
+    struct request r = greedy(p, 190, 5);
+    ask(&a, s, &r);
+    assert_int_equal(a.last.cached_tok, 176);
+    buf_release(&a.text);
+    engine_close(e);
+}
+
 static void engine_equal_prefixes_are_computed_once(void **state) {
     (void)state;
     struct engine *e = open_engine(512, 64);
@@ -946,6 +975,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(engine_answers_what_the_model_says, setup),
         cmocka_unit_test_setup(engine_second_turn_computes_only_new_tokens, setup),
+        cmocka_unit_test_setup(engine_hidden_sessions_share_nothing, setup),
         cmocka_unit_test_setup(engine_equal_prefixes_are_computed_once, setup),
         cmocka_unit_test_setup(engine_answer_that_outgrows_its_kind_of_kv_goes_on, setup),
         cmocka_unit_test_setup(engine_fork_goes_its_own_way, setup),

@@ -127,7 +127,7 @@ static void matmul_gives_each_output_its_kind_of_input(void **state) {
     static const int shapes[][2] = {{1, 1}, {33, 72}, {90, 200}, {200, 576}};
     for (int i = 0; i < n_set; i++)
         for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
-            for (int T = 1; T <= 40; T += 6)
+            for (int T = 1; T <= 73; T += 6)
                 check_matmul(sets[i], T, shapes[s][0], shapes[s][1]);
 }
 
@@ -377,7 +377,7 @@ static void ffn_equals_its_parts(void **state) {
     weight_pack(&up.w, WEIGHT_I8, wf, F, K);
     rand_fill(bias[0], 2 * F, 1);
     for (int i = 0; i < n_set; i++)
-        for (int T = 1; T < 40; T += 13)
+        for (int T = 1; T < 70; T += 17)
             for (int c = 0; c < 4; c++) {
                 struct backend *be = open_backend(sets[i], T, F, 1, 1, 64);
                 size_t ld = (size_t)weight_pad_k(F);
@@ -413,7 +413,7 @@ static void matmul_adds_the_bias_once(void **state) {
     rand_fill(bias, N, 1);
     weight_pack(&w, WEIGHT_F32, wf, N, K);
     for (int i = 0; i < n_set; i++)
-        for (int T = 1; T < 30; T += 7) {
+        for (int T = 1; T < 50; T += 9) {
             struct backend *be = open_backend(sets[i], T, K, 1, 1, 64);
             float *x = matrix(be, T, K, 1), *y = xcalloc((size_t)T * LD, sizeof *y);
             float *z = xcalloc((size_t)T * LD, sizeof *z);

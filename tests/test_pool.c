@@ -72,6 +72,58 @@ static void pool_wakes_workers_that_sleep(void **state) {
     run_loops(4, 100, 400);
 }
 
+struct held {
+    _Atomic int n_done, thread_of[MAX_ITEM];
+    int n;
+};
+
+/* Item 0 comes to its end when all others have: somebody else must do what its thread was to.
+ */
+static void hold(void *ctx, int item, int thread) {
+    struct held *h = ctx;
+    h->thread_of[item] = thread;
+    for (int64_t end = clock_us() + 10000000; item == 0 && h->n_done < h->n - 1;)
+        assert_true(clock_us() < end);
+    atomic_fetch_add(&h->n_done, 1);
+}
+
+static void pool_does_what_a_held_thread_leaves(void **state) {
+    (void)state;
+    struct held h;
+    for (int threads = 2; threads <= 12; threads += 5)
+        for (h.n = 2; h.n <= 200; h.n += 66) {
+            struct pool *p = pool_new(threads);
+            h.n_done = 0;
+            pool_run(p, h.n, hold, &h);
+            assert_int_equal(h.n_done, h.n);
+            for (int i = 1; i < h.n; i++)
+                assert_int_not_equal(h.thread_of[i], h.thread_of[0]);
+            pool_free(p);
+        }
+}
+
+/* Takes some time, so that both threads are there for the loop. */
+static void note_thread(void *ctx, int item, int thread) {
+    struct held *h = ctx;
+    h->thread_of[item] = thread;
+    usleep(200);
+}
+
+/* Most of what a thread did in one loop it does in the next. */
+static void pool_gives_a_thread_the_same_part_of_every_loop(void **state) {
+    (void)state;
+    struct pool *p = pool_new(2);
+    struct held h;
+    int n_own = 0;
+    for (int i = 0; i < 20; i++) {
+        pool_run(p, 40, note_thread, &h);
+        for (int j = 0; j < 40; j++)
+            n_own += h.thread_of[j] == j / 20;
+    }
+    assert_true(n_own > 20 * 40 * 3 / 5); /* half of them by chance */
+    pool_free(p);
+}
+
 static double cpu_seconds(void) {
     struct timespec t;
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
@@ -151,16 +203,26 @@ static void forget(void) {
     assert_int_equal(system(command), 0);
 }
 
-static int cores_of(const char *mask) { /* a letter a CPU: x may be used */
+static cpu_set_t set_of(const char *mask) { /* a letter a CPU: x may be used */
     cpu_set_t set;
     CPU_ZERO(&set);
     for (int i = 0; mask[i]; i++)
         if (mask[i] == 'x')
             CPU_SET(i, &set);
+    return set;
+}
+
+static int cores_of(const char *mask) {
+    cpu_set_t set = set_of(mask);
     return cores_count(sys_dir, &set);
 }
 
-static void cores_are_counted_once_and_slow_ones_not(void **state) {
+static int nodes_of(const char *mask) {
+    cpu_set_t set = set_of(mask);
+    return cores_nodes(sys_dir, &set);
+}
+
+static void cores_and_nodes_are_counted_as_they_are_described(void **state) {
     (void)state;
     assert_non_null(mkdtemp(sys_dir));
     assert_int_equal(cores_of("xxxx"), 4); /* nothing is said */
@@ -189,6 +251,14 @@ static void cores_are_counted_once_and_slow_ones_not(void **state) {
     assert_int_equal(cores_of("xxxx"), 1);
     assert_int_equal(cores_of("--xx"), 2);
     forget();
+
+    for (int i = 0; i < 4; i++) /* two sockets */
+        write_file(i, i < 2 ? "node0" : "node17", "cpulist", "");
+    assert_int_equal(nodes_of("xxxx"), 2);
+    assert_int_equal(nodes_of("--xx"), 1);
+    assert_int_equal(nodes_of("-xx-xx"), 2); /* of the last two nothing is said */
+    forget();
+    assert_int_equal(nodes_of("xxxx"), 1);
     rmdir(sys_dir);
 }
 
@@ -196,10 +266,12 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pool_runs_every_item_once),
         cmocka_unit_test(pool_wakes_workers_that_sleep),
+        cmocka_unit_test(pool_does_what_a_held_thread_leaves),
+        cmocka_unit_test(pool_gives_a_thread_the_same_part_of_every_loop),
         cmocka_unit_test(pool_uses_no_cpu_while_it_waits),
         cmocka_unit_test(pool_one_thread_runs_on_the_caller),
         cmocka_unit_test(cores_cpus_follows_the_affinity_mask),
-        cmocka_unit_test(cores_are_counted_once_and_slow_ones_not),
+        cmocka_unit_test(cores_and_nodes_are_counted_as_they_are_described),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

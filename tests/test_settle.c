@@ -99,6 +99,23 @@ static void every_form_is_copied_whole_in_pieces_of_any_length(void **state) {
         weight_pack_release(&host[f]);
 }
 
+static void with_several_nodes_a_weight_is_copied_at_once(void **state) {
+    struct backend *be = open_backend(2);
+    struct weight host, w;
+    struct err err;
+    size_t left = 100;
+    (void)state;
+    cpu_of(be)->settle.nodes = 2;
+    make(&host, 4);
+    assert_int_equal(be->bind(be, &host, &w, &err), ST_OK);
+    assert_true(be->settle(be, &w, &left));
+    assert_int_equal(left, 0);
+    moved(be, &w);
+    equal(&w, &host);
+    be->close(be);
+    weight_pack_release(&host);
+}
+
 /* More than an arena, and more than fits behind the weight before. */
 static void large_weights_get_room_of_their_own(void **state) {
     static const int rows[] = {1024, 2048, 5120, 512, 16};
@@ -179,6 +196,7 @@ static void few_weights_stay(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_form_is_copied_whole_in_pieces_of_any_length),
+        cmocka_unit_test(with_several_nodes_a_weight_is_copied_at_once),
         cmocka_unit_test(large_weights_get_room_of_their_own),
         cmocka_unit_test(what_was_moved_does_not_need_its_file),
         cmocka_unit_test(few_weights_stay),

@@ -10,6 +10,11 @@
  * As in avx512_att.c up to 8 query rows are kept in registers while a block's K, then its V, is
  * read once, and a row's bits don't depend on the rows beside it. Instructions are written out
  * for the reason given in avx512_vbmi.c; they treat denormal numbers as 0.
+ *
+ * Of few rows, as when tokens are decoded, the parts of a head are short pieces all over the
+ * pool, and reading them is most of the time: values are asked for while keys are read, the
+ * keys of the next call while values are. Asking for the next block alone is too late by the
+ * time of two: 32 sequences read 7 GB/s then, 15 to 25 now, 34 from front to back.
  */
 #if defined(__x86_64__)
 #include <immintrin.h>

@@ -22,25 +22,28 @@
  * ascending order, and then outliers. So the bits don't depend on which tokens are computed
  * together.
  *
- * Weights are unpacked in registers, once for up to 12 tokens, which are quantised together and
+ * Weights are unpacked in registers, once for up to 16 tokens, which are quantised together and
  * interleaved; four row tiles (in L1) meet a block of tokens before the next one comes. One
  * token is bound by reading weights, many by the dot products, 4 x 16 a cycle; those and
  * multiplications of floats share their units, and vpermb takes a third of one, so that 64
- * inputs of 12 tokens are 192 of about 222 cycles. An operand in memory that the instruction
+ * inputs of 16 tokens are 256 of about 293 cycles. An operand in memory that the instruction
  * itself repeats for all lanes costs nothing; loaded by an instruction of its own it made GCC
- * 12 copy accumulators.
+ * 12 copy accumulators. The sums of 16 tokens do not all fit in registers beside accumulators;
+ * they are needed once in a group, and blocks of 12, where they fit, are not faster.
  *
- * Measured on one core of a Zen 4 at rest, in 1e9 products a second (235 is the most): 185 for
- * many tokens with an outlier in every twelfth group (vpdpwssd on int16: 95), 138 for 4, 70 for
- * 1.
+ * Weights are asked for ahead, into the second-level cache: what runs by itself ahead of the
+ * loads stops at the borders of pages of 4 kB. Into the first level one token read 21 GB/s or
+ * less, because few lines can be on their way there.
+ *
+ * Measured on one core of a Zen 4 at rest, in 1e9 products a second (235 is the most): 190 for
+ * many tokens with an outlier in every twelfth group (vpdpwssd on int16: 95), 184 for 16.
  *
  * Rejected: 8 bits alone, groups of 64 (KL 5e-3), 32 (3.3e-3) or 16 (1.7e-3, and twice the
  * instructions behind the dot products); groups of 32 with a limit for outliers of twice the
  * mean (as exact and 6 % slower); whole groups in 16 bits where one is an outlier (as exact,
- * 25 % slower); a second digit instead (leaves the table's error to outliers); asking for
- * weights ahead (reading in huge pages 19 GB/s instead of 21, in small ones the same); row
- * tiles expanded to bytes in scratch for many tokens (130); rows one behind the other (the
- * compiler keeps twelve pointers on the stack).
+ * 25 % slower); a second digit instead (leaves the table's error to outliers); row tiles
+ * expanded to bytes in scratch for many tokens (130); rows one behind the other (the compiler
+ * keeps twelve pointers on the stack); asking for the lines of the output (nothing).
  */
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -412,8 +415,8 @@ struct tile {
     int S, G;            /* inputs of a group; groups of a row */
 };
 
-/* The next 16 scales of a tile from its codes. They are so few beside weights that the processor
- * does not see a stream: those of the tiles that come next are asked for. */
+/* The next 16 scales of a tile from its codes. They are so few beside weights that the
+ * processor does not see a stream: those of the tiles that come next are asked for. */
 struct scale_reader {
     int end; /* group up to which absmax2 holds */
     __m512 absmax2;

@@ -15,13 +15,16 @@
  */
 #include "engine/cpu/cores.h"
 #include "engine/cpu/cgroup.h"
+#include <dirent.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { CAPACITY_PERCENT = 60, CLOCK_PERCENT = 80 };
+#define CPU_FOLDER "/sys/devices/system/cpu"
+
+enum { CAPACITY_PERCENT = 60, CLOCK_PERCENT = 80, MAX_NODES = 1024 };
 
 /* The first line of a file about a CPU; false when there is none. */
 static bool read_line(const char *sys, int cpu, const char *what, char *line, int size) {
@@ -86,6 +89,38 @@ int cores_count(const char *sys, const cpu_set_t *may) {
     return n;
 }
 
+/* The node of a CPU is an entry "nodeN" of its folder; -1: there is none. */
+static int node_of(const char *sys, int cpu) {
+    char path[600];
+    int node = -1;
+    snprintf(path, sizeof path, "%s/cpu%d", sys, cpu);
+    DIR *d = opendir(path);
+    for (struct dirent *e; node < 0 && d && (e = readdir(d));)
+        if (sscanf(e->d_name, "node%d", &node) != 1 || node < 0 || node >= MAX_NODES)
+            node = -1;
+    if (d)
+        closedir(d);
+    return node;
+}
+
+int cores_nodes(const char *sys, const cpu_set_t *may) {
+    bool seen[MAX_NODES] = {0};
+    int n = 0;
+    for (int i = 0; i < CPU_SETSIZE; i++) {
+        int node = CPU_ISSET(i, may) ? node_of(sys, i) : -1;
+        if (node >= 0 && !seen[node]) {
+            seen[node] = true;
+            n++;
+        }
+    }
+    return n < 1 ? 1 : n;
+}
+
+int cores_own_nodes(void) {
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? cores_nodes(CPU_FOLDER, &set) : 1;
+}
+
 /* CPUs that a quota of a cgroup folder allows, or 0 when it sets none. Version 2 has "QUOTA
  * PERIOD" or "max PERIOD" in one file, version 1 has two files. */
 static int cgroup_quota(const char *dir) {
@@ -147,5 +182,5 @@ int cores_default(void) {
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set) != 0)
         return cores_cpus();
-    return within_quota(cores_count("/sys/devices/system/cpu", &set));
+    return within_quota(cores_count(CPU_FOLDER, &set));
 }

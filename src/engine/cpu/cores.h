@@ -16,5 +16,9 @@ int cores_default(void);
 /* The fast cores of a set of CPUs, as the folder sys (/sys/devices/system/cpu) describes them.
  */
 int cores_count(const char *sys, const cpu_set_t *may);
+/* The memory nodes that a set of CPUs belongs to, as that folder names them; at least 1. */
+int cores_nodes(const char *sys, const cpu_set_t *may);
+/* The same of the CPUs that this process may use. */
+int cores_own_nodes(void);
 
 #endif

@@ -38,6 +38,7 @@ struct settle {
     bool seen;   /* that the system gives huge pages */
     bool always; /* for tests: small weights too, whatever pages there are */
     size_t page; /* bytes of one */
+    int nodes;   /* of memory */
     struct settle_arena {
         char *p;
         size_t bytes;

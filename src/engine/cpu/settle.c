@@ -13,6 +13,10 @@
  * other, each at a 64-byte border. A weight's pointers change when all of it was copied. What
  * was moved no longer depends on the file.
  *
+ * With several memory nodes they are copied in any case, each weight at once: its pages, cut
+ * among the threads as its row tiles are (pool.c), then lie on the node of the thread that
+ * reads them. Threads are not pinned; no such machine was there to see what that is worth.
+ *
  * Not done where it would not help or would harm: huge pages are off, the model takes more than
  * a third of the memory that is free (the cache keeps the file, too, while nobody else needs
  * the room). When the first pages turn out small, it ends there.
@@ -26,6 +30,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "engine/cpu/cgroup.h"
+#include "engine/cpu/cores.h"
 #include "engine/quant/pack.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -170,6 +175,7 @@ static bool begin(struct settle *s, const struct weight *w) {
     size_t bytes[2];
     s->begun = true;
     s->page = cpu_huge_page_bytes();
+    s->nodes = s->nodes ? s->nodes : cores_own_nodes();
     if (s->always) {
         s->page = 2 << 20;
         s->seen = true;
@@ -182,7 +188,7 @@ static bool begin(struct settle *s, const struct weight *w) {
     if (s->bound > available_bytes() / 3)
         return stop(s, "there is no memory for a copy");
     smaps(w->data, 2, field, bytes);
-    if (bytes[1] > bytes[0] / 4 * 3)
+    if (s->nodes == 1 && bytes[1] > bytes[0] / 4 * 3)
         return stop(s, "in huge pages");
     return true;
 }
@@ -231,11 +237,13 @@ bool cpu_settle(struct backend *be, struct weight *w, size_t *bytes) {
         stop(s, "there is no memory for a copy");
         return true;
     }
-    size_t n = all - s->done < *bytes ? all - s->done : *bytes;
+    size_t n = all - s->done;
+    if (s->nodes == 1 && n > *bytes)
+        n = *bytes;
     copy_range(c, part, s->to, s->done, s->done + n);
     s->done += n;
     s->moved += n;
-    *bytes -= n;
+    *bytes -= n < *bytes ? n : *bytes;
     if (!s->seen && s->moved >= 2 * s->page && !got_huge(s))
         return true;
     if (s->done < all)
