@@ -57,7 +57,7 @@ enum {
     TILES = 4,          /* row tiles that a block of tokens meets one after the other */
     OUTLIERS = 8,       /* one of so many activations at most is an outlier */
     WIDE = 32768, /* columns of rows that leave the cache before somebody reads them: logits */
-    AHEAD = 8192, /* bytes, of weights, that the first of several tokens' blocks asks for */
+    AHEAD = 8192, /* bytes, of weights, that the first block of tokens asks for */
 };
 
 /* NT <= BLOCK tokens, quantised; G = Kp / 64 groups. The tokens are innermost but for the 4
