@@ -2,9 +2,10 @@
  * mailbox.h - messages between threads.
  *
  * A mailbox is a first-in first-out queue with a wake descriptor: the descriptor is readable
- * while the queue is not empty, so a thread can wait for it beside a terminal or a socket with
- * poll(). Any thread may put, one takes. A message belongs to who holds it; what is left when
- * the mailbox is freed goes to drop().
+ * while the queue is not empty (of messages that were added quietly from mailbox_wake() on), so
+ * a thread can wait for it beside a terminal or a socket with poll(). Any thread may put, one
+ * takes. A message belongs to who holds it; what is left when the mailbox is freed goes to
+ * drop().
  */
 #ifndef LLMCHAT_BASE_MAILBOX_H
 #define LLMCHAT_BASE_MAILBOX_H

@@ -23,7 +23,8 @@
 enum device { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
 
 /* What a number of the KV cache is stored as. auto: f16, bf16 where the kernels multiply that,
- * and f32 for models whose weights are f32 or bf16. int8 has a scale for each token and head, of K and of V. */
+ * and f32 for models whose weights are f32 or bf16. int8 has a scale for each token and head,
+ * of K and of V. */
 enum kv_type { KV_AUTO, KV_F32, KV_F16, KV_BF16, KV_I8 };
 #define KV_TYPE_WORDS "auto|f32|f16|bf16|int8" /* in the same order */
 
@@ -162,8 +163,9 @@ struct request {
                     of the rest is not computed again */
     int stream_ctx; /* the context that it streams in, where less than the engine's; or 0 */
     int keep_tok;
-    bool hidden;       /* of the first request of a session: all of it is computed, and nothing of
-                          it is found by others or saved (benchmarks) */
+    bool hidden; /* to a session that holds nothing: all of it is computed, and nothing of it
+                    is found by other sessions or saved (benchmarks; a draft model's KV is
+                    shared as always) */
     bool ignore_eos;   /* go on after an end-of-generation token (benchmarks) */
     bool special_text; /* let control tokens appear in the text (default: they are invisible) */
 };

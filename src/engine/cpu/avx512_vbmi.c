@@ -56,7 +56,7 @@ enum {
     BLOCK = VBMI_BLOCK, /* tokens */
     TILES = 4,          /* row tiles that a block of tokens meets one after the other */
     OUTLIERS = 8,       /* one of so many activations at most is an outlier */
-    WIDE = 32768, /* columns of rows that leave the cache before somebody reads them: logits */
+    WIDE = 32768, /* columns of rows that leave the cache before they are read, as logits do */
     AHEAD = 8192, /* bytes, of weights, that the first block of tokens asks for */
 };
 

@@ -1,8 +1,8 @@
 /*
  * pool.c - a persistent team of threads for parallel loops.
  *
- * The items of a loop are cut into as many runs of neighbours as there are threads (shares at
- * most). A thread claims the items of its own run from front to back, then what others have
+ * The items of a loop are cut into as many runs of neighbours as there are threads, MAX_RUNS at
+ * most. A thread claims the items of its own run from front to back, then what others have
  * left. So neighbouring items, which are neighbours in memory, meet the same thread, and the
  * same part of every loop does: what a thread wrote it mostly reads itself, in its own cache,
  * and memory that it touched first lies on its own node.
@@ -153,7 +153,10 @@ static void *worker_main(void *arg) {
             futex_wait(&p->loops, seen);
             atomic_fetch_sub(&p->sleepers, 1);
         }
-        seen = atomic_load(&p->loops);
+        uint32_t now = atomic_load(&p->loops);
+        if (now == seen)
+            continue;
+        seen = now;
         if (atomic_load(&p->quit))
             return NULL;
         work(p, w->index);

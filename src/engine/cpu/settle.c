@@ -13,9 +13,10 @@
  * other, each at a 64-byte border. A weight's pointers change when all of it was copied. What
  * was moved no longer depends on the file.
  *
- * With several memory nodes they are copied in any case, each weight at once: its pages, cut
- * among the threads as its row tiles are (pool.c), then lie on the node of the thread that
- * reads them. Threads are not pinned; no such machine was there to see what that is worth.
+ * With several memory nodes they are copied also where the cache has them in huge pages, and
+ * each weight at once: its pages, cut among the threads much as its row tiles are (pool.c),
+ * then mostly lie on the node of the thread that reads them. Threads are not pinned; no such
+ * machine was there to see what that is worth.
  *
  * Not done where it would not help or would harm: huge pages are off, the model takes more than
  * a third of the memory that is free (the cache keeps the file, too, while nobody else needs
@@ -237,9 +238,8 @@ bool cpu_settle(struct backend *be, struct weight *w, size_t *bytes) {
         stop(s, "there is no memory for a copy");
         return true;
     }
-    size_t n = all - s->done;
-    if (s->nodes == 1 && n > *bytes)
-        n = *bytes;
+    size_t n = all - s->done, most = s->nodes == 1 ? *bytes : s->seen ? n : 2 * s->page;
+    n = n < most ? n : most;
     copy_range(c, part, s->to, s->done, s->done + n);
     s->done += n;
     s->moved += n;

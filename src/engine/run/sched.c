@@ -249,7 +249,8 @@ static bool load_state(struct sched *s, const struct task *t) {
     bool alone = s->n_active + (s->evals && s->evals->running) == 0;
     size_t piece = alone ? 4 * (size_t)SCHED_LOAD_BYTES : SCHED_LOAD_BYTES;
     int held = ss->kv.n_tok;
-    bool more = s->keep && keep_load(s->keep, &ss->kv, t->tokens, t->n_tok, piece);
+    bool more =
+        s->keep && !t->hidden && keep_load(s->keep, &ss->kv, t->tokens, t->n_tok, piece);
     if (ss->kv.n_tok > held)
         ss->kept_tok = ss->kv.n_tok; /* a file has them */
     task_note_said(t);
