@@ -72,7 +72,8 @@ const struct command cmd_table[] = {
     {"bench", "MODEL", "Measure speed: prefill, decode, latencies, throughput",
      "A row for each combination of -d, -p, -n and -b: all sequences prefill, then all decode "
      "together. Prompts are random tokens, new for each run, so that nothing comes from the "
-     "cache; a short run warms up, the median of the others is printed, with the standard "
+     "cache; a run of the same shape, but of 512 and 128 tokens at most, warms up, the median "
+     "of the others is printed, with the standard "
      "deviation. ttft is the time to the first token, itl the time between two tokens of a "
      "sequence; read is what decode moves (the weights once a step, and the KV of every "
      "sequence) as a share of the memory bandwidth, which is measured first.\n"

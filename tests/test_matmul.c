@@ -93,8 +93,7 @@ static void tokens_make(struct tokens *a, const struct cpu_kernels *k, int K) {
     size_t Kp = (size_t)weight_pad_k(K);
     *a = (struct tokens){.K = K, .Kp = (int)Kp};
     a->x = xcalloc(T_MAX * Kp, sizeof *a->x);
-    a->rows = aligned_alloc(64, T_MAX * (k->quantize ? k->block_bytes(a->Kp) : 64));
-    assert_non_null(a->rows);
+    a->rows = xaligned(T_MAX, k->quantize ? k->block_bytes(a->Kp) : 64);
     for (size_t t = 0; t < T_MAX; t++) {
         rand_fill(a->x + t * Kp, (size_t)K, t % 5 == 4 ? 1e-3f : 1);
         if (t == 7)
@@ -286,8 +285,7 @@ static void check_kind(const struct kind *kind, const struct cpu_kernels *k, int
     tokens_make(&a, k, K);
     size_t ldy = (size_t)N + GUARD, n = T_MAX * ldy;
     float *y = xcalloc(n, sizeof *y), *z = xcalloc(n, sizeof *z);
-    void *scratch = aligned_alloc(64, (cpu_scratch_bytes(K) + 63) / 64 * 64);
-    assert_non_null(scratch);
+    void *scratch = xaligned(1, cpu_scratch_bytes(K));
     struct cpu_input all = input_from(&a, k, 0, T_MAX);
     int tiles = w.Np / 16;
     for (size_t i = 0; i < n; i++)
@@ -358,7 +356,7 @@ static void sums_of_a_group_fit_int32(void **state) {
                 for (int k = 0; k < K; k++)
                     a.x[t * K + k] = 1;
             struct cpu_input in = input_from(&a, sets[i], 0, T);
-            void *scratch = aligned_alloc(64, (cpu_scratch_bytes(K) + 63) / 64 * 64);
+            void *scratch = xaligned(1, cpu_scratch_bytes(K));
             sets[i]->matmul(&in, &w, 0, 1, y, N, false, scratch);
             /* an activation is off by its scale's rounding alone */
             for (int j = 0; j < T * N; j++)
@@ -381,7 +379,7 @@ static void long_rows_hold_what_short_ones_do(void **state) {
             weight_make(&w, &kinds[4], N, K);
             tokens_make(&a, sets[i], K);
             struct cpu_input in = input_from(&a, sets[i], 0, T);
-            void *scratch = aligned_alloc(64, (cpu_scratch_bytes(K) + 63) / 64 * 64);
+            void *scratch = xaligned(1, cpu_scratch_bytes(K));
             for (size_t j = 0; j < (size_t)T * LONG + 16; j++)
                 y[j] = 12345;
             sets[i]->matmul(&in, &w, 0, w.Np / 16, y + off, LONG, false, scratch);
@@ -412,7 +410,7 @@ static void what_is_not_a_number_shows(void **state) {
                 tokens_make(&a, sets[i], K);
                 a.x[3 * a.Kp + places[p]] = NAN;
                 struct cpu_input in = input_from(&a, sets[i], 0, T);
-                void *scratch = aligned_alloc(64, (cpu_scratch_bytes(K) + 63) / 64 * 64);
+                void *scratch = xaligned(1, cpu_scratch_bytes(K));
                 sets[i]->matmul(&in, &w, 0, w.Np / 16, y, N, false, scratch);
                 for (int at = 0; at < T * N; at++)
                     if (isnan(y[at]) != (at / N == 3))

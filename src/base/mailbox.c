@@ -77,15 +77,7 @@ void mailbox_unref(struct mailbox *m) {
     free(m);
 }
 
-/* Locks the mailbox. */
-static void append(struct mailbox *m, void *takes_msg) {
-    struct node *n = xmalloc(sizeof *n);
-    *n = (struct node){.msg = takes_msg};
-    pthread_mutex_lock(&m->lock);
-    *m->tail = n;
-    m->tail = &n->next;
-}
-
+/* Tells who waits that there is something; under the lock. */
 static void tell(struct mailbox *m) {
     if (!m->head || m->told)
         return;
@@ -95,15 +87,23 @@ static void tell(struct mailbox *m) {
     m->told = true;
 }
 
-void mailbox_put(struct mailbox *m, void *takes_msg) {
-    append(m, takes_msg);
-    tell(m);
+static void append(struct mailbox *m, void *takes_msg, bool wake) {
+    struct node *n = xmalloc(sizeof *n);
+    *n = (struct node){.msg = takes_msg};
+    pthread_mutex_lock(&m->lock);
+    *m->tail = n;
+    m->tail = &n->next;
+    if (wake)
+        tell(m);
     pthread_mutex_unlock(&m->lock);
 }
 
+void mailbox_put(struct mailbox *m, void *takes_msg) {
+    append(m, takes_msg, true);
+}
+
 void mailbox_add(struct mailbox *m, void *takes_msg) {
-    append(m, takes_msg);
-    pthread_mutex_unlock(&m->lock);
+    append(m, takes_msg, false);
 }
 
 void mailbox_wake(struct mailbox *m) {

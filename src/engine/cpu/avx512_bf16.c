@@ -54,11 +54,13 @@ static void put_queries(const float *q, int D, struct rows *r) {
     }
 }
 
-/* Scores of NR rows, to row `row` of the scratch and on, against NB blocks of 16 keys at k[],
- * columns from j on; v: their values, which are asked for on the way. */
-static inline __attribute__((always_inline)) void
-scores(const struct cpu_att *a, const struct rows *r, const uint16_t *const k[2],
-       const uint16_t *const v[2], int row, const int NR, const int NB, int j) {
+/* Scores of NR rows, to row `row` of the scratch and on, against NB blocks of 16 keys at at[],
+ * columns from j on; their values are asked for on the way. */
+static inline __attribute__((always_inline)) void scores(const struct cpu_att *a,
+                                                         const struct rows *r,
+                                                         const size_t at[2], int row,
+                                                         const int NR, const int NB, int j) {
+    const uint16_t *k = a->kv->k, *v = a->kv->v;
     __m512 s[ROWS][2];
 #pragma GCC unroll 8
     for (int i = 0; i < NR; i++)
@@ -66,9 +68,9 @@ scores(const struct cpu_att *a, const struct rows *r, const uint16_t *const k[2]
     for (size_t d = 0; d < (size_t)a->kv->D / 2; d++) {
 #pragma GCC unroll 2
         for (int b = 0; b < NB; b++) {
-            __m512i keys = _mm512_loadu_si512(k[b] + d * 32);
+            __m512i keys = _mm512_loadu_si512(k + at[b] + d * 32);
             if (NR <= FEW_ROWS)
-                _mm_prefetch((const char *)(v[b] + d * 32), _MM_HINT_T1);
+                _mm_prefetch((const char *)(v + at[b] + d * 32), _MM_HINT_T1);
 #pragma GCC unroll 8
             for (int i = 0; i < NR; i++)
                 s[i][b] = dot2(s[i][b], keys, &r->q[d][i]);
@@ -97,8 +99,8 @@ static void softmax(const float *s, struct span k, uint16_t *p, float *m, float 
 }
 
 /* Where a head's part of the block with a key begins. */
-static inline const uint16_t *part(const struct cpu_att *a, const void *base, int key) {
-    return (const uint16_t *)base + kv_part(a->kv, KV_BF16, a->blocks[key / 16], a->head);
+static inline size_t part(const struct cpu_att *a, int key) {
+    return kv_part(a->kv, KV_BF16, a->blocks[key / 16], a->head);
 }
 
 /* o[row .. row + NR - 1, d .. d + 16 NV - 1] = p V over keys start .. n - 1. m: lanes of the
@@ -114,7 +116,7 @@ values(const struct cpu_att *a, const struct rows *r, int key, int start, int n,
         for (int c = 0; c < NV; c++)
             sum[i][c] = _mm512_setzero_ps();
     for (int j = start; j < n; j += 16) {
-        size_t own = kv_part(a->kv, KV_BF16, a->blocks[(key + j) / 16], a->head);
+        size_t own = part(a, key + j);
         const uint16_t *at = (const uint16_t *)a->kv->v + own + d * 2;
         const uint16_t *next =
             (const uint16_t *)a->kv->k + kv_part_next(a, KV_BF16, j, own) + d * 2;
@@ -151,15 +153,13 @@ static inline __attribute__((always_inline)) void rows(const struct cpu_att *a, 
     put_queries(a->q + row, a->kv->D, r);
     for (int j = start; j < see;) {
         const int NB = NR <= FEW_ROWS && j + 16 < see ? 2 : 1;
-        const uint16_t *k[2] = {0}, *v[2] = {0};
-        for (int b = 0; b < NB; b++) {
-            k[b] = part(a, a->kv->k, key + j + b * 16);
-            v[b] = part(a, a->kv->v, key + j + b * 16);
-        }
+        size_t at[2];
+        for (int b = 0; b < NB; b++)
+            at[b] = part(a, key + j + b * 16);
         if (NB == 2)
-            scores(a, r, k, v, row, NR, 2, j);
+            scores(a, r, at, row, NR, 2, j);
         else
-            scores(a, r, k, v, row, NR, 1, j);
+            scores(a, r, at, row, NR, 1, j);
         j += NB * 16;
     }
     for (int i = 0; i < NR; i++) {

@@ -567,8 +567,8 @@ block(const struct tile *w, const struct decoder *d, const void *at, const int N
         block(&w[i], d, at, NT, q4, any, ahead, sum[i]);                                       \
         break
 
-/* n <= TILES row tiles meet a block of NT tokens. Wide rows go past the cache: a line of them
- * that was in the other core's cost the time of 500 products to get. */
+/* n <= TILES row tiles meet a block of NT tokens. Wide rows go past the cache: where the
+ * other core had read them last, getting their lines took a third of the time of the head. */
 static inline __attribute__((always_inline)) void
 tiles(const struct tile *w, int n, const struct decoder *d, const void *at, int NT,
       const bool q4, const bool any, size_t ahead, float *y, size_t ldy, bool add) {

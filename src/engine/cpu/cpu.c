@@ -8,9 +8,9 @@
  *
  * Many tokens are cut as well, into a group for each thread or fewer. A thread's part of a loop
  * then is that of the same tokens from one operation to the next, and what it reads it wrote
- * itself: between cores that share no cache a line costs as much as a thousand products. For
- * that weights are read once for each group, so that groups are as large as leaves the memory
- * time for it.
+ * itself: between cores that share no cache loops over rows took twice their time. For that
+ * weights are read once for each group, so that groups are as large as leaves the memory time
+ * for it.
  */
 #include "engine/cpu/cpu_internal.h"
 
@@ -191,7 +191,7 @@ struct token_range {
 
 /* Groups end at blocks of tokens. */
 static struct token_range group_tokens(const struct mm_loop *l, int group) {
-    int T = l->f32.T, block = l->c->k->block > 0 ? l->c->k->block : 1;
+    int T = l->f32.T, block = l->c->k->block;
     int begin = T * group / l->n_group / block * block;
     int end = T * (group + 1) / l->n_group / block * block;
     return (struct token_range){begin, group + 1 == l->n_group ? T : end};

@@ -81,7 +81,7 @@ struct cpu_att {
 struct cpu_kernels {
     const char *name;
     enum kv_type kv; /* the type of 16 bits that attention is fastest with */
-    int block;       /* rows that are quantised together */
+    int block;       /* rows that are quantised together; at least 1 */
     /* Bytes of such a block, a multiple of 64 */
     size_t (*block_bytes)(int Kp);
     /* n <= block rows of x [n, K], stride ldx, zeros up to Kp, to a block at a 64-byte border;

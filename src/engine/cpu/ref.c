@@ -310,6 +310,7 @@ static void ref_att_chunk(const struct cpu_att *a, int row, int end, int key, in
 const struct cpu_kernels cpu_scalar = {
     .name = "scalar",
     .kv = KV_F16,
+    .block = 1,
     .matmul = ref_matmul,
     .norm = ref_norm,
     .rope = ref_rope,

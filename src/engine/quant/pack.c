@@ -152,11 +152,7 @@ void weight_tile_codes(const uint8_t *code, int G, uint8_t *out) {
 /* Storage at 64-byte borders, as in a file. */
 static void *aligned_zero(size_t bytes) {
     size_t size = (bytes + 63) / 64 * 64;
-    void *p = aligned_alloc(64, size ? size : 64);
-    if (!p)
-        p = xmalloc((size_t)-1 / 2); /* ends the program with its message */
-    memset(p, 0, size);
-    return p;
+    return memset(xaligned(1, size), 0, size);
 }
 
 void weight_pack(struct weight *w, enum weight_type t, const float *x, int N, int K) {

@@ -123,11 +123,8 @@ static enum status forward(struct sched *s, int n_seq, int n_tok, float *logits,
 static void room_for_logits(struct sched *s, int n) {
     if (n <= s->cap_logits)
         return;
-    size_t size;
-    if (mul_overflows((size_t)n, (size_t)s->n_vocab, &size))
-        abort();
     free(s->logits);
-    s->logits = xaligned(size, sizeof *s->logits);
+    s->logits = xaligned((size_t)n, (size_t)s->n_vocab * sizeof *s->logits);
     s->cap_logits = n;
 }
 
