@@ -14,7 +14,9 @@
  * Of few rows, as when tokens are decoded, the parts of a head are short pieces all over the
  * pool, and reading them is most of the time: values are asked for while keys are read, the
  * keys of the next call while values are. Asking for the next block alone is too late by the
- * time of two: 32 sequences read 7 GB/s then, 15 to 25 now, 34 from front to back.
+ * time of two: 32 sequences read 7 GB/s then, 15 to 25 now, 34 from front to back. What the
+ * processor forgot of that is asked for again shortly before it is read: steps of 32 sequences
+ * and those of one behind 3000 tokens take 5 % less time.
  */
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -29,6 +31,7 @@ enum {
     FEW_ROWS = 4, /* so few get two blocks of keys, or four vectors of values, at once */
     VECS = 4,
     MAX_D = 1024,
+    AGAIN = 1536, /* bytes ahead where memory is asked for a second time */
 };
 
 /* What the rows of one call have: their queries, and what they weigh values with. */
@@ -69,8 +72,10 @@ static inline __attribute__((always_inline)) void scores(const struct cpu_att *a
 #pragma GCC unroll 2
         for (int b = 0; b < NB; b++) {
             __m512i keys = _mm512_loadu_si512(k + at[b] + d * 32);
-            if (NR <= FEW_ROWS)
+            if (NR <= FEW_ROWS) {
                 _mm_prefetch((const char *)(v + at[b] + d * 32), _MM_HINT_T1);
+                _mm_prefetch((const char *)(k + at[b] + d * 32) + AGAIN, _MM_HINT_T1);
+            }
 #pragma GCC unroll 8
             for (int i = 0; i < NR; i++)
                 s[i][b] = dot2(s[i][b], keys, &r->q[d][i]);
@@ -127,8 +132,10 @@ values(const struct cpu_att *a, const struct rows *r, int key, int start, int n,
             for (int c = 0; c < NV; c++) {
                 v[c] = _mm512_maskz_loadu_epi32(c == NV - 1 ? m : 0xffff, at + c * 32);
                 v[c] = _mm512_and_si512(v[c], use);
-                if (NR <= FEW_ROWS)
+                if (NR <= FEW_ROWS) {
                     _mm_prefetch((const char *)(next + c * 32), _MM_HINT_T1);
+                    _mm_prefetch((const char *)(at + c * 32) + AGAIN, _MM_HINT_T1);
+                }
             }
 #pragma GCC unroll 8
             for (int i = 0; i < NR; i++)
