@@ -35,7 +35,7 @@
  * loads stops at the borders of pages of 4 kB. Into the first level one token read 21 GB/s or
  * less, because few lines can be on their way there. Requests beyond what can be on its way are
  * dropped, so each line is asked for again when it is nearer: steps of one token take 7 to 20 %
- * less time, of 2 or 4 sequences 5 %. Where the second and third time are matters little.
+ * less time, of 2 or 4 sequences 4 to 5 %.
  *
  * Measured on one core of a Zen 4 at rest, in 1e9 products a second (235 is the most): 190 for
  * many tokens with an outlier in every twelfth group (vpdpwssd on int16: 95), 184 for 16.
@@ -458,7 +458,8 @@ static void decode_scales(struct tile *w) {
 }
 
 /* Asks for a line of weights ahead, more than once: when many are on their way the processor
- * forgets some. One token asks fastest. */
+ * forgets some. One token asks fastest, three times and always from AHEAD on, so that distances
+ * are part of the instructions. */
 static inline __attribute__((always_inline)) void ask(const uint8_t *p, size_t ahead,
                                                       const int NT) {
     if (NT > 1) {
@@ -580,7 +581,8 @@ block(const struct tile *w, const struct decoder *d, const void *at, const int N
 }
 
 /* block() with each of n row tiles. For each kind of weight and number of tokens a function of
- * its own: in a single one the compiler runs out of registers. */
+ * its own: a single one is as fast, but lives out of spilled registers and takes five times as
+ * long to compile. */
 typedef void tiles_fn(const struct tile *w, int n, const struct decoder *d, const void *at,
                       size_t ahead, __m512 sum[TILES][BLOCK]);
 #define KIND(NAME, NT, Q4, ANY)                                                                \
