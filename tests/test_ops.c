@@ -91,7 +91,7 @@ static void check_matmul(const struct cpu_kernels *k, int T, int N, int K) {
     size_t ld = k->quantize ? k->block_bytes((int)Kp) : 64;
     char *rows = be->alloc(be, (size_t)T * ld);
     void *scratch = be->alloc(be, cpu_scratch_bytes(K));
-    struct cpu_input in = {x, Kp, T, K, rows, ld};
+    struct cpu_input in = {.x = x, .ldx = Kp, .T = T, .K = K, .rows = rows, .block_bytes = ld};
     for (int t = 0; t < T && k->quantize; t += k->block)
         k->quantize(x + (size_t)t * Kp, Kp, T - t < k->block ? T - t : k->block, K, true,
                     rows + (size_t)(t / k->block) * ld);

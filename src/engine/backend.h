@@ -193,6 +193,9 @@ struct backend {
      * perm of both is the caller's business. */
     void (*ffn)(struct backend *be, enum act_kind kind, const float *x, int T, int K,
                 const struct linear *gate, const struct linear *up, float *y);
+    /* optional: the step's next attention will be over kv, as far back as the last `window`
+     * positions (0: all); it may be read ahead. kv need not outlive the call. */
+    void (*expect)(struct backend *be, const struct kv_layer *kv, int window);
     /* optional: rope(q), rope(k), kv_write(k, v) at once; q and k are rotated in place */
     void (*rope_kv)(struct backend *be, int table, const struct kv_layer *kv, int H, float *q,
                     float *k, const float *v);

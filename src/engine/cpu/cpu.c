@@ -223,7 +223,8 @@ static void quantize_rows(struct cpu *c, const void *arg, int t, int end) {
 static void strip(const struct mm_loop *l, const struct matmul_out *o, struct token_range r,
                   int tile, int n, float *y, size_t ldy, bool add, int thread) {
     const struct cpu_kernels *k = l->c->k;
-    const struct cpu_input in = input_for(l, o->w, r);
+    struct cpu_input in = input_for(l, o->w, r);
+    in.kv = &l->c->scratch[thread].ahead;
     int cols = o->w->N - tile * 16 < n * 16 ? o->w->N - tile * 16 : n * 16;
     k->matmul(&in, o->w, tile, n, y, ldy, add, l->c->scratch[thread].mm);
     for (int t = 0; o->bias && t < in.T; t++)
@@ -352,11 +353,13 @@ static void cpu_begin(struct backend *be, const struct step *s) {
         }
     }
     cpu_att_tiles(c, s);
+    cpu_expect_nothing(c);
 }
 
 static enum status cpu_finish(struct backend *be, struct err *err) {
     (void)err;
     cpu_of(be)->step = NULL;
+    cpu_expect_nothing(cpu_of(be));
     return ST_OK;
 }
 
@@ -393,6 +396,7 @@ static const struct backend cpu_table = {
     .kv_turn = cpu_kv_turn,
     .matmul_add = cpu_matmul_add,
     .ffn = cpu_ffn,
+    .expect = cpu_expect,
     .rope_kv = cpu_rope_kv,
     .settle = cpu_settle,
     .parallel = cpu_parallel,
@@ -409,7 +413,8 @@ enum status cpu_backend_new(const struct cpu_kernels *k, int threads, struct bac
     c->be.threads = pool_threads(pool);
     c->k = k;
     c->pool = pool;
-    c->scratch = xcalloc((size_t)c->be.threads, sizeof *c->scratch);
+    c->scratch = xaligned((size_t)c->be.threads, sizeof *c->scratch);
+    memset(c->scratch, 0, (size_t)c->be.threads * sizeof *c->scratch);
     *out = &c->be;
     return ST_OK;
 }

@@ -25,6 +25,30 @@ enum {
     CPU_PANEL_TILES = 2, /* row tiles that are expanded at once for many tokens */
 };
 
+/* The part of the KV cache that a thread asks for while it multiplies: kv_ahead.c. */
+struct kv_ahead {
+    const struct step *step;
+    struct kv_layer kv;
+    int window;
+    int seq, end;          /* sequences that are left */
+    int block, n_block;    /* of the first of them; n_block 0: not begun */
+    bool values;           /* come next of the block */
+    const char *at, *stop; /* of the keys, or values, of all heads of a block */
+};
+bool kv_ahead_next(struct kv_ahead *a); /* the next at .. stop; false: there is none */
+
+static inline bool kv_ahead_left(const struct kv_ahead *a) { /* or, at times, just not */
+    return a && (a->at < a->stop || a->seq < a->end);
+}
+/* The next `bytes` to ask for, which may end behind the cache; `none` if there are none. */
+static inline const void *kv_ahead_take(struct kv_ahead *a, size_t bytes, const void *none) {
+    if (a->at >= a->stop && !kv_ahead_next(a))
+        return none;
+    const char *p = a->at;
+    a->at += bytes;
+    return p;
+}
+
 /* An input of matmul. */
 struct cpu_input {
     const float *x; /* [T, K], stride ldx = weight_pad_k(K), the padding is zero */
@@ -32,7 +56,8 @@ struct cpu_input {
     int T, K;
     const char *rows; /* [ceil(T/block)] blocks of quantised rows as the kernel set's quantize()
                          made them; NULL: kernels read x */
-    size_t block_bytes; /* from block to block */
+    size_t block_bytes;  /* from block to block */
+    struct kv_ahead *kv; /* what a kernel for many tokens may ask for, or NULL */
 };
 
 /* A token's sums of activations over groups of 64, then of 32, then of 16 inputs. */

@@ -23,6 +23,7 @@ struct att_tile {
 };
 
 struct thread_scratch {
+    _Alignas(64) struct kv_ahead ahead;
     void *mm;      /* cpu_scratch_bytes */
     float *gate;   /* [max_tok, MAX_TILES * 16] */
     float *scores; /* [CPU_ATT_ROWS, CPU_ATT_CHUNK] */
@@ -110,6 +111,10 @@ void cpu_rope_kv(struct backend *be, int table, const struct kv_layer *kv, int H
                  float *k, const float *v);
 void cpu_kv_turn(struct backend *be, const struct kv_layer *kv, const int32_t *blocks, int n,
                  const float *cos, const float *sin, int rope_dim);
+
+/* kv_ahead.c */
+void cpu_expect(struct backend *be, const struct kv_layer *kv, int window);
+void cpu_expect_nothing(struct cpu *c);
 
 /* attention.c */
 int cpu_att_tile_rows(const struct cpu *c); /* rows of a tile: whole tokens where they fit */

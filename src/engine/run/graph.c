@@ -394,6 +394,7 @@ enum status graph_forward(struct graph *g, const struct batch *b, float *logits,
     struct step s;
     int n_rows = make_step(g, b, &s), last = g->model->hp.n_layer - 1;
     g->be->begin(g->be, &s);
+    graph_expect(g, 0);
     run_embedding(g, b->tokens, s.T);
     for (int i = 0; i <= last; i++)
         graph_layer(g, i, s.T, i == last ? g->rows : NULL, n_rows);

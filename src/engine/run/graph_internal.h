@@ -78,6 +78,8 @@ void graph_unbind(struct graph *g);
 
 /* layer.c */
 struct kv_layer graph_kv(const struct graph *g, int layer);
+/* Says that the attention of a layer comes next; of none if it is behind the last. */
+void graph_expect(struct graph *g, int layer);
 /* x normalised in xn, or x itself where there is no norm. */
 const float *graph_norm(struct graph *g, const struct norm *n, const float *x, int T,
                         float *xn);

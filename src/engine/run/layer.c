@@ -128,12 +128,24 @@ static void rope_and_store(struct graph *g, int layer, const struct kv_layer *kv
     }
 }
 
+static int window(const struct graph *g, int layer) {
+    const struct hparams *hp = &g->model->hp;
+    return hp->layer[layer] & LAYER_WINDOW ? hp->window : 0;
+}
+
+void graph_expect(struct graph *g, int layer) {
+    if (!g->be->expect || layer == g->model->hp.n_layer)
+        return;
+    const struct kv_layer kv = graph_kv(g, layer);
+    g->be->expect(g->be, &kv, window(g, layer));
+}
+
 static void attend(struct graph *g, int layer, const struct kv_layer *kv) {
     const struct hparams *hp = &g->model->hp;
     const struct att_op op = {
         .scale = hp->att_scale > 0 ? hp->att_scale : (float)(1 / sqrt(hp->head_dim)),
         .cap = hp->att_cap,
-        .window = hp->layer[layer] & LAYER_WINDOW ? hp->window : 0,
+        .window = window(g, layer),
         .slopes = g->slopes,
         .alibi_scaled = hp->alibi == ALIBI_FALCON,
         .sinks = g->dev.layers[layer].sinks,
@@ -178,6 +190,7 @@ void graph_layer(struct graph *g, int i, int T, const int32_t *rows, int n_rows)
     if (rows && n_rows == 0)
         return;
     attend(g, i, &kv);
+    graph_expect(g, i + 1);
     if (rows) {
         keep_rows(g, rows, n_rows, parallel && !l->ffn_norm.g);
         T = n_rows;
