@@ -6,11 +6,13 @@
 Each round, in a folder of its own: `llmchat run` answers a message of about --tokens tokens and stores the conversation;
 then a new process continues it with a short question. What is printed: the time to the first token of both as the engine
 counts it (the first computes all of it), from the start of the process to the first token on standard output, how many
-tokens of the second prompt did not have to be computed, and a decode step. The second turn within the same process is
+tokens of the second prompt did not have to be computed, a decode step, and how long one thread takes to read the file with
+the saved state, which is in the system's cache, into new memory. The second turn within the same process is
 `llmchat bench -d` (see compare_llamacpp.py --second-turn). Needs nothing but Python.
 """
 import argparse
 import json
+import mmap
 import os
 import subprocess
 import tempfile
@@ -46,15 +48,32 @@ def turn(command, env, text):
     return json.loads(last), first
 
 
+def read_ms(home):
+    """Reads the one saved state below home into memory that nobody touched before."""
+    states = [os.path.join(d, f) for d, _, files in os.walk(os.path.join(home, "cache")) for f in files if f.endswith(".kv")]
+    if len(states) != 1:
+        raise Failed(f"{len(states)} saved states in {home}, expected one")
+    with open(states[0], "rb", buffering=0) as f, mmap.mmap(-1, os.path.getsize(states[0])) as to:
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            to.madvise(mmap.MADV_HUGEPAGE)
+        start = time.perf_counter()
+        n = f.readinto(to)
+        took = (time.perf_counter() - start) * 1000
+        if n != len(to):
+            raise Failed(f"{states[0]}: {n} of {len(to)} bytes read")
+    return took, n
+
+
 def once(o, model, text):
     with tempfile.TemporaryDirectory(prefix="llmchat-turns-") as home:
         env = dict(os.environ, LLMCHAT_HOME=home)
-        common = ["--json", "--temperature", "0", "--max-tokens", "16", "--threads", str(o.threads)]
+        common = ["--json", "--temperature", "0", "--max-tokens", "16", "--threads", str(o.threads), "--speculation", "off"]
         a, a_wall = turn([o.llmchat, "run", model, "--save", *common], env, text)
+        read, n_read = read_ms(home)
         b, b_wall = turn([o.llmchat, "run", model, "--chat", "1", *common], env, "And why is that so?")
         step = b["decode_us"] / max(1, b["completion_tokens"] - 1) / 1000
         return {"first_ttft_ms": a["ttft_us"] / 1000, "first_wall_ms": a_wall, "first_prompt": a["prompt_tokens"], "ttft_ms": b["ttft_us"] / 1000,
-                "wall_ms": b_wall, "prompt": b["prompt_tokens"], "cached": b["cached_tokens"], "step_ms": step}
+                "wall_ms": b_wall, "prompt": b["prompt_tokens"], "cached": b["cached_tokens"], "step_ms": step, "read_ms": read, "read_bytes": n_read}
 
 
 def measure(o):
@@ -68,7 +87,8 @@ def print_turns(t):
     print(table([f"a conversation of {t['first_prompt']:.0f} tokens, ms", "first turn", "second turn, new process"],
                 [["first token, from the request", number(t["first_ttft_ms"]), number(t["ttft_ms"])],
                  ["first token, from the start of the process", number(t["first_wall_ms"]), number(t["wall_ms"])],
-                 ["tokens not computed again", "0", f"{t['cached']:.0f} of {t['prompt']:.0f}"], ["a decode step", "", number(t["step_ms"])]]))
+                 ["tokens not computed again", "0", f"{t['cached']:.0f} of {t['prompt']:.0f}"], ["a decode step", "", number(t["step_ms"])],
+                 [f"reading the saved state, {t['read_bytes'] / 1e6:.0f} MB", "", number(t["read_ms"])]]))
 
 
 def main():
