@@ -82,10 +82,12 @@ enum status chat_open_engine(const char *path, const char *draft, bool wanted,
     }
     if (named && !wanted &&
         (st == ST_UNSUPPORTED || (st == ST_NOT_FOUND && !draft_path))) { /* a misfit */
-        log_warn("%s is loaded without the draft model %s: %s", path_base(path), draft,
-                 err->msg);
+        const struct err misfit = *err;
         p->draft_path = NULL;
         st = engine_open(path, p, out, err);
+        if (st == ST_OK) /* else it was not the draft's fault */
+            log_warn("%s is loaded without the draft model %s: %s", path_base(path), draft,
+                     misfit.msg);
     }
     p->draft_path = NULL;
     free(draft_path);
