@@ -9,6 +9,7 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 const struct opt kv_opts[] = {
     {"json", 0, OPT_FLAG, NULL, 0, "list: print a JSON list"},
@@ -102,14 +103,18 @@ static enum status read_prune(const struct args *a, struct prune *p, struct err 
 }
 
 /* How many of them could be removed. */
-static size_t remove_all(const struct strlist *paths, int *rc) {
+static size_t remove_all(const struct strlist *paths, uint64_t *freed, int *rc) {
     struct err err = {0};
     size_t n = 0;
     for (size_t i = 0; i < paths->n; i++) {
-        if (states_remove(paths->v[i], &err) == ST_OK)
-            n++;
-        else
+        struct stat s;
+        uint64_t bytes = stat(paths->v[i], &s) == 0 ? (uint64_t)s.st_size : 0;
+        if (states_remove(paths->v[i], &err) != ST_OK) {
             *rc = fail(&err);
+            continue;
+        }
+        *freed += bytes;
+        n++;
     }
     return n;
 }
@@ -141,9 +146,9 @@ static int prune(struct args *a, const struct saved_state_list *l) {
         freed += s->bytes;
         n++;
     }
-    n += remove_all(&l->damaged, &rc);
+    n += remove_all(&l->damaged, &freed, &rc);
     if (p.all)
-        n += remove_all(&l->broken, &rc);
+        n += remove_all(&l->broken, &freed, &rc);
     if (p.none && !l->damaged.n)
         note("None is damaged. Say which are to go: --all, --model NAME, --older DAYS, or --to "
              "SIZE");
