@@ -68,16 +68,15 @@ static bool any_left(const struct world *w) {
 
 /* How often each line of the pool's is asked for, [pool bytes / LINE], and how many in all. */
 static int asked(struct world *w, uint8_t *times) {
-    char none;
     int n = 0;
     memset(times, 0, BLOCKS * w->kv.stride / LINE);
     for (int i = 0; i < w->be->threads; i++) {
         struct kv_ahead *a = &cpu_of(w->be)->scratch[i].ahead;
-        const char *p;
-        for (; (p = kv_ahead_take(a, LINE, &none)) != &none; n++) {
-            assert_true(p >= w->pool && p < w->pool + BLOCKS * w->kv.stride);
-            times[(p - w->pool) / LINE]++;
-        }
+        while (kv_ahead_next(a))
+            for (; a->at < a->stop; a->at += LINE, n++) {
+                assert_true(a->at >= w->pool && a->at < w->pool + BLOCKS * w->kv.stride);
+                times[(a->at - w->pool) / LINE]++;
+            }
         assert_false(kv_ahead_left(a));
     }
     return n;

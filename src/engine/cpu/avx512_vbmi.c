@@ -474,11 +474,11 @@ static inline __attribute__((always_inline)) void ask(const uint8_t *p, size_t a
 }
 
 /* One group of S inputs of NT tokens: sum += (zero + sums of digits) * scale * ws. Weights
- * `ahead` bytes behind these are asked for, and the S / 8 lines at kv. */
+ * `ahead` bytes behind these are asked for. */
 static inline __attribute__((always_inline)) void
 group(const struct decoder *d, const uint8_t *p, const int8_t *q, const int32_t *zero,
       const float *scale, __m512 ws, const int NT, const bool q4, const int S, size_t ahead,
-      const bool ask_kv, const char *kv, __m512 sum[BLOCK]) {
+      __m512 sum[BLOCK]) {
     __m512i acc[BLOCK], more = _mm512_setzero_si512();
 #pragma GCC unroll 16
     for (int i = 0; i < NT; i++)
@@ -490,8 +490,6 @@ group(const struct decoder *d, const uint8_t *p, const int8_t *q, const int32_t 
         ask(p, ahead, NT);
         if (!q4)
             ask(p + 64, ahead, NT);
-        if (ask_kv)
-            _mm_prefetch(kv + b * 8, _MM_HINT_T1);
         if (NT == 1) {
             acc[0] = dot4(acc[0], v[0], q);
             more = dot4(more, v[1], q + 4);
@@ -548,8 +546,7 @@ add_outliers(const struct tile *w, const int n, const struct decoder *d, const s
 /* One row tile, NT tokens: the sums of digits, and of minimums, to out [NT]. */
 static inline __attribute__((always_inline)) void
 block(const struct tile *w, const struct decoder *d, const void *at, const int NT,
-      const bool q4, const bool any, size_t ahead, const bool ask_kv, struct kv_ahead *kv,
-      __m512 *out) {
+      const bool q4, const bool any, size_t ahead, struct kv_ahead *kv, __m512 *out) {
     const bool coded = q4 && !any;
     const int S = any ? w->S : 64, Kp = w->w->Kp;
     const struct tokens b = tokens_at(at, Kp, NT);
@@ -564,14 +561,15 @@ block(const struct tile *w, const struct decoder *d, const void *at, const int N
     for (int g = 0; g < w->G; g++, p += S * (q4 ? 8 : 16), q += S * NT, zero += NT) {
         const __m512 base = scales_of(&reader, w, g, NT, coded);
         const float *scale = b.scale + g * S / 64 * NT;
-        const char *line = ask_kv ? kv_ahead_take(kv, (size_t)S * 8, p) : NULL;
         __m512 ws = _mm512_mul_ps(base, d->step);
+        if (NT >= KV_TOKENS && kv_ahead_left(kv))
+            kv_ahead_ask(kv, (size_t)S * 8);
         if (S == 64)
-            group(d, p, q, zero, scale, ws, NT, q4, 64, ahead, ask_kv, line, sum);
+            group(d, p, q, zero, scale, ws, NT, q4, 64, ahead, sum);
         else if (S == 32)
-            group(d, p, q, zero, scale, ws, NT, q4, 32, ahead, ask_kv, line, sum);
+            group(d, p, q, zero, scale, ws, NT, q4, 32, ahead, sum);
         else
-            group(d, p, q, zero, scale, ws, NT, q4, 16, ahead, ask_kv, line, sum);
+            group(d, p, q, zero, scale, ws, NT, q4, 16, ahead, sum);
         if (!any || !w->min)
             continue;
         ws = _mm512_loadu_ps(w->min + g * 16);
@@ -590,24 +588,18 @@ block(const struct tile *w, const struct decoder *d, const void *at, const int N
  * long to compile. */
 typedef void tiles_fn(const struct tile *w, int n, const struct decoder *d, const void *at,
                       size_t ahead, struct kv_ahead *kv, __m512 sum[TILES][BLOCK]);
-#define KIND(NAME, NT, Q4, ANY, KV)                                                            \
+#define KIND(NAME, NT, Q4, ANY)                                                                \
     static void NAME##_##NT(const struct tile *w, int n, const struct decoder *d,              \
                             const void *at, size_t ahead, struct kv_ahead *kv,                 \
                             __m512 sum[TILES][BLOCK]) {                                        \
         for (int i = 0; i < n; i++)                                                            \
-            block(&w[i], d, at, NT, Q4, ANY, ahead, KV, kv, sum[i]);                           \
+            block(&w[i], d, at, NT, Q4, ANY, ahead, kv, sum[i]);                               \
     }
 #define KINDS(NT)                                                                              \
-    KIND(q4_plain, NT, true, false, false)                                                     \
-    KIND(q4_any, NT, true, true, false)                                                        \
-    KIND(i8_plain, NT, false, false, false)                                                    \
-    KIND(i8_any, NT, false, true, false)
-#define KV_KINDS(NT)                                                                           \
-    KINDS(NT)                                                                                  \
-    KIND(q4_plain_kv, NT, true, false, true)                                                   \
-    KIND(q4_any_kv, NT, true, true, true)                                                      \
-    KIND(i8_plain_kv, NT, false, false, true)                                                  \
-    KIND(i8_any_kv, NT, false, true, true)
+    KIND(q4_plain, NT, true, false)                                                            \
+    KIND(q4_any, NT, true, true)                                                               \
+    KIND(i8_plain, NT, false, false)                                                           \
+    KIND(i8_any, NT, false, true)
 KINDS(1)
 KINDS(2)
 KINDS(3)
@@ -615,29 +607,25 @@ KINDS(4)
 KINDS(5)
 KINDS(6)
 KINDS(7)
-KV_KINDS(8)
-KV_KINDS(9)
-KV_KINDS(10)
-KV_KINDS(11)
-KV_KINDS(12)
-KV_KINDS(13)
-KV_KINDS(14)
-KV_KINDS(15)
-KV_KINDS(16)
+KINDS(8)
+KINDS(9)
+KINDS(10)
+KINDS(11)
+KINDS(12)
+KINDS(13)
+KINDS(14)
+KINDS(15)
+KINDS(16)
 
-#define FROM_8(f) f##8, f##9, f##10, f##11, f##12, f##13, f##14, f##15, f##16
-#define ALL(f)                                                                                 \
-    { f##1, f##2, f##3, f##4, f##5, f##6, f##7, FROM_8(f) }
+#define UP_TO_16(f)                                                                            \
+    {                                                                                          \
+        f##1, f##2, f##3, f##4, f##5, f##6, f##7, f##8, f##9, f##10, f##11, f##12, f##13,      \
+            f##14, f##15, f##16                                                                \
+    }
 static tiles_fn *const all_tiles[2][2][BLOCK] = {
     /* [q4][any][NT - 1] */
-    {ALL(i8_plain_), ALL(i8_any_)},
-    {ALL(q4_plain_), ALL(q4_any_)},
-};
-/* Those that ask for KV as well. */
-static tiles_fn *const kv_tiles[2][2][BLOCK - KV_TOKENS + 1] = {
-    /* [q4][any][NT - KV_TOKENS] */
-    {{FROM_8(i8_plain_kv_)}, {FROM_8(i8_any_kv_)}},
-    {{FROM_8(q4_plain_kv_)}, {FROM_8(q4_any_kv_)}},
+    {UP_TO_16(i8_plain_), UP_TO_16(i8_any_)},
+    {UP_TO_16(q4_plain_), UP_TO_16(q4_any_)},
 };
 
 /* n <= TILES row tiles meet a block of NT tokens. Wide rows go past the cache: where the
@@ -649,10 +637,7 @@ static void tiles(const struct tile *w, int n, const struct decoder *d, const vo
     const int S = any ? w->S : 64;
     const bool stream = NT > 1 && ldy >= WIDE && !add && ((uintptr_t)y | ldy * 4) % 64 == 0;
     __m512 sum[TILES][BLOCK];
-    tiles_fn *const fn = NT >= KV_TOKENS && kv_ahead_left(kv)
-                             ? kv_tiles[q4][any][NT - KV_TOKENS]
-                             : all_tiles[q4][any][NT - 1];
-    fn(w, n, d, at, ahead, kv, sum);
+    all_tiles[q4][any][NT - 1](w, n, d, at, ahead, kv, sum);
     if (q4 && n == TILES)
         add_outliers(w, TILES, d, &b, true, S, sum);
     else

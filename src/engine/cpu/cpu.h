@@ -40,13 +40,14 @@ bool kv_ahead_next(struct kv_ahead *a); /* the next at .. stop; false: there is 
 static inline bool kv_ahead_left(const struct kv_ahead *a) { /* or, at times, just not */
     return a && (a->at < a->stop || a->seq < a->end);
 }
-/* The next `bytes` to ask for, which may end behind the cache; `none` if there are none. */
-static inline const void *kv_ahead_take(struct kv_ahead *a, size_t bytes, const void *none) {
+/* Asks for the next `bytes`, which may end behind the cache. */
+static inline __attribute__((always_inline)) void kv_ahead_ask(struct kv_ahead *a,
+                                                               size_t bytes) {
     if (a->at >= a->stop && !kv_ahead_next(a))
-        return none;
-    const char *p = a->at;
+        return;
+    for (size_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch(a->at + i, 0, 2); /* into the second level */
     a->at += bytes;
-    return p;
 }
 
 /* An input of matmul. */

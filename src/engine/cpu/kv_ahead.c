@@ -5,13 +5,16 @@
  * memory has little to do; the attention behind them waits for it, since a layer's parts of the
  * KV pool are short pieces all over it. So from the end of one attention to the next each
  * thread asks for the keys and values that it will probably read, a line for each line of
- * weights. What does not fit into the second-level cache is found in the third. A step of 8 to
- * 64 sequences takes 4 to 5 % less time (Zen 4); with 5 or 6, whose weights are read at the
- * memory's speed, it was 1 %.
+ * weights, in bursts between groups of inputs. What does not fit into the second-level cache is
+ * found in the third. A step of 8 to 64 sequences takes 4 to 5 % less time (Zen 4); with 5 or
+ * 6, whose weights are read at the memory's speed, it was 1 %.
  *
- * When all was asked for, products run in loops that don't ask: asking for lines that are there
- * already made a step 8 % longer. Attention goes on to ask by itself, since the processor drops
- * requests (without: 4 % longer). Two lines at a time are as fast as one.
+ * Attention goes on to ask by itself, since the processor drops requests (without: 4 % longer).
+ *
+ * Rejected: a line in every round of the inner loop, in functions of their own (no faster; one
+ * function, which goes on asking for lines that are there already, made a step 8 % longer); two
+ * lines for one of weights (the same); the same calls in the loops for many tokens of
+ * avx2_int16.h (32 sequences 8 % longer).
  */
 #include "engine/cpu/cpu_internal.h"
 
