@@ -56,13 +56,9 @@ static int row_limit(const struct cpu *c, const struct att_tile *t, int r) {
     return t->seq->n_past + (t->row + r) / cpu_group_heads(c) + 1;
 }
 
-static int window_from(const struct att_op *op, int limit) {
-    return op->window > 0 && limit > op->window ? limit - op->window : 0;
-}
-
 /* The chunks that a tile sees: *first .. the returned one, exclusive. */
 static int att_chunks(const struct att_loop *l, const struct att_tile *t, int *first) {
-    *first = window_from(l->op, row_limit(l->c, t, 0)) / CPU_ATT_CHUNK;
+    *first = cpu_window_from(l->op->window, row_limit(l->c, t, 0)) / CPU_ATT_CHUNK;
     return (row_limit(l->c, t, t->R - 1) + CPU_ATT_CHUNK - 1) / CPU_ATT_CHUNK;
 }
 
@@ -82,7 +78,7 @@ static void att_gather(const struct att_loop *l, const struct att_tile *t, int h
         for (size_t d = 0; d < D; d++)
             q[d * CPU_ATT_ROWS + (size_t)r] = from[d];
         v->limit[r] = row_limit(l->c, t, r);
-        v->from[r] = window_from(l->op, v->limit[r]);
+        v->from[r] = cpu_window_from(l->op->window, v->limit[r]);
         v->slope[r] = l->op->slopes ? l->op->slopes[h] : 0;
     }
 }

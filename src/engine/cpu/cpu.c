@@ -353,7 +353,6 @@ static void cpu_begin(struct backend *be, const struct step *s) {
         }
     }
     cpu_att_tiles(c, s);
-    cpu_expect_nothing(c);
 }
 
 static enum status cpu_finish(struct backend *be, struct err *err) {

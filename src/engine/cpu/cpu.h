@@ -37,7 +37,8 @@ struct kv_ahead {
 };
 bool kv_ahead_next(struct kv_ahead *a); /* the next at .. stop; false: there is none */
 
-static inline bool kv_ahead_left(const struct kv_ahead *a) { /* or, at times, just not */
+/* False: nothing is left to ask for. True: something, or the end was not noticed yet. */
+static inline bool kv_ahead_left(const struct kv_ahead *a) {
     return a && (a->at < a->stop || a->seq < a->end);
 }
 /* Asks for the next `bytes`, which may end behind the cache. */

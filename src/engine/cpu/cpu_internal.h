@@ -112,6 +112,11 @@ void cpu_rope_kv(struct backend *be, int table, const struct kv_layer *kv, int H
 void cpu_kv_turn(struct backend *be, const struct kv_layer *kv, const int32_t *blocks, int n,
                  const float *cos, const float *sin, int rope_dim);
 
+/* The first key that is seen by a row whose keys end before `limit`; window 0: all are. */
+static inline int cpu_window_from(int window, int limit) {
+    return window > 0 && limit > window ? limit - window : 0;
+}
+
 /* kv_ahead.c */
 void cpu_expect(struct backend *be, const struct kv_layer *kv, int window);
 void cpu_expect_nothing(struct cpu *c);
