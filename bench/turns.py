@@ -48,19 +48,19 @@ def turn(command, env, text):
     return json.loads(last), first
 
 
-def read_ms(home):
-    """Reads the one saved state below home into memory that nobody touched before."""
-    states = [os.path.join(d, f) for d, _, files in os.walk(os.path.join(home, "cache")) for f in files if f.endswith(".kv")]
-    if len(states) != 1:
-        raise Failed(f"{len(states)} saved states in {home}, expected one")
-    with open(states[0], "rb", buffering=0) as f, mmap.mmap(-1, os.path.getsize(states[0])) as to:
+def read_ms(llmchat, env):
+    """Reads the one saved state into memory that nobody touched before."""
+    state = child([llmchat, "kv", "list", "--json"], env)
+    if isinstance(state, list):
+        raise Failed(f"{len(state)} saved states, expected one")
+    with open(state["path"], "rb", buffering=0) as f, mmap.mmap(-1, state["bytes"]) as to:
         if hasattr(mmap, "MADV_HUGEPAGE"):
             to.madvise(mmap.MADV_HUGEPAGE)
         start = time.perf_counter()
         n = f.readinto(to)
         took = (time.perf_counter() - start) * 1000
-        if n != len(to):
-            raise Failed(f"{states[0]}: {n} of {len(to)} bytes read")
+    if n != state["bytes"]:
+        raise Failed(f"{state['path']}: {n} of {state['bytes']} bytes read")
     return took, n
 
 
@@ -69,7 +69,7 @@ def once(o, model, text):
         env = dict(os.environ, LLMCHAT_HOME=home)
         common = ["--json", "--temperature", "0", "--max-tokens", "16", "--threads", str(o.threads), "--speculation", "off"]
         a, a_wall = turn([o.llmchat, "run", model, "--save", *common], env, text)
-        read, n_read = read_ms(home)
+        read, n_read = read_ms(o.llmchat, env)
         b, b_wall = turn([o.llmchat, "run", model, "--chat", "1", *common], env, "And why is that so?")
         step = b["decode_us"] / max(1, b["completion_tokens"] - 1) / 1000
         return {"first_ttft_ms": a["ttft_us"] / 1000, "first_wall_ms": a_wall, "first_prompt": a["prompt_tokens"], "ttft_ms": b["ttft_us"] / 1000,
