@@ -140,6 +140,7 @@ enum { KIND = 1 << 24 }; /* FAKE_CTX_TRAIN places are less */
 struct graph {
     bool draft; /* of "fake-draft" */
     int n_block, max_tok, max_logits;
+    enum kv_type kv_type;
     int32_t (*kv)[FAKE_BLOCK_BYTES / 4]; /* [KV_BLOCK] tokens, + FAKE_PLACE * position, + KIND
                                             for KV of the second kind; nothing behind */
     int32_t *history;
@@ -147,9 +148,12 @@ struct graph {
     int n_decoding;
 };
 
-enum kv_type graph_kv_type(const struct model *m, enum kv_type want) {
-    (void)m;
-    return want == KV_AUTO ? KV_F16 : want;
+enum kv_type graph_kv_type(const struct graph *g) {
+    return g->kv_type;
+}
+
+int graph_n_block(const struct graph *g) {
+    return g->n_block;
 }
 
 size_t graph_kv_block_bytes(const struct model *m, enum kv_type want) {
@@ -164,6 +168,7 @@ enum status graph_open(const struct model *m, const struct graph_params *p, stru
     struct graph *g = xcalloc(1, sizeof *g);
     g->draft = m && strcmp(m->info.name, "fake-draft") == 0;
     fake.n_block = g->n_block = p->n_block;
+    g->kv_type = p->kv_type == KV_AUTO ? KV_F16 : p->kv_type;
     g->max_tok = fake.max_tok ? fake.max_tok : 512;
     g->max_logits = p->max_logits;
     g->kv = xcalloc((size_t)p->n_block, sizeof *g->kv);
@@ -174,6 +179,8 @@ enum status graph_open(const struct model *m, const struct graph_params *p, stru
 }
 
 void graph_close(struct graph *g) {
+    if (!g)
+        return;
     free(g->history);
     free(g->kv);
     free(g);

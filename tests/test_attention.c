@@ -1,6 +1,6 @@
 /*
- * test_attention.c - attention of every kernel set with every type of cache against its
- * definition in double, and its bits however the tokens are cut.
+ * test_attention.c - attention of every kernel set, and of the CUDA kernels, with every type of
+ * cache against its definition in double, and its bits however the tokens are cut.
  *
  * Bounds. Of the arithmetic, what stands in the cache being given: scores here are below 20; in
  * f32 they are off by D 2^-24 sum|q k| < 2e-5, which is the relative error of a weight; that
@@ -19,7 +19,8 @@
  *
  * A set that multiplies bf16 rounds queries, by 2^-9 of each: a score is off by d = scale 2^-9
  * sum|q k|, a weight by exp(2d). And it rounds the weights: each is off by 2^-9 of itself,
- * their sum, which divides, is that of the rounded ones; together by 2^-8 and the square.
+ * their sum, which divides, is that of the rounded ones; together by 2^-8 and the square. CUDA
+ * kernels do so for every type but f32, or as well as f16 does.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -29,6 +30,7 @@
 #include <cmocka.h>
 
 #include "base/mem.h"
+#include "cuda_device.h"
 #include "engine/cpu/cpu.h"
 #include "engine/quant/quant.h"
 #include "rand.h"
@@ -41,6 +43,19 @@ enum { BLOCKS = 80, MAX_HEAD = 40 };
 
 static const struct cpu_kernels *sets[8];
 static int n_set;
+static const struct cpu_kernels *const CUDA = NULL; /* in the place of a set */
+
+/* Kernel set i, one more than there are: CUDA, where there is a device. */
+static int n_device;
+static const struct cpu_kernels *device(int i) {
+    return i < n_set ? sets[i] : CUDA;
+}
+static const char *device_name(int i) {
+    return i < n_set ? sets[i]->name : "cuda";
+}
+static bool multiplies_bf16(int i, enum kv_type type) {
+    return type != KV_F32 && (i >= n_set || (type == KV_BF16 && sets[i]->kv == KV_BF16));
+}
 
 static const enum kv_type types[] = {KV_F32, KV_F16, KV_BF16, KV_I8};
 enum { N_TYPE = sizeof types / sizeof *types };
@@ -81,6 +96,13 @@ static size_t head_part(const struct kv_layer *kv) {
     return (size_t)kv->D * 16 * number(kv->type) + (kv->type == KV_I8 ? 64 : 0);
 }
 
+static const float *bound(struct world *w, const float *x) {
+    const void *dev = NULL;
+    struct err err = {0};
+    assert_int_equal(w->be->bind_data(w->be, x, MAX_HEAD * sizeof *x, &dev, &err), ST_OK);
+    return dev;
+}
+
 static void world_open(struct world *w, const struct cpu_kernels *kernels,
                        const struct att_case *c, enum kv_type type) {
     int n_all = c->n_past + c->n_tok, KV = c->Hkv * c->D;
@@ -89,7 +111,10 @@ static void world_open(struct world *w, const struct cpu_kernels *kernels,
     *w = (struct world){
         .c = c, .ldq = (size_t)weight_pad_k(c->H * c->D), .ldk = (size_t)weight_pad_k(KV)};
     assert_true(n_all <= BLOCKS * 16 && c->H <= MAX_HEAD);
-    assert_int_equal(cpu_backend_new(kernels, 2, &w->be, &err), ST_OK);
+    if (kernels)
+        assert_int_equal(cpu_backend_new(kernels, 2, &w->be, &err), ST_OK);
+    else
+        assert_non_null(w->be = cuda_open());
     assert_int_equal(w->be->reserve(w->be, &lim, &err), ST_OK);
     rand_state = 7;
     w->q = matrix(w->be, c->n_tok, c->H * c->D, 1);
@@ -103,13 +128,14 @@ static void world_open(struct world *w, const struct cpu_kernels *kernels,
     size_t bytes = BLOCKS * w->kv.stride;
     w->kv.k = w->pool = w->be->alloc(w->be, bytes);
     w->kv.v = (char *)w->pool + (size_t)c->Hkv * head_part(&w->kv);
+    assert_int_equal(w->be->finish(w->be, &err), ST_OK); /* the device is done with it */
     memset(w->pool, 0xff, bytes); /* NaN, or a scale of NaN: what isn't written isn't used */
     w->op = (struct att_op){.scale = c->D > 64 ? 0.08f : (float)(1 / sqrt(c->D)),
                             .cap = c->cap,
                             .window = c->window,
-                            .slopes = c->alibi ? w->slopes : NULL,
+                            .slopes = c->alibi ? bound(w, w->slopes) : NULL,
                             .alibi_scaled = c->scaled,
-                            .sinks = c->sinks ? w->sinks : NULL};
+                            .sinks = c->sinks ? bound(w, w->sinks) : NULL};
     for (int i = 0; i < BLOCKS; i++)
         w->blocks[i] = i ^ 5; /* not in order */
     struct step_seq seq = {0, n_all, 0, w->blocks};
@@ -332,11 +358,11 @@ static double products(const struct world *w, const struct truth *u, int t, int 
 
 /* All kernel sets have the same cache: what the answers should be is computed once. */
 static void compare(const struct att_case *c, enum kv_type type, int n) {
-    struct world w[8];
-    float *out[8];
+    struct world w[9];
+    float *out[9];
     double want[256], exact[256];
-    for (int i = 0; i < n_set; i++) {
-        world_open(&w[i], sets[i], c, type);
+    for (int i = 0; i < n_device; i++) {
+        world_open(&w[i], device(i), c, type);
         out[i] = w[i].be->alloc(w[i].be, (size_t)c->n_tok * w[i].ldq * sizeof **out);
         run(&w[i], 0, c->n_tok, out[i]);
     }
@@ -344,25 +370,25 @@ static void compare(const struct att_case *c, enum kv_type type, int n) {
     for (int t = 0; t < c->n_tok; t++)
         for (int h = 0; h < c->H; h++) {
             double far = worst(&w[0], &had, t, h);
-            double more = type == KV_BF16 ? products(&w[0], &have, t, h) : 0;
+            double more = type != KV_F32 ? products(&w[0], &have, t, h) : 0;
             definition(&w[0], &have, t, h, want);
             if (type != KV_F32) /* else the same */
                 definition(&w[0], &had, t, h, exact);
-            for (int i = 0; i < n_set; i++) {
+            for (int i = 0; i < n_device; i++) {
                 const float *got = out[i] + (size_t)t * w[i].ldq + (size_t)(h * c->D);
-                double off = sets[i]->kv == KV_BF16 ? more : 0;
+                double off = multiplies_bf16(i, type) ? more : 0;
                 for (int d = 0; d < c->D; d++)
                     if (!(fabs((double)got[d] - want[d]) <= 2e-4 + off) ||
                         (type != KV_F32 && !(fabs((double)got[d] - exact[d]) <= far + off)))
                         fail_msg(
                             "%s %s case %d token %d head %d [%d]: %g, want %g, or %g +- %g",
-                            sets[i]->name, type_names[type], n, t, h, d, (double)got[d],
+                            device_name(i), type_names[type], n, t, h, d, (double)got[d],
                             want[d], exact[d], far);
             }
         }
     truth_release(&have);
     truth_release(&had);
-    for (int i = 0; i < n_set; i++) {
+    for (int i = 0; i < n_device; i++) {
         w[i].be->free(w[i].be, out[i]);
         world_close(&w[i]);
     }
@@ -411,10 +437,10 @@ static void bits_do_not_depend_on_the_cut(void **state) {
 static void keys_outside_the_window_are_not_used(void **state) {
     (void)state;
     static const struct att_case c = {4, 2, 64, 900, 20, 0, 40, 0, 0, 0};
-    for (int i = 0; i < n_set; i++)
+    for (int i = 0; i < n_device; i++)
         for (int t = 0; t < N_TYPE; t++) {
             struct world w;
-            world_open(&w, sets[i], &c, types[t]);
+            world_open(&w, device(i), &c, types[t]);
             size_t n = (size_t)c.n_tok * w.ldq, block = (size_t)c.Hkv * head_part(&w.kv);
             float *out = w.be->alloc(w.be, n * sizeof *out), *again = w.be->alloc(w.be, n * 4);
             run(&w, 0, c.n_tok, out);
@@ -459,8 +485,8 @@ static void cache_equals_that_of_the_reference(void **state) {
         for (int t = 0; t < N_TYPE; t++) {
             struct world ref, w;
             world_open(&ref, &cpu_scalar, &cases[n], types[t]);
-            for (int i = 0; i < n_set; i++) {
-                world_open(&w, sets[i], &cases[n], types[t]);
+            for (int i = 0; i < n_device; i++) {
+                world_open(&w, device(i), &cases[n], types[t]);
                 assert_memory_equal(ref.pool, w.pool, BLOCKS * w.kv.stride);
                 world_close(&w);
             }
@@ -516,6 +542,7 @@ static void odd_numbers_are_cached_alike(void **state) {
 
 int main(void) {
     n_set = cpu_kernel_sets(sets);
+    n_device = n_set + cuda_is_here();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_its_definition),
         cmocka_unit_test(bits_do_not_depend_on_the_cut),

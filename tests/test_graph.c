@@ -22,6 +22,7 @@
 #include <cmocka.h>
 
 #include "base/mem.h"
+#include "cuda_device.h"
 #include "engine/cpu/cpu_internal.h"
 #include "engine/quant/pack.h"
 #include "engine/quant/quant.h"
@@ -123,13 +124,15 @@ static struct graph *open_graph(const char *kernels, int threads) {
     struct err err = {0};
     struct graph_params p = {
         .threads = threads, .kv_type = kv_type, .n_block = 64, .max_tok = MAX_TOK};
-    if (kernels)
+    if (kernels && strcmp(kernels, "cuda") == 0)
+        p.device = DEVICE_CUDA;
+    else if (kernels)
         setenv("LLMCHAT_CPU", kernels, 1);
     else
         unsetenv("LLMCHAT_CPU");
     if (graph_open(&model, &p, &g, &err) != ST_OK)
         fail_msg("%s", err.msg);
-    kv_found = graph_kv_type(&model, kv_type);
+    kv_found = graph_kv_type(g);
     unsetenv("LLMCHAT_CPU");
     return g;
 }
@@ -418,6 +421,120 @@ static void graph_kernel_sets_agree(void **state) {
     }
 }
 
+/* The same on a device: the prompt whole and in uneven pieces, blocks that were read and
+ * written back, and keys that moved. Its f32 path adds in another order; with other weights
+ * activations and weights meet as bf16, off by at most 2^-8, as noise a third of that, in 14
+ * products. */
+static void graph_on_a_device_agrees_with_the_reference(void **state) {
+    (void)state;
+    static const int pieces[] = {1, 3, 17, 2, 30};
+    if (!cuda_is_here())
+        skip();
+    for (int k = 0; k < N_KIND; k++) {
+        model_make(kinds[k].linear, kinds[k].head);
+        struct graph *g = open_graph("scalar", 1);
+        forward(g, straight, 0, N_TOK, logits_a);
+        graph_close(g);
+        float size = deviation(logits_a, N_TOK * V);
+        float limit = kinds[k].linear == WEIGHT_F32 ? 1e-4f : 0.03f;
+        g = open_graph("cuda", 1);
+        assert_string_equal(graph_device(g), "cuda");
+        void *block = xmalloc(graph_kv_block_bytes(&model, kv_type));
+        for (int way = 0; way < 2; way++) {
+            for (int at = 0, p = 0; way && at < N_TOK; at += pieces[p++]) {
+                forward(g, straight, at, pieces[p], logits_b + (size_t)at * V);
+                graph_read_block(g, at / KV_BLOCK, KV_BLOCK, block);
+                graph_write_block(g, at / KV_BLOCK, block);
+            }
+            if (!way)
+                forward(g, straight, 0, N_TOK, logits_b);
+            for (size_t j = 0; j < N_TOK * V; j++)
+                logits_b[j] -= logits_a[j];
+            float noise = deviation(logits_b, N_TOK * V) / size;
+            if (!(noise <= limit))
+                fail_msg("%s: noise %g of the logits, at most %g", kinds[k].name, (double)noise,
+                         (double)limit);
+        }
+        free(block);
+        graph_close(g);
+        model_release();
+    }
+}
+
+/* Sequences that decode together, of different lengths, in blocks of their own: the answer of
+ * each is what it is alone; and most of their steps are recordings that run again. */
+static void graph_runs_recorded_steps_with_new_data(void **state) {
+    (void)state;
+    enum { SEQS = 3 };
+    static const int begins[SEQS] = {0, 7, 20};
+    int (*replays)(void) = NULL;
+    if (!cuda_is_here())
+        skip();
+    void *f = shim_function("shim_replays");
+    memcpy(&replays, &f, sizeof replays);
+    model_make(WEIGHT_Q4, WEIGHT_I8);
+    struct graph *g = open_graph("scalar", 1);
+    forward(g, straight, 0, N_TOK, logits_a);
+    graph_close(g);
+    float size = deviation(logits_a, N_TOK * V);
+    g = open_graph("cuda", 1);
+    int before = f ? replays() : 0, n_step = 0;
+    for (int round = 0; round < 2; round++) { /* the second in other blocks */
+        int32_t blocks[SEQS][4], at[SEQS];
+        for (int s = 0; s < SEQS; s++) {
+            for (int i = 0; i < 4; i++)
+                blocks[s][i] = (round * 17 + s * 5 + 3 * i) % 64;
+            at[s] = begins[s];
+            if (at[s])
+                forward(g, blocks[s], 0, at[s], logits_b);
+        }
+        for (; at[SEQS - 1] < N_TOK; n_step++) {
+            struct batch_seq seqs[SEQS];
+            int32_t next[SEQS];
+            struct err err;
+            for (int s = 0; s < SEQS; s++) {
+                seqs[s] = (struct batch_seq){blocks[s], at[s], 1, 1, 0};
+                next[s] = tokens[at[s]];
+            }
+            struct batch b = {next, SEQS, seqs, SEQS};
+            assert_int_equal(graph_forward(g, &b, logits_b, &err), ST_OK);
+            for (int s = 0; s < SEQS; s++) {
+                float *row = logits_b + (size_t)s * V, *want = logits_a + (size_t)at[s]++ * V;
+                for (int j = 0; j < V; j++)
+                    row[j] -= want[j];
+                assert_true(deviation(row, V) <= 0.05f * size);
+            }
+        }
+    }
+    if (f) /* all but the first of each power of two */
+        assert_true(replays() - before >= n_step - 4);
+    graph_close(g);
+    model_release();
+}
+
+/* Of a device's memory the pool takes what there is, or none at all. */
+static void graph_pool_fits_the_device(void **state) {
+    (void)state;
+    struct graph *g = NULL;
+    struct err err = {0};
+    struct graph_params p = {.device = DEVICE_CUDA, .n_block = 1 << 26, .max_tok = MAX_TOK};
+    if (!cuda_is_here() || !shim_function("shim_trace"))
+        skip();
+    model_make(WEIGHT_Q4, WEIGHT_I8);
+    size_t block = graph_kv_block_bytes(&model, KV_AUTO);
+    p.room = (struct graph_room){.utilization = 0.5, .min_block = 100};
+    setenv("LLMCHAT_SHIM_BYTES", "400000000", 1);
+    assert_int_equal(graph_open(&model, &p, &g, &err), ST_OK);
+    size_t pool = (size_t)graph_n_block(g) * block;
+    assert_true(pool > 30000000 && pool < 200000000);
+    graph_close(g);
+    p.room.spare_bytes = pool - 99 * block;
+    assert_int_equal(graph_open(&model, &p, &g, &err), ST_NOMEM);
+    assert_non_null(strstr(err.msg, "wanted at least 1600"));
+    unsetenv("LLMCHAT_SHIM_BYTES");
+    model_release();
+}
+
 /* ---- moving ---- */
 
 /* Number d of the key in slot t of head h, in what graph_read_block() gave of a layer. */
@@ -581,7 +698,7 @@ static void graph_moves_keys_of_every_kind_of_rope(void **state) {
         struct err err = {0};
         struct graph_params p = {.threads = 2, .n_block = 64, .max_tok = KV_BLOCK};
         assert_int_equal(graph_open(&model, &p, &g, &err), ST_OK);
-        kv_found = graph_kv_type(&model, KV_AUTO);
+        kv_found = graph_kv_type(g);
         for (int at = 0; at < N_TOK; at += 16)
             forward(g, straight, at, N_TOK - at < 16 ? N_TOK - at : 16, logits_a);
         moved(g);
@@ -665,18 +782,12 @@ static void graph_block_bytes_follow_the_type_of_the_cache(void **state) {
     model_make(WEIGHT_F32, WEIGHT_F32);
     assert_int_equal(graph_kv_block_bytes(&model, KV_AUTO), 2 * N_LAYER * HKV * D * 16 * 4);
     assert_int_equal(graph_kv_block_bytes(&model, KV_F16), 2 * N_LAYER * HKV * D * 16 * 2);
-    assert_int_equal(graph_kv_type(&model, KV_AUTO), KV_F32);
-    assert_int_equal(graph_kv_type(&model, KV_BF16), KV_BF16);
     model_release();
     model_make(WEIGHT_BF16, WEIGHT_BF16);
     assert_int_equal(graph_kv_block_bytes(&model, KV_AUTO), 2 * N_LAYER * HKV * D * 16 * 4);
     assert_int_equal(graph_kv_block_bytes(&model, KV_BF16), 2 * N_LAYER * HKV * D * 16 * 2);
     model_release();
     model_make(WEIGHT_Q4, WEIGHT_I8);
-    assert_int_equal(graph_kv_type(&model, KV_AUTO), cpu_kv_type());
-    setenv("LLMCHAT_CPU", "scalar", 1);
-    assert_int_equal(graph_kv_type(&model, KV_AUTO), KV_F16);
-    unsetenv("LLMCHAT_CPU");
     assert_int_equal(graph_kv_block_bytes(&model, KV_AUTO), 2 * N_LAYER * HKV * D * 16 * 2);
     assert_int_equal(graph_kv_block_bytes(&model, KV_F32), 2 * N_LAYER * HKV * D * 16 * 4);
     assert_int_equal(graph_kv_block_bytes(&model, KV_I8),
@@ -726,7 +837,40 @@ static void graph_open_refuses_kernels_that_do_not_exist(void **state) {
     assert_non_null(strstr(err.msg, "sse9"));
     unsetenv("LLMCHAT_CPU");
     p.device = DEVICE_CUDA;
-    assert_int_equal(graph_open(&model, &p, &g, &err), ST_UNSUPPORTED);
+    setenv("LLMCHAT_CUDA_MODULE", "/nowhere.so", 1);
+    assert_int_equal(graph_open(&model, &p, &g, &err), ST_NOT_FOUND);
+    assert_non_null(strstr(err.msg, "/nowhere.so"));
+    model_release();
+}
+
+/* What auto is for a model and the kernels that run it. */
+static void graph_chooses_the_type_of_the_cache(void **state) {
+    (void)state;
+    static const struct {
+        enum weight_type linear;
+        const char *kernels;
+        enum kv_type want, found;
+    } cases[] = {{WEIGHT_F32, "scalar", KV_AUTO, KV_F32},
+                 {WEIGHT_BF16, "scalar", KV_AUTO, KV_F32},
+                 {WEIGHT_F32, "scalar", KV_BF16, KV_BF16},
+                 {WEIGHT_Q4, "scalar", KV_AUTO, KV_F16},
+                 {WEIGHT_Q4, "cuda", KV_AUTO, KV_BF16}};
+    const struct cpu_kernels *best;
+    struct err err;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        if (strcmp(cases[i].kernels, "cuda") == 0 && !cuda_is_here())
+            continue;
+        model_make(cases[i].linear, cases[i].linear);
+        kv_type = cases[i].want;
+        graph_close(open_graph(cases[i].kernels, 1));
+        assert_int_equal(kv_found, cases[i].found);
+        model_release();
+    }
+    kv_type = KV_AUTO;
+    model_make(WEIGHT_Q4, WEIGHT_I8);
+    assert_int_equal(cpu_choose(&best, &err), ST_OK);
+    graph_close(open_graph(NULL, 1));
+    assert_int_equal(kv_found, best->kv);
     model_release();
 }
 
@@ -743,12 +887,16 @@ int main(void) {
         cmocka_unit_test(graph_saved_blocks_go_on_with_the_same_bits),
         cmocka_unit_test(graph_saved_part_of_a_block_has_nothing_of_others),
         cmocka_unit_test(graph_kernel_sets_agree),
+        cmocka_unit_test(graph_on_a_device_agrees_with_the_reference),
+        cmocka_unit_test(graph_runs_recorded_steps_with_new_data),
+        cmocka_unit_test(graph_pool_fits_the_device),
         cmocka_unit_test(graph_moved_keys_are_those_of_the_new_position),
         cmocka_unit_test(graph_moves_keys_of_every_kind_of_rope),
         cmocka_unit_test(graph_goes_on_behind_moved_keys_as_behind_exact_ones),
         cmocka_unit_test(graph_that_cannot_move_says_why),
         cmocka_unit_test(graph_block_bytes_follow_the_type_of_the_cache),
         cmocka_unit_test(graph_types_of_the_cache_cost_what_they_round),
+        cmocka_unit_test(graph_chooses_the_type_of_the_cache),
         cmocka_unit_test(graph_open_refuses_kernels_that_do_not_exist),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -29,6 +29,7 @@
     X(BUSY, "busy")                                                                            \
     X(QUEUE_FULL, "too many requests wait")                                                    \
     X(DB, "database error")                                                                    \
+    X(DEVICE, "the device failed")                                                             \
     X(CANCELLED, "cancelled")                                                                  \
     X(CONTEXT_FULL, "context full")                                                            \
     X(INTERNAL, "internal error")

@@ -57,6 +57,9 @@ struct step {
     int rope_dim;
     const struct step_seq *seqs; /* [n_seq] */
     int n_seq;
+    const int32_t *tokens, *pos; /* [T] as embed() gets them, */
+    const int32_t *rows;         /* [n_rows] and select(): a device may have them already */
+    int n_rows;
 };
 
 /* One layer's part of the KV pool. Its parts of two blocks lie `stride` bytes apart, so that a
@@ -69,19 +72,26 @@ struct kv_layer {
     int Hkv, D;        /* D is even */
 };
 
-static inline size_t kv_elem_bytes(enum kv_type t) {
+/* These are for kernels too. */
+#ifdef __CUDACC__
+#define BACKEND_INLINE static inline __host__ __device__
+#else
+#define BACKEND_INLINE static inline
+#endif
+
+BACKEND_INLINE size_t kv_elem_bytes(enum kv_type t) {
     return t == KV_I8 ? 1 : t == KV_F32 ? 4 : 2;
 }
 /* The 16 keys, or the 16 values, of a head in a block, with their scales. */
-static inline size_t kv_head_bytes(enum kv_type t, int D) {
+BACKEND_INLINE size_t kv_head_bytes(enum kv_type t, int D) {
     size_t scales = t == KV_I8 ? BACKEND_KV_BLOCK * sizeof(float) : 0;
     return BACKEND_KV_BLOCK * (size_t)D * kv_elem_bytes(t) + scales;
 }
 /* Where number d of the key in a slot is, and of the value: elements of the head's part. */
-static inline size_t kv_k_at(enum kv_type t, size_t d, size_t slot) {
+BACKEND_INLINE size_t kv_k_at(enum kv_type t, size_t d, size_t slot) {
     return t == KV_BF16 ? d / 2 * 32 + slot * 2 + d % 2 : d * BACKEND_KV_BLOCK + slot;
 }
-static inline size_t kv_v_at(enum kv_type t, size_t D, size_t d, size_t slot) {
+BACKEND_INLINE size_t kv_v_at(enum kv_type t, size_t D, size_t d, size_t slot) {
     return t == KV_BF16 ? slot / 2 * 2 * D + d * 2 + slot % 2 : slot * D + d;
 }
 
@@ -119,10 +129,11 @@ struct backend {
     const char *device;  /* "cpu" */
     const char *kernels; /* "scalar", "avx2", "avx512" */
     int threads;
-    bool host_memory; /* alloc() gives host memory, and outputs may be the caller's own */
+    enum kv_type kv_type; /* the type of 16 bits that its attention is fastest with */
+    bool host_memory;     /* alloc() gives host memory, and outputs may be the caller's own */
 
     void (*close)(struct backend *be);
-    /* Zeroed, at a 64-byte border; NULL when the device has no room. */
+    /* Zeroed, at a 64-byte border; NULL when the device has no room. NULL may be freed. */
     void *(*alloc)(struct backend *be, size_t bytes);
     void (*free)(struct backend *be, void *p);
     void (*download)(struct backend *be, void *host, const void *dev, size_t bytes);
@@ -138,6 +149,9 @@ struct backend {
                              const void **dev, struct err *err);
     enum status (*reserve)(struct backend *be, const struct backend_limits *lim,
                            struct err *err);
+    /* optional: bytes that may still be allocated. NULL: the host's memory, which is not
+     * counted here. */
+    size_t (*room)(struct backend *be);
 
     void (*begin)(struct backend *be, const struct step *s);
     enum status (*finish)(struct backend *be, struct err *err);
@@ -199,6 +213,12 @@ struct backend {
     /* optional: rope(q), rope(k), kv_write(k, v) at once; q and k are rotated in place */
     void (*rope_kv)(struct backend *be, int table, const struct kv_layer *kv, int H, float *q,
                     float *k, const float *v);
+    /* optional: true: a step like this one (as many tokens, each of a sequence of its own; as
+     * many rows) has run before, and runs again with the data of this one: none of its
+     * operations is to be called. False: they are, and then step_over(). Operations that wait
+     * for the device, or stage data of their own, may not come between the two. */
+    bool (*step_again)(struct backend *be);
+    void (*step_over)(struct backend *be);
     /* optional, between steps: moves a bound weight to where the device reads it faster, at
      * most *bytes of it in this call, counted down. True when it is done with this weight,
      * moved or not; until then it is read where it was. The same numbers before and behind. One
@@ -214,7 +234,5 @@ struct backend {
  * (scalar, avx2, avx512) forces a kernel set; one that this CPU lacks, or an unknown word, is
  * ST_UNSUPPORTED. */
 enum status cpu_backend_open(int threads, struct backend **out, struct err *err);
-/* The 16-bit type of KV that its attention is fastest with. */
-enum kv_type cpu_kv_type(void);
 
 #endif

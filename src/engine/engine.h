@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 enum device { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
+#define DEVICE_WORDS "auto|cpu|cuda" /* in the same order */
 
 /* What a number of the KV cache is stored as. auto: f16, bf16 where the kernels multiply that,
  * and f32 for models whose weights are f32 or bf16. int8 has a scale for each token and head,
@@ -29,7 +30,10 @@ enum kv_type { KV_AUTO, KV_F32, KV_F16, KV_BF16, KV_I8 };
 #define KV_TYPE_WORDS "auto|f32|f16|bf16|int8" /* in the same order */
 
 struct engine_params {
-    enum device device;
+    enum device device;            /* auto: a GPU if there is one that has room, else the CPU */
+    double gpu_memory_utilization; /* the part of a GPU's memory that may be in use when all is
+                                      allocated, 0..1; what the model leaves of it becomes the
+                                      KV pool. 0: kv_bytes, or the default, within 0.9 of it */
     int threads; /* 0: one for each fast core this process may use (hyperthreads of a core
                     count once) */
     int ctx_tok; /* longest timeline of a session; 0: the model's, at most 8192 by default */
@@ -53,8 +57,9 @@ struct engine_info {
     const char *path, *name;  /* file, and the model's name from its metadata or its file */
     const char *architecture; /* "llama" */
     const char *quant;        /* "nf4", "int8", "bf16", "f32"; a kept source's own word */
-    const char *device;       /* "cpu" */
-    const char *kernels;      /* "scalar", "avx2", "avx512" */
+    const char *device;       /* "cpu", "cuda" */
+    const char *kernels;      /* "scalar", "avx2", "avx512"; "sm_90" */
+    const char *device_note;  /* why a GPU that is there is not used; "" otherwise */
     const char *license;      /* "" when unknown */
     uint64_t n_params, weights_bytes;
     int n_layer, n_vocab, n_embd, n_head, n_head_kv, ctx_train, ctx_tok, threads;
@@ -236,6 +241,9 @@ enum status engine_logits(struct engine *e, const int32_t *tokens, int n_tok, in
 bool engine_cpu_features(struct buf *out);
 /* Appends one line: whether weights can be read in huge pages. */
 void engine_huge_pages(struct buf *out);
+/* Appends one line: the GPU that would be used, with its kernels and memory; false: why there
+ * is none. */
+bool engine_gpu(struct buf *out);
 int engine_usable_cores(void);
 
 /* Perplexity as llama.cpp's tool defines it: the tokens are cut into windows of ctx that don't

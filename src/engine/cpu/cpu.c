@@ -410,6 +410,7 @@ enum status cpu_backend_new(const struct cpu_kernels *k, int threads, struct bac
     c->be = cpu_table;
     c->be.kernels = k->name;
     c->be.threads = pool_threads(pool);
+    c->be.kv_type = k->kv;
     c->k = k;
     c->pool = pool;
     c->scratch = xaligned((size_t)c->be.threads, sizeof *c->scratch);

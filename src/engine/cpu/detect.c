@@ -36,12 +36,6 @@ int cpu_kernel_sets(const struct cpu_kernels *out[8]) {
     return n;
 }
 
-enum kv_type cpu_kv_type(void) {
-    const struct cpu_kernels *k;
-    struct err err;
-    return cpu_choose(&k, &err) == ST_OK ? k->kv : KV_F16; /* else nothing can be opened */
-}
-
 enum status cpu_choose(const struct cpu_kernels **out, struct err *err) {
     const struct cpu_kernels *sets[8];
     const char *want = getenv("LLMCHAT_CPU");

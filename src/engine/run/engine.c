@@ -38,9 +38,12 @@ enum {
     DEFAULT_CTX_TOK = 8192,
     DEFAULT_CONTEXTS = 4,
     MAX_BLOCKS = 1 << 26,
+    DRAFT_SCRATCH_BYTES = 512 << 20, /* of a draft model on a GPU */
     DEFAULT_REST_MS = 20000,
     MAX_WAITING = 1024
 };
+
+static const double GPU_UTILIZATION = 0.9; /* of its memory, as vLLM's default */
 
 enum msg_type {
     MSG_NEW,
@@ -66,7 +69,7 @@ struct msg {
 
 struct engine {
     struct engine_info info;
-    char *path;
+    char *path, *device_note;
     struct model *model;
     struct graph *graph;
     struct model *draft_model; /* or NULL, with what belongs to it */
@@ -187,12 +190,18 @@ static void count_bytes(struct model *m, uint64_t *all, uint64_t *per_token) {
     *per_token = c.per_token;
 }
 
+/* What the graphs are opened with. */
+struct pool_plan {
+    int n_block, min_block;
+    size_t block_bytes, both_bytes; /* of a KV block: the model's; with the draft model's */
+};
+
 /* Blocks of the KV pool: what was asked for, or four contexts in at most an eighth of memory,
  * and always one context and a block for a copy. */
-static enum status pool_size(const struct engine_params *p, size_t block_bytes, int ctx_tok,
-                             int *n_block, struct err *err) {
-    int one = kv_blocks(ctx_tok) + 1;
-    size_t want;
+static enum status pool_size(const struct engine_params *p, struct pool_plan *plan, int ctx_tok,
+                             struct err *err) {
+    int one = plan->min_block;
+    size_t want, block_bytes = plan->both_bytes;
     if (p->kv_bytes) {
         want = p->kv_bytes / block_bytes;
         if (want < (size_t)one)
@@ -210,7 +219,7 @@ static enum status pool_size(const struct engine_params *p, size_t block_bytes, 
         if (want < (size_t)one)
             want = (size_t)one;
     }
-    *n_block = want < MAX_BLOCKS ? (int)want : MAX_BLOCKS;
+    plan->n_block = want < MAX_BLOCKS ? (int)want : MAX_BLOCKS;
     return ST_OK;
 }
 
@@ -242,12 +251,14 @@ static void fill_info(struct engine *e, const char *path, int ctx_tok, size_t bl
     struct engine_info *i = &e->info;
     e->path = xstrdup(path);
     *i = (struct engine_info){
+        .draft_bytes = i->draft_bytes,
         .path = e->path,
         .name = model_name(m),
         .architecture = m->info.architecture,
         .quant = m->info.quant,
         .device = graph_device(e->graph),
         .kernels = graph_kernels(e->graph),
+        .device_note = e->device_note ? e->device_note : "",
         .draft = !e->draft_model ? "" : model_name(e->draft_model),
         .license = m->info.license ? m->info.license : "",
         .n_params = m->info.n_params,
@@ -267,9 +278,6 @@ static void fill_info(struct engine *e, const char *path, int ctx_tok, size_t bl
         .settings = m->info.settings ? m->info.settings : "",
     };
     count_bytes(e->model, &i->weights_bytes, &i->bytes_per_token);
-    uint64_t ignored;
-    if (e->draft_model)
-        count_bytes(e->draft_model, &i->draft_bytes, &ignored);
 }
 
 /* A guess at what a token of a prompt costs, from above: two operations a weight, weights of
@@ -280,18 +288,23 @@ static double token_cost_us(const struct engine_info *i) {
     return 4.0 * (double)i->bytes_per_token / (50e3 * i->threads);
 }
 
+static void close_graphs(struct engine *e) {
+    draft_free(e->draft);
+    graph_close(e->draft_graph);
+    graph_close(e->graph);
+    e->draft = NULL;
+    e->graph = e->draft_graph = NULL;
+}
+
 static void release(struct engine *e) {
     mailbox_unref(e->inbox);
-    draft_free(e->draft);
-    if (e->draft_graph)
-        graph_close(e->draft_graph);
+    close_graphs(e);
     if (e->draft_model)
         model_close(e->draft_model);
-    if (e->graph)
-        graph_close(e->graph);
     if (e->model)
         model_close(e->model);
     free(e->path);
+    free(e->device_note);
     free(e);
 }
 
@@ -305,18 +318,49 @@ static enum status open_draft(struct engine *e, const struct engine_params *p,
     return draft_check(e->draft_model, e->model, err);
 }
 
-static enum status start_draft(struct engine *e, const struct engine_params *p, int n_block,
+static enum status open_graphs(struct engine *e, const struct engine_params *p,
+                               enum device device, const struct pool_plan *plan,
                                struct err *err) {
+    bool fill = device == DEVICE_CUDA && p->gpu_memory_utilization > 0;
+    struct graph_params gp = {
+        .device = device,
+        .threads = p->threads,
+        .kv_type = p->kv_type,
+        .n_block = fill ? MAX_BLOCKS : plan->n_block,
+        .max_logits = SCHED_MAX_LOGITS,
+        .room = {.utilization = fill ? p->gpu_memory_utilization : GPU_UTILIZATION,
+                 .min_block = plan->min_block,
+                 .block_bytes = plan->both_bytes},
+    };
+    uint64_t ignored;
+    if (e->draft_model) {
+        count_bytes(e->draft_model, &e->info.draft_bytes, &ignored);
+        gp.room.spare_bytes = e->info.draft_bytes + DRAFT_SCRATCH_BYTES;
+    }
+    CHECK(graph_open(e->model, &gp, &e->graph, err));
     if (!e->draft_model)
         return ST_OK;
-    const struct graph_params gp = {.device = p->device,
-                                    .threads = p->threads,
-                                    .kv_type = p->kv_type,
-                                    .n_block = n_block,
-                                    .max_logits = SPEC_MAX_SEQ};
+    gp.n_block = gp.room.min_block = graph_n_block(e->graph);
+    gp.max_logits = SPEC_MAX_SEQ;
+    gp.room.block_bytes = gp.room.spare_bytes = 0;
     CHECK(graph_open(e->draft_model, &gp, &e->draft_graph, err));
-    e->draft = draft_new(e->draft_model, e->draft_graph, n_block, e->model->hp.n_vocab);
+    e->draft = draft_new(e->draft_model, e->draft_graph, gp.n_block, e->model->hp.n_vocab);
     return ST_OK;
+}
+
+/* On the device that was asked for; auto tries a GPU first. */
+static enum status open_device(struct engine *e, const struct engine_params *p,
+                               const struct pool_plan *plan, struct err *err) {
+    struct err why = {0};
+    if (p->device != DEVICE_AUTO)
+        return open_graphs(e, p, p->device, plan, err);
+    if (open_graphs(e, p, DEVICE_CUDA, plan, &why) == ST_OK)
+        return ST_OK;
+    close_graphs(e);
+    log_info("engine: on the CPU: %s", why.msg);
+    if (why.code != ST_NOT_FOUND)
+        e->device_note = xstrdup(why.msg);
+    return open_graphs(e, p, DEVICE_CPU, plan, err);
 }
 
 static void wake(void *user) {
@@ -327,9 +371,9 @@ static void wake(void *user) {
 static void keep_states(struct engine *e, const struct engine_params *p, size_t block_bytes) {
     if (!p->kv_dir || !p->kv_dir_bytes)
         return;
-    char *form = xasprintf("%s %s %s %s %d %zu %d", LLMCHAT_VERSION, STATE_KV, e->info.device,
-                           e->info.kernels, (int)graph_kv_type(e->model, p->kv_type),
-                           block_bytes, KV_BLOCK);
+    char *form =
+        xasprintf("%s %s %s %s %d %zu %d", LLMCHAT_VERSION, STATE_KV, e->info.device,
+                  e->info.kernels, (int)graph_kv_type(e->graph), block_bytes, KV_BLOCK);
     struct keep_params k = {.dir = p->kv_dir,
                             .max_bytes = p->kv_dir_bytes,
                             .model = model_hash(e->model),
@@ -353,18 +397,13 @@ enum status engine_open(const char *path, const struct engine_params *params,
         TRY(err_set(err, ST_CANCELLED, "cancelled"));
     TRY(model_open(path, &e->model, err));
     TRY(choose_ctx(e->model, p, &ctx_tok, err));
-    size_t block_bytes = graph_kv_block_bytes(e->model, p->kv_type);
-    size_t both_bytes = block_bytes;
-    TRY(open_draft(e, p, &both_bytes, err));
-    TRY(pool_size(p, both_bytes, ctx_tok, &n_block, err));
-    const struct graph_params gp = {.device = p->device,
-                                    .threads = p->threads,
-                                    .kv_type = p->kv_type,
-                                    .n_block = n_block,
-                                    .max_logits = SCHED_MAX_LOGITS};
-    TRY(graph_open(e->model, &gp, &e->graph, err));
-    TRY(start_draft(e, p, n_block, err));
-    fill_info(e, path, ctx_tok, both_bytes);
+    struct pool_plan plan = {.min_block = kv_blocks(ctx_tok) + 1};
+    plan.block_bytes = plan.both_bytes = graph_kv_block_bytes(e->model, p->kv_type);
+    TRY(open_draft(e, p, &plan.both_bytes, err));
+    TRY(pool_size(p, &plan, ctx_tok, err));
+    TRY(open_device(e, p, &plan, err));
+    n_block = graph_n_block(e->graph);
+    fill_info(e, path, ctx_tok, plan.both_bytes);
     if (!tell(p, 1))
         TRY(err_set(err, ST_CANCELLED, "cancelled"));
     e->sched =
@@ -372,7 +411,7 @@ enum status engine_open(const char *path, const struct engine_params *params,
     sched_expect(e->sched, token_cost_us(&e->info));
     e->inbox = mailbox_new(free);
     e->max_waiting = p->max_waiting > 0 ? p->max_waiting : MAX_WAITING;
-    keep_states(e, p, block_bytes);
+    keep_states(e, p, plan.block_bytes);
     st = start_thread(e, err);
     if (st != ST_OK) {
         sched_free(e->sched);

@@ -15,6 +15,7 @@
 #include "engine/run/graph_internal.h"
 
 #include "base/mem.h"
+#include "engine/cuda/cuda.h"
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,11 +29,11 @@ enum {
 
 /* Models whose weights are not quantised are taken for exact answers: rounding keys and values
  * changed the greedy text of a bf16 model within 64 tokens for one prompt in twenty. */
-enum kv_type graph_kv_type(const struct model *m, enum kv_type want) {
+static enum kv_type choose_kv(const struct model *m, enum kv_type want, enum kv_type of_16) {
     enum weight_type t = m->hp.n_layer ? m->layers[0].wq.w.type : WEIGHT_Q4;
     if (want != KV_AUTO)
         return want;
-    return t == WEIGHT_I8 || t == WEIGHT_Q4 ? cpu_kv_type() : KV_F32;
+    return t == WEIGHT_I8 || t == WEIGHT_Q4 ? of_16 : KV_F32;
 }
 
 /* Bytes of K or of V of one block in one layer. */
@@ -41,7 +42,7 @@ static size_t kv_part_bytes(const struct model *m, enum kv_type t) {
 }
 
 size_t graph_kv_block_bytes(const struct model *m, enum kv_type want) {
-    return 2 * (size_t)m->hp.n_layer * kv_part_bytes(m, graph_kv_type(m, want));
+    return 2 * (size_t)m->hp.n_layer * kv_part_bytes(m, choose_kv(m, want, KV_F16));
 }
 
 static int max_of(int a, int b) {
@@ -111,10 +112,29 @@ static enum status alloc_scratch(struct graph *g, struct err *err) {
     return g->be->reserve(g->be, &lim, err);
 }
 
-static enum status alloc_kv(struct graph *g, struct err *err) {
+/* Fewer blocks where a device has less room. */
+static enum status fit_pool(struct graph *g, const struct graph_room *r, struct err *err) {
+    size_t block = r->block_bytes ? r->block_bytes : g->kv_block;
+    if (!g->be->room)
+        return ST_OK;
+    size_t room = g->be->room(g->be);
+    size_t fits = room > r->spare_bytes ? (room - r->spare_bytes) / block : 0;
+    int least = max_of(r->min_block, 1);
+    if (fits < (size_t)least)
+        return err_set(err, ST_NOMEM,
+                       "beside the model there is room for %zu tokens of KV cache on the "
+                       "device, wanted at least %d: a smaller context needs less",
+                       fits * KV_BLOCK, least * KV_BLOCK);
+    if (fits < (size_t)g->n_block)
+        g->n_block = (int)fits;
+    return ST_OK;
+}
+
+static enum status alloc_kv(struct graph *g, const struct graph_room *room, struct err *err) {
     size_t bytes;
     g->kv_part = kv_part_bytes(g->model, g->kv_type);
     g->kv_block = graph_kv_block_bytes(g->model, g->kv_type);
+    CHECK(fit_pool(g, room, err));
     if (mul_overflows(g->kv_block, (size_t)g->n_block, &bytes) ||
         !(g->kv = g->be->alloc(g->be, bytes)))
         return err_set(err, ST_NOMEM, "no memory for a KV pool of %d blocks of %zu bytes",
@@ -125,24 +145,25 @@ static enum status alloc_kv(struct graph *g, struct err *err) {
 enum status graph_open(const struct model *m, const struct graph_params *p, struct graph **out,
                        struct err *err) {
     enum status st;
-    if (p->device == DEVICE_CUDA)
-        return err_set(err, ST_UNSUPPORTED, "this program was built without CUDA");
     struct graph *g = xcalloc(1, sizeof *g);
     g->model = m;
     g->max_tok = p->max_tok > 0 ? p->max_tok : DEFAULT_TOK;
     g->max_logits = p->max_logits > 0 ? p->max_logits : g->max_tok;
     g->n_block = p->n_block;
-    g->kv_type = graph_kv_type(m, p->kv_type);
     assert(p->n_block > 0);
     if (m->hp.n_pos > 0 && m->hp.n_pos < m->hp.ctx_train)
         TRY(err_set(err, ST_FORMAT, "learned positions of %d tokens, the context has %d",
                     m->hp.n_pos, m->hp.ctx_train));
-    TRY(cpu_backend_open(p->threads, &g->be, err));
+    if (p->device == DEVICE_CUDA)
+        TRY(cuda_backend_open(p->room.utilization > 0 ? p->room.utilization : 1, &g->be, err));
+    else
+        TRY(cpu_backend_open(p->threads, &g->be, err));
+    g->kv_type = choose_kv(m, p->kv_type, g->be->kv_type);
     TRY(graph_bind(g, err));
     rope_init(&g->rope, m);
     alloc_host(g);
     TRY(alloc_scratch(g, err));
-    TRY(alloc_kv(g, err));
+    TRY(alloc_kv(g, &p->room, err));
     *out = g;
     return ST_OK;
 out:
@@ -183,6 +204,14 @@ const char *graph_kernels(const struct graph *g) {
 
 int graph_threads(const struct graph *g) {
     return g->be->threads;
+}
+
+enum kv_type graph_kv_type(const struct graph *g) {
+    return g->kv_type;
+}
+
+int graph_n_block(const struct graph *g) {
+    return g->n_block;
 }
 
 int graph_kv_kind(const struct graph *g, int n_total) {
@@ -291,8 +320,8 @@ static void fill_rope(struct graph *g, int t, int pos) {
     }
 }
 
-/* Checks the batch and fills what begin() wants; returns how many logits rows are wanted. */
-static int make_step(struct graph *g, const struct batch *b, struct step *s) {
+/* Checks the batch and fills what begin() wants. */
+static void make_step(struct graph *g, const struct batch *b, struct step *s) {
     const struct hparams *hp = &g->model->hp;
     int t = 0, n_rows = 0;
     assert(b->n_tok > 0 && b->n_tok <= g->max_tok && b->n_seq <= b->n_tok);
@@ -314,13 +343,19 @@ static int make_step(struct graph *g, const struct batch *b, struct step *s) {
         }
     }
     assert(t == b->n_tok && n_rows <= g->max_logits);
-    *s = (struct step){.T = t, .rope_dim = hp->rope_dim, .seqs = g->seqs, .n_seq = b->n_seq};
+    *s = (struct step){.T = t,
+                       .rope_dim = hp->rope_dim,
+                       .seqs = g->seqs,
+                       .n_seq = b->n_seq,
+                       .tokens = b->tokens,
+                       .pos = g->pos,
+                       .rows = g->rows,
+                       .n_rows = n_rows};
     for (int i = 0; i < BACKEND_ROPES; i++) {
         size_t at = (size_t)i * (size_t)g->max_tok * (size_t)hp->rope_dim;
         s->rope[i].cos = g->rope_cos + at;
         s->rope[i].sin = g->rope_sin + at;
     }
-    return n_rows;
 }
 
 /* x = what the tokens are before the first layer */
@@ -353,11 +388,10 @@ static void head_rows(struct graph *g, const float *x, int n, float *y) {
         be->scale(be, hp->logit_scale, hp->logit_cap, y, V, n, hp->n_vocab);
 }
 
-/* Logits of the first n rows of x to host memory [n, n_vocab]. */
-static void run_head(struct graph *g, int n, float *logits) {
+/* The first n rows of x as the head's weight reads them. */
+static const float *head_input(struct graph *g, int n) {
     struct backend *be = g->be;
     const float *x = graph_norm(g, &g->dev.out_norm, g->x, n, g->xn);
-    size_t V = (size_t)g->model->hp.n_vocab, ld = row_floats(g->dev.head.w.K);
     if (g->dev.embd_out.w.N > 0) {
         graph_matmul(g, x, n, (const struct linear *[]){&g->dev.embd_out}, &g->word, 1);
         x = g->word;
@@ -366,6 +400,14 @@ static void run_head(struct graph *g, int n, float *logits) {
         be->permute(be, x, g->dev.head.perm, n, g->dev.head.w.K, g->px);
         x = g->px;
     }
+    return x;
+}
+
+/* Logits of the first n rows of x to host memory [n, n_vocab]. */
+static void run_head(struct graph *g, int n, float *logits) {
+    struct backend *be = g->be;
+    size_t V = (size_t)g->model->hp.n_vocab, ld = row_floats(g->dev.head.w.K);
+    const float *x = head_input(g, n);
     if (be->host_memory) {
         head_rows(g, x, n, logits);
         return;
@@ -389,17 +431,45 @@ bool graph_settle(struct graph *g) {
     return g->settle.next < g->settle.n;
 }
 
+/* All but the head; the wanted rows are the first of x then. */
+static void run_layers(struct graph *g, const struct step *s) {
+    int last = g->model->hp.n_layer - 1;
+    graph_expect(g, 0);
+    run_embedding(g, s->tokens, s->T);
+    for (int i = 0; i <= last; i++)
+        graph_layer(g, i, s->T, i == last ? g->rows : NULL, s->n_rows);
+}
+
+/* A step that a device may record: each sequence decodes one token, whose logits are wanted,
+ * and nothing comes to the host before them. */
+static bool decodes(const struct graph *g, const struct step *s) {
+    return g->be->step_again && s->n_seq == s->T && s->n_rows == s->T && s->T <= LOGIT_ROWS &&
+           g->model->hp.n_expert == 0;
+}
+
+static void run_decode(struct graph *g, const struct step *s, float *logits) {
+    struct backend *be = g->be;
+    size_t V = (size_t)g->model->hp.n_vocab;
+    if (!be->step_again(be)) {
+        run_layers(g, s);
+        head_rows(g, head_input(g, s->T), s->T, g->logits);
+        be->step_over(be);
+    }
+    be->download(be, logits, g->logits, (size_t)s->T * V * sizeof(float));
+}
+
 enum status graph_forward(struct graph *g, const struct batch *b, float *logits,
                           struct err *err) {
     struct step s;
-    int n_rows = make_step(g, b, &s), last = g->model->hp.n_layer - 1;
+    make_step(g, b, &s);
     g->be->begin(g->be, &s);
-    graph_expect(g, 0);
-    run_embedding(g, b->tokens, s.T);
-    for (int i = 0; i <= last; i++)
-        graph_layer(g, i, s.T, i == last ? g->rows : NULL, n_rows);
-    if (n_rows > 0)
-        run_head(g, n_rows, logits);
+    if (decodes(g, &s)) {
+        run_decode(g, &s, logits);
+    } else {
+        run_layers(g, &s);
+        if (s.n_rows > 0)
+            run_head(g, s.n_rows, logits);
+    }
     CHECK(g->be->finish(g->be, err));
     return model_intact(g->model, err);
 }

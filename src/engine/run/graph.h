@@ -37,12 +37,19 @@ struct batch {
 };
 
 struct graph_params {
-    enum device device;
-    int threads; /* 0: all */
+    enum device device; /* DEVICE_AUTO is the CPU: the engine chooses */
+    int threads;        /* 0: all */
     enum kv_type kv_type;
-    int n_block;    /* KV blocks in the pool */
-    int max_tok;    /* largest batch; 0: 512 */
-    int max_logits; /* largest sum of n_logits; 0: max_tok */
+    int n_block; /* KV blocks in the pool */
+    struct graph_room {
+        double utilization; /* of a GPU's memory that may be in use then, 0..1; 0: all */
+        int min_block;      /* fewer than this, where there is no room for n_block, won't do; 0
+                               is 1 */
+        size_t block_bytes; /* what a block takes there, others' included; 0: this graph's */
+        size_t spare_bytes; /* room that others will need */
+    } room;                 /* where the backend's memory is not the host's */
+    int max_tok;            /* largest batch; 0: 512 */
+    int max_logits;         /* largest sum of n_logits; 0: max_tok */
 };
 
 struct graph;
@@ -53,8 +60,8 @@ int graph_max_tok(const struct graph *g);
 const char *graph_device(const struct graph *g);  /* "cpu" */
 const char *graph_kernels(const struct graph *g); /* "scalar", "avx2", "avx512" */
 int graph_threads(const struct graph *g);
-/* The type of a model's KV cache when `want` was asked for: what KV_AUTO means for it. */
-enum kv_type graph_kv_type(const struct model *m, enum kv_type want);
+enum kv_type graph_kv_type(const struct graph *g); /* what KV_AUTO became */
+int graph_n_block(const struct graph *g);          /* KV blocks in the pool */
 /* Bytes one KV block takes in all layers together, known before a graph is opened. */
 size_t graph_kv_block_bytes(const struct model *m, enum kv_type want);
 

@@ -191,7 +191,7 @@ void graph_layer(struct graph *g, int i, int T, const int32_t *rows, int n_rows)
         return;
     attend(g, i, &kv);
     graph_expect(g, i + 1);
-    if (rows) {
+    if (rows && n_rows < T) {
         keep_rows(g, rows, n_rows, parallel && !l->ffn_norm.g);
         T = n_rows;
     }

@@ -1,0 +1,26 @@
+/*
+ * cuda.h - the CUDA backend, and the module with its kernels.
+ *
+ * The module is looked for where LLMCHAT_CUDA_MODULE says, in the installation's library
+ * folder, and beside the program (a build folder). It is opened once and stays.
+ */
+#ifndef LLMCHAT_ENGINE_CUDA_CUDA_H
+#define LLMCHAT_ENGINE_CUDA_CUDA_H
+
+#include "base/mem.h"
+#include "engine/backend.h"
+
+struct gpu;
+
+/* Device 0 as a backend. ST_NOT_FOUND: this build or installation has no module, a library of
+ * CUDA is missing, there is no driver or no device; the message says which. */
+enum status cuda_backend_open(double utilization, struct backend **out, struct err *err);
+/* A backend over a device that is open; takes it. utilization: the part of the device's memory
+ * that may be in use, by whom ever, when all is allocated (0..1). */
+enum status cuda_backend_new(struct gpu *g, double utilization, struct backend **out,
+                             struct err *err);
+
+/* Opens the device behind the module. */
+enum status cuda_module_open(struct gpu **out, struct err *err);
+
+#endif

@@ -1,0 +1,203 @@
+/*
+ * dev.h - the language that kernels are written in: C++ of a small kind, over these wrappers.
+ *
+ * With nvcc a wrapper is an intrinsic or a line of PTX; with any other C++ compiler it is a
+ * function of the host shim, which runs a fibre for each CUDA thread (tests/shim/shim.h; the
+ * build names it in LLMCHAT_SHIM). All inline PTX of the project is here. Kernels use no static
+ * shared memory, no other intrinsics, and reach shared memory through lds() and sts() alone, so
+ * that the shim sees every access.
+ *
+ * Numbers of 16 bits are passed around as their bits; two in a word have the first in its low
+ * half.
+ */
+#ifndef LLMCHAT_ENGINE_CUDA_DEV_H
+#define LLMCHAT_ENGINE_CUDA_DEV_H
+
+#include "engine/cuda/gpu.h"
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+struct alignas(16) word4 {
+    uint32_t w[4];
+};
+struct alignas(16) real4 {
+    float v[4];
+};
+
+#if defined(__CUDACC__)
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#define KERNEL                  static __global__
+#define DEVICE                  static __device__ __forceinline__
+#define BOUNDS(threads, blocks) __launch_bounds__(threads, blocks)
+#define UNROLL                  _Pragma("unroll")
+/* The block's shared memory, 16-byte aligned. */
+#define SHARED(name) extern __shared__ __align__(16) unsigned char name[]
+
+DEVICE int thread_x() {
+    return (int)threadIdx.x;
+}
+DEVICE int block_x() {
+    return (int)blockIdx.x;
+}
+DEVICE int block_y() {
+    return (int)blockIdx.y;
+}
+DEVICE int block_z() {
+    return (int)blockIdx.z;
+}
+DEVICE int n_thread() {
+    return (int)blockDim.x;
+}
+DEVICE int grid_x() {
+    return (int)gridDim.x;
+}
+DEVICE void block_sync() {
+    __syncthreads();
+}
+DEVICE void warp_sync() {
+    __syncwarp();
+}
+template <class T> DEVICE T shfl_xor(T v, int mask) {
+    return __shfl_xor_sync(0xffffffffu, v, mask);
+}
+template <class T> DEVICE T shfl(T v, int lane) {
+    return __shfl_sync(0xffffffffu, v, lane);
+}
+template <class T> DEVICE T lds(const T *p) {
+    return *p;
+}
+template <class T> DEVICE void sts(T *p, T v) {
+    *p = v;
+}
+/* A place in shared memory as a number, and the word at one: where the address is computed with
+ * the bits of what is looked up. */
+DEVICE uint32_t shared_address(const void *p) {
+    return (uint32_t)__cvta_generic_to_shared(p);
+}
+DEVICE uint32_t lds_at(uint32_t address) {
+    uint32_t r;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(r) : "r"(address));
+    return r;
+}
+/* 16 bytes that are read once: not kept in the first-level cache. */
+DEVICE word4 ld_stream(const void *p) {
+    word4 r;
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r.w[0]), "=r"(r.w[1]), "=r"(r.w[2]), "=r"(r.w[3])
+                 : "l"(p));
+    return r;
+}
+/* 16 bytes from global to shared memory behind the thread's back; `bytes` of them, 0 or 16: the
+ * rest is zero. A group is what was asked for between two commits; wait<N> waits until at most
+ * the last N groups are on their way. */
+DEVICE void cp_async(void *shared, const void *global, int bytes) {
+    uint32_t at = (uint32_t)__cvta_generic_to_shared(shared);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(global),
+                 "r"(bytes));
+}
+DEVICE void cp_async_commit() {
+    asm volatile("cp.async.commit_group;");
+}
+template <int N> DEVICE void cp_async_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+/* d [16, 8] += a [16, 16] b [16, 8] in f32. With g = lane / 4 and t = lane % 4 a lane holds
+ *   a: rows g, g + 8, g, g + 8; columns 2t, 2t + 1 in a[0] and a[1], + 8 in a[2] and a[3]
+ *   b: column g; rows 2t, 2t + 1 in b[0], + 8 in b[1]
+ *   d: rows g (d[0], d[1]) and g + 8 (d[2], d[3]); columns 2t, 2t + 1 */
+DEVICE void mma_bf16(float d[4], const uint32_t a[4], const uint32_t b[2]) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+DEVICE void mma_f16(float d[4], const uint32_t a[4], const uint32_t b[2]) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+DEVICE float bf16_real(uint16_t b) {
+    return __uint_as_float((uint32_t)b << 16);
+}
+/* To nearest, ties to even; the infinities and NaN stay. */
+DEVICE uint16_t real_bf16(float f) {
+    return __bfloat16_as_ushort(__float2bfloat16_rn(f));
+}
+DEVICE uint32_t reals_bf16(float lo, float hi) {
+    __nv_bfloat162 r = __floats2bfloat162_rn(lo, hi);
+    uint32_t bits;
+    memcpy(&bits, &r, 4);
+    return bits;
+}
+DEVICE float f16_real(uint16_t h) {
+    return __half2float(__ushort_as_half(h));
+}
+/* As above, but saturates at +-65504; NaN stays. */
+DEVICE uint16_t real_f16(float f) {
+    if (fabsf(f) > 65504.0f)
+        f = f < 0 ? -65504.0f : 65504.0f;
+    return __half_as_ushort(__float2half_rn(f));
+}
+
+/* Remembers the first error of a device (device.cu). */
+void gpu_check(struct gpu *g, cudaError_t e, const char *what);
+
+/* K<<<grid, block, shared>>>(a...), checked. */
+template <auto K, class... A>
+static void launch(struct gpu *g, const char *name, dim3 grid, int block, size_t shared,
+                   A... a) {
+    if (g->failed)
+        return;
+    static size_t allowed = 48 << 10; /* more has to be asked for */
+    if (shared > allowed) {
+        gpu_check(
+            g,
+            cudaFuncSetAttribute(K, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
+            name);
+        allowed = shared;
+    }
+    K<<<grid, block, shared, (cudaStream_t)g->stream>>>(a...);
+    gpu_check(g, cudaGetLastError(), name);
+}
+#else
+#include LLMCHAT_SHIM
+#endif
+
+DEVICE float warp_sum(float v) {
+    for (int i = 16; i > 0; i /= 2)
+        v += shfl_xor(v, i);
+    return v;
+}
+DEVICE float warp_max(float v) {
+    for (int i = 16; i > 0; i /= 2)
+        v = fmaxf(v, shfl_xor(v, i));
+    return v;
+}
+DEVICE int lane_id() {
+    return thread_x() % 32;
+}
+DEVICE int warp_id() {
+    return thread_x() / 32;
+}
+DEVICE float low_bf16(uint32_t pair) {
+    return bf16_real((uint16_t)pair);
+}
+DEVICE float high_bf16(uint32_t pair) {
+    return bf16_real((uint16_t)(pair >> 16));
+}
+DEVICE int min_int(int a, int b) {
+    return a < b ? a : b;
+}
+DEVICE int max_int(int a, int b) {
+    return a > b ? a : b;
+}
+DEVICE uint32_t reals_f16(float lo, float hi) {
+    return real_f16(lo) | (uint32_t)real_f16(hi) << 16;
+}
+
+#endif

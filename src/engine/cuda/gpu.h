@@ -1,0 +1,160 @@
+/*
+ * gpu.h - a device as the CUDA backend (cuda.c) sees it: memory, copies, and one function for
+ * each kernel. Who implements it:
+ *
+ *   device.cu  with cudart and cuBLAS. Built as the module llmchat-cuda.so, which the program
+ *              opens at run time (module.h), so that one package runs with and without CUDA.
+ *   tests/shim the same kernels on the host.
+ *
+ * A device has one stream: copies and kernels run in the order of the calls, behind the
+ * caller's back, until sync(). The first failure is kept in `error`, and everything after it
+ * does nothing: who calls looks once a step. One thread uses a device at a time.
+ *
+ * Matrices are f32, [T, K] with a row stride of weight_pad_k(K), as backend.h says; a `struct
+ * weight`, `struct kv_layer` and so on holds device addresses here. Each kernel's formula,
+ * layout and bound stand at the kernel.
+ */
+#ifndef LLMCHAT_ENGINE_CUDA_GPU_H
+#define LLMCHAT_ENGINE_CUDA_GPU_H
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#include "engine/backend.h"
+
+enum {
+    GPU_VERSION = 1,   /* of this table: raised when program and module would not agree */
+    GPU_GEMV_TOK = 4,  /* most tokens of gemv() */
+    GPU_GEMM_TOK = 64, /* most tokens of gemm(): above, unpacking a weight and cuBLAS take less
+                          time (an H200, weights of 4096 x 4096 and larger) */
+    GPU_ATT_ROWS = 16, /* query rows that attention multiplies at once */
+    GPU_ATT_MAX_D = 256, /* largest head */
+};
+
+/* The step's sequences in device memory; a token's row is its number. */
+struct gpu_step {
+    int T, n_seq;
+    int max_tok;           /* most tokens of a sequence in this step */
+    int max_len;           /* most tokens in a sequence's cache, those of the step included */
+    const int32_t *seq;    /* [T] sequence of a token */
+    const int32_t *pos;    /* [T] its position in it */
+    const int32_t *first;  /* [n_seq + 1] row of a sequence's first token */
+    const int32_t *past;   /* [n_seq] tokens in the cache before them */
+    const int32_t *table;  /* [n_seq] where its block table begins in blocks */
+    const int32_t *blocks; /* all block tables */
+    const float *cos[BACKEND_ROPES], *sin[BACKEND_ROPES]; /* [T, rope_dim] */
+    int rope_dim;
+};
+
+/* Where attention leaves the parts of a row's keys that several blocks computed: o [n, T * H,
+ * D], then max and sum [n, T * H, 2]. */
+struct gpu_parts {
+    float *at;
+    int n; /* parts of a row; 1: written to out at once */
+};
+
+struct gpu_info {
+    char name[96];
+    int major, minor; /* compute capability */
+    int n_sm;
+    size_t total_bytes;
+};
+
+struct gpu {
+    int version;         /* GPU_VERSION */
+    const char *kernels; /* "sm_90", "host shim" */
+    struct gpu_info info;
+    bool failed;
+    char error[256]; /* once failed: what, where */
+    void *stream;
+
+    void (*close)(struct gpu *g);
+    /* At a 256-byte border; NULL when there is no room (not a failure). Not zeroed. */
+    void *(*alloc)(struct gpu *g, size_t bytes);
+    void (*free)(struct gpu *g, void *p); /* NULL is allowed, here and below */
+    size_t (*room)(struct gpu *g);        /* bytes that are free now */
+    /* Host memory that the device copies from and to without help; NULL: none left */
+    void *(*alloc_pinned)(struct gpu *g, size_t bytes);
+    void (*free_pinned)(struct gpu *g, void *p);
+    /* src or dst of the host is pinned, and stays as it is until sync() */
+    void (*upload)(struct gpu *g, void *dev, const void *pinned, size_t bytes);
+    void (*download)(struct gpu *g, void *pinned, const void *dev, size_t bytes);
+    void (*copy)(struct gpu *g, void *dst, const void *src, size_t bytes);
+    void (*zero)(struct gpu *g, void *p, size_t bytes);
+    void (*sync)(struct gpu *g);
+
+    /* Kernels and copies between record() and recorded() do not run: they become a recording,
+     * which replay() runs as often as wanted, with what is in memory then. NULL: it failed, see
+     * error. */
+    void (*record)(struct gpu *g);
+    void *(*recorded)(struct gpu *g);
+    void (*replay)(struct gpu *g, void *recording);
+    void (*free_recording)(struct gpu *g, void *recording);
+
+    /* rows.cu; arguments as in backend.h where not said otherwise */
+    void (*embed)(struct gpu *g, const struct weight *w, const int32_t *rows, int T, float *x);
+    void (*norm)(struct gpu *g, const struct norm_op *n, const float *x, int T, float *y);
+    void (*permute)(struct gpu *g, const float *x, const int32_t *perm, int T, int K, float *y);
+    void (*rope)(struct gpu *g, const struct gpu_step *s, int table, float *x, int n_head,
+                 int D);
+    void (*kv_write)(struct gpu *g, const struct gpu_step *s, const struct kv_layer *kv,
+                     const float *k, const float *v);
+    void (*rope_kv)(struct gpu *g, const struct gpu_step *s, int table,
+                    const struct kv_layer *kv, int H, float *q, float *k, const float *v);
+    void (*act)(struct gpu *g, enum act_kind kind, const float *a, const float *u, int T, int K,
+                float *y);
+    void (*add)(struct gpu *g, float a, const float *x, int T, int K, float *y);
+    void (*scale)(struct gpu *g, float a, float cap, float *x, size_t ld, int T, int K);
+    /* y[i] = x[rows[i]]; x and y are not the same memory */
+    void (*select)(struct gpu *g, const float *x, const int32_t *rows, int n, int K, float *y);
+    void (*scatter)(struct gpu *g, const float *x, const int32_t *rows, const float *a, int n,
+                    int K, float *y);
+    void (*kv_turn)(struct gpu *g, const struct kv_layer *kv, const int32_t *blocks, int n,
+                    const float *cos, const float *sin, int rope_dim);
+
+    /* y (+)= x w^T + bias. gemv: T <= GPU_GEMV_TOK, x in f32. gemm: any T, x in bf16 on tensor
+     * cores (xb [T, Kp] from to_bf16; f16 weights: f16). Both for every type of weight but gemm
+     * with f32. */
+    void (*gemv)(struct gpu *g, const float *x, int T, const struct matmul_out *o, bool add);
+    void (*gemm)(struct gpu *g, const uint16_t *xb, int T, const struct matmul_out *o,
+                 bool add);
+    /* q4gemv.cu: some tokens and weights of 4 bits, each weight read once; false: nothing was
+     * done, such tokens or weights are others' business. q4gemv: as matmul. q4ffn: y of up =
+     * act(x gate^T + bias) (x up^T + bias). */
+    bool (*q4gemv)(struct gpu *g, const float *x, int T, int K, const struct matmul_out *out,
+                   int n_out, bool add);
+    bool (*q4ffn)(struct gpu *g, enum act_kind kind, const float *x, int T, int K,
+                  const struct matmul_out *up, const struct matmul_out *gate);
+    /* Rows of x [T, K] to xb [T, Kp]: bf16, or f16 */
+    void (*to_16)(struct gpu *g, const float *x, int T, int K, bool f16, uint16_t *xb);
+    /* Rows first .. first + n - 1 (multiples of 16) of w to wb [n, Kp]: bf16, or f16 for f16
+     * weights */
+    void (*unpack)(struct gpu *g, const struct weight *w, int first, int n, uint16_t *wb);
+    /* y [T, n] (row stride ldy) (+)= xb [T, Kp] wb [n, Kp]^T, f32 sums: cuBLAS */
+    void (*blas)(struct gpu *g, const uint16_t *xb, const uint16_t *wb, bool f16, int T, int n,
+                 int Kp, float *y, size_t ldy, bool add);
+    /* y[t, i] += bias[i]; y [T, n] with row stride ldy */
+    void (*bias)(struct gpu *g, const float *bias, int T, int n, float *y, size_t ldy);
+
+    /* attention.cu; parts.n blocks share a row's keys, and merge() adds them up */
+    void (*attention)(struct gpu *g, const struct gpu_step *s, const struct kv_layer *kv,
+                      const struct att_op *a, int H, const float *q, struct gpu_parts parts,
+                      float *out);
+};
+
+/* The functions of the kernel sources, by file; device.cu and the shim fill the rest. */
+void gpu_rows_kernels(struct gpu *g);
+void gpu_gemv_kernels(struct gpu *g);
+void gpu_q4gemv_kernels(struct gpu *g);
+void gpu_gemm_kernels(struct gpu *g);
+void gpu_attention_kernels(struct gpu *g);
+
+/* The module's door (the only symbol that llmchat-cuda.so shows): opens device number `index`.
+ * NULL: error [256] says why. version is the program's GPU_VERSION. */
+struct gpu *llmchat_gpu_open(int version, int index, char *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,40 @@
+/*
+ * cuda_device.h - the CUDA backend in tests: over the module that TEST_CUDA_MODULE names, which
+ * is the host shim, or the real one on a machine with a GPU. Device memory is readable for the
+ * test once the backend's finish() has returned.
+ */
+#ifndef LLMCHAT_TESTS_CUDA_DEVICE_H
+#define LLMCHAT_TESTS_CUDA_DEVICE_H
+
+#include "engine/cuda/cuda.h"
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* False: this build has no shim (no C++ compiler). */
+static inline bool cuda_is_here(void) {
+    const char *module = getenv("TEST_CUDA_MODULE");
+    if (!module || !*module || access(module, R_OK) != 0)
+        return false;
+    setenv("LLMCHAT_CUDA_MODULE", module, 1);
+    setenv("LLMCHAT_CUDA_MANAGED", "1", 1);
+    return true;
+}
+
+/* NULL: no backend, and why is printed. */
+static inline struct backend *cuda_open(void) {
+    struct backend *be = NULL;
+    struct err err = {0};
+    if (cuda_backend_open(1, &be, &err) != ST_OK)
+        fprintf(stderr, "%s\n", err.msg);
+    return be;
+}
+
+/* A function of the shim (tests/shim/shim.h), or NULL: it is a real device. */
+static inline void *shim_function(const char *name) {
+    void *so = dlopen(getenv("LLMCHAT_CUDA_MODULE"), RTLD_NOW | RTLD_LOCAL);
+    return so ? dlsym(so, name) : NULL;
+}
+
+#endif

@@ -1,0 +1,543 @@
+/*
+ * shim.cc - see shim.h: fibres, the barriers between them, and what is watched.
+ *
+ * A launch owns as many stacks as its blocks have threads; they are kept for the next launch. A
+ * fibre gives way at a barrier only. The scheduler goes from warp to warp and lets a warp's
+ * lanes run as long as one can, so that a shuffle costs a switch for each lane and no more.
+ *
+ * Order of two accesses to shared memory: they are ordered if a block barrier lies between, or,
+ * for lanes of one warp, a warp barrier. Each access is noted with the number of barriers that
+ * its thread has passed, so that it does not matter which of the two the shim happened to run
+ * first. Shuffles order nothing, as CUDA says of them.
+ *
+ * Bank conflicts: the accesses that the lanes of a warp make from one line for the nth time
+ * since a barrier are one access of the warp. It takes as many passes as the largest number of
+ * different words in one of the 32 banks; wider accesses are looked at in parts of 128 bytes a
+ * pass (a half or a quarter of the warp), as the hardware makes them.
+ */
+#include "engine/cuda/dev.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <tuple>
+#include <vector>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+#if !defined(__x86_64__)
+#include <ucontext.h>
+#endif
+
+namespace {
+
+enum { STACK = 256 << 10, MAX_SHARED = 227 << 10, MAX_REPORT = 8 };
+enum state { READY, AT_WARP, AT_BLOCK, DONE };
+
+struct copy {
+    void *shared;
+    const void *global;
+    int bytes;
+    const char *file;
+    int line;
+};
+
+struct fibre {
+    char *stack;
+#if defined(__x86_64__)
+    void *sp;
+#else
+    ucontext_t ctx;
+#endif
+    void *asan_fake;
+    enum state state;
+    int n_exchange;      /* of its warp, so far */
+    int n_block, n_warp; /* barriers passed */
+    std::vector<std::vector<copy>> groups;
+    std::vector<copy> open;
+    std::map<std::pair<const char *, int>, int> n_access; /* from a line, since a barrier */
+};
+
+struct warp {
+    int waiting, alive;
+    alignas(16) unsigned char slot[2][32][32];
+};
+
+/* An access to a byte of shared memory. */
+struct mark {
+    int thread = -1; /* MANY: several lanes of a warp; ALL: of several warps */
+    int warp = -1, n_block = -1, n_warp = -1;
+};
+enum { MANY = -2, ALL = -3 };
+struct watch {
+    mark read, write;
+};
+
+struct place {
+    double passes = 0, ideal = 0;
+};
+
+/* What the lanes of one warp reached from one line, for the nth time. */
+struct access {
+    struct part {
+        int lane;
+        uintptr_t at;
+        size_t bytes;
+    };
+    std::vector<part> parts;
+};
+
+std::vector<fibre> fibres;
+std::vector<warp> warps;
+int n_fibre, alive, waiting, current = -1;
+const char *kernel;
+void (*body)(void *);
+void *body_ctx;
+alignas(128) unsigned char shared_memory[MAX_SHARED];
+size_t shared_bytes;
+
+bool tracing;
+int races;
+std::vector<watch> watched;
+std::map<std::pair<const char *, int>, place> places;
+std::map<std::tuple<int, const char *, int, int>, access> open_accesses;
+
+#if defined(__x86_64__)
+void *main_sp;
+#else
+ucontext_t main_ctx;
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+void *main_fake;
+const void *main_stack;
+size_t main_size;
+#endif
+
+[[noreturn]] void die(const char *what) {
+    fprintf(stderr, "shim: %s: %s (block %u %u %u, thread %d)\n", kernel, what, shim_me.block.x,
+            shim_me.block.y, shim_me.block.z, current);
+    abort();
+}
+
+#if defined(__x86_64__)
+/* Saves the callee's registers on this stack and goes on with another. */
+extern "C" void shim_switch(void **save, void *to);
+asm(R"(
+    .text
+    .globl shim_switch
+    .type shim_switch, @function
+shim_switch:
+    endbr64
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+    .size shim_switch, .-shim_switch
+)");
+#endif
+
+void to_main(bool last) {
+    fibre &f = fibres[(size_t)current];
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_start_switch_fiber(last ? nullptr : &f.asan_fake, main_stack, main_size);
+#else
+    (void)last;
+#endif
+#if defined(__x86_64__)
+    shim_switch(&f.sp, main_sp);
+#else
+    swapcontext(&f.ctx, &main_ctx);
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(f.asan_fake, &main_stack, &main_size);
+#endif
+}
+
+void fibre_main() {
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(nullptr, &main_stack, &main_size);
+#endif
+    body(body_ctx);
+    fibre &f = fibres[(size_t)current];
+    f.state = DONE;
+    alive--;
+    warps[(size_t)current / 32].alive--;
+    to_main(true);
+    abort();
+}
+
+void enter(int i) {
+    fibre &f = fibres[(size_t)i];
+    current = i;
+    shim_me.thread = i;
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_start_switch_fiber(&main_fake, f.stack, STACK);
+#endif
+#if defined(__x86_64__)
+    shim_switch(&main_sp, f.sp);
+#else
+    swapcontext(&main_ctx, &f.ctx);
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(main_fake, nullptr, nullptr);
+#endif
+    current = -1;
+}
+
+void prepare(int i) {
+    fibre &f = fibres[(size_t)i];
+    if (!f.stack) {
+        void *p = mmap(nullptr, STACK, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (p == MAP_FAILED)
+            die("no memory for stacks");
+        f.stack = (char *)p;
+    }
+#if defined(__SANITIZE_ADDRESS__)
+    ASAN_UNPOISON_MEMORY_REGION(f.stack, STACK);
+#endif
+#if defined(__x86_64__)
+    void **sp = (void **)(void *)(f.stack + STACK - 64);
+    *--sp = nullptr; /* where fibre_main would return to: keeps the stack's alignment */
+    *--sp = (void *)fibre_main;
+    for (int r = 0; r < 6; r++)
+        *--sp = nullptr;
+    f.sp = sp;
+#else
+    getcontext(&f.ctx);
+    f.ctx.uc_stack.ss_sp = f.stack;
+    f.ctx.uc_stack.ss_size = STACK;
+    f.ctx.uc_link = nullptr;
+    makecontext(&f.ctx, fibre_main, 0);
+#endif
+    f.state = READY;
+    f.n_exchange = f.n_block = f.n_warp = 0;
+    f.groups.clear();
+    f.open.clear();
+    f.n_access.clear();
+}
+
+/* ---- bank conflicts ---- */
+
+/* Passes of one access of a warp: lanes go together as far as 128 bytes reach. */
+int passes(const access &a, int *ideal) {
+    int size = (int)a.parts[0].bytes, together = size <= 4 ? 32 : size <= 8 ? 16 : 8, sum = 0;
+    *ideal = 0;
+    for (int first = 0; first < 32; first += together) {
+        std::set<uintptr_t> bank[32];
+        bool any = false;
+        for (const access::part &p : a.parts) {
+            if (p.lane < first || p.lane >= first + together)
+                continue;
+            any = true;
+            for (uintptr_t w = p.at / 4; w <= (p.at + p.bytes - 1) / 4; w++)
+                bank[w % 32].insert(w);
+        }
+        if (!any)
+            continue;
+        size_t most = 1;
+        for (auto &b : bank)
+            most = std::max(most, b.size());
+        sum += (int)most;
+        ++*ideal;
+    }
+    return sum;
+}
+
+void close_access(const std::tuple<int, const char *, int, int> &key, const access &a) {
+    int ideal, n = passes(a, &ideal);
+    place &p = places[{std::get<1>(key), std::get<2>(key)}];
+    p.passes += n;
+    p.ideal += ideal;
+}
+
+void close_all() {
+    for (auto &a : open_accesses)
+        close_access(a.first, a.second);
+    open_accesses.clear();
+}
+
+void note_access(fibre &f, uintptr_t at, size_t bytes, const char *file, int line) {
+    int nth = f.n_access[{file, line}]++;
+    auto key = std::make_tuple(current / 32, file, line, nth);
+    access &a = open_accesses[key];
+    a.parts.push_back({current % 32, at, bytes});
+    if (a.parts.size() < 32)
+        return;
+    close_access(key, a);
+    open_accesses.erase(key);
+}
+
+/* ---- races ---- */
+
+bool unordered(const mark &m, const fibre &f) {
+    if (m.thread == -1 || m.thread == current || m.n_block != f.n_block)
+        return false;
+    if (m.thread == ALL)
+        return true;
+    return m.warp != current / 32 || m.n_warp == f.n_warp;
+}
+
+void note_mark(mark &m, const fibre &f) {
+    bool again = m.thread != -1 && m.n_block == f.n_block && m.thread != current;
+    if (again && (m.thread == ALL || m.warp != current / 32))
+        m.thread = ALL;
+    else if (again && m.n_warp == f.n_warp)
+        m.thread = MANY;
+    else
+        m.thread = current;
+    m.warp = current / 32;
+    m.n_block = f.n_block;
+    m.n_warp = f.n_warp;
+}
+
+void note_race(fibre &f, size_t at, size_t bytes, bool write, const char *file, int line) {
+    for (size_t i = at; i < at + bytes; i++) {
+        watch &w = watched[i];
+        if (unordered(w.write, f) || (write && unordered(w.read, f))) {
+            if (races++ < MAX_REPORT)
+                fprintf(stderr,
+                        "shim: %s: %s:%d: thread %d %s byte %zu of shared memory that thread "
+                        "%d %s, with no barrier between\n",
+                        kernel, file, line, current, write ? "writes" : "reads", i,
+                        unordered(w.write, f) ? w.write.thread : w.read.thread,
+                        unordered(w.write, f) ? "wrote" : "read");
+            return;
+        }
+        note_mark(write ? w.write : w.read, f);
+    }
+}
+
+} // namespace
+
+struct shim_self shim_me;
+
+unsigned char *shim_shared(void) {
+    return shared_memory;
+}
+
+void shim_touch(const void *p, size_t bytes, bool write, const char *file, int line) {
+    size_t at = (size_t)((const unsigned char *)p - shared_memory);
+    if ((const unsigned char *)p < shared_memory || at + bytes > shared_bytes)
+        die("an access outside of the block's shared memory");
+    if ((uintptr_t)p % bytes != 0)
+        die("a shared memory access that is not aligned");
+    if (!tracing)
+        return;
+    fibre &f = fibres[(size_t)current];
+    note_access(f, (uintptr_t)at, bytes, file, line);
+    note_race(f, at, bytes, write, file, line);
+}
+
+void shim_warp_sync(void) {
+    fibre &f = fibres[(size_t)current];
+    warp &w = warps[(size_t)current / 32];
+    f.n_warp++;
+    if (++w.waiting == 32) {
+        w.waiting = 0;
+        for (int i = current / 32 * 32, end = i + 32; i < end; i++)
+            fibres[(size_t)i].state = READY;
+        return;
+    }
+    f.state = AT_WARP;
+    to_main(false);
+}
+
+void shim_block_sync(void) {
+    fibre &f = fibres[(size_t)current];
+    f.n_block++;
+    if (tracing)
+        f.n_access.clear();
+    f.state = AT_BLOCK;
+    waiting++;
+    to_main(false);
+}
+
+const unsigned char *shim_exchange(const void *mine, size_t bytes) {
+    fibre &f = fibres[(size_t)current];
+    warp &w = warps[(size_t)current / 32];
+    int side = f.n_exchange++ & 1;
+    memcpy(w.slot[side][current % 32], mine, bytes);
+    shim_warp_sync();
+    f.n_warp--; /* a shuffle orders no memory */
+    return w.slot[side][0];
+}
+
+void shim_cp_async(void *shared, const void *global, int bytes, const char *file, int line) {
+    size_t at = (size_t)((unsigned char *)shared - shared_memory);
+    if ((unsigned char *)shared < shared_memory || at + 16 > shared_bytes)
+        die("an asynchronous copy outside of the block's shared memory");
+    if ((uintptr_t)shared % 16 != 0 || (uintptr_t)global % 16 != 0)
+        die("an asynchronous copy that is not aligned to 16 bytes");
+    shim_touch(shared, 16, true, file, line); /* from now on, until it is waited for */
+    fibres[(size_t)current].open.push_back({shared, global, bytes, file, line});
+}
+
+void shim_cp_commit(void) {
+    fibre &f = fibres[(size_t)current];
+    f.groups.push_back(std::move(f.open));
+    f.open.clear();
+}
+
+void shim_cp_wait(int n) {
+    fibre &f = fibres[(size_t)current];
+    while ((int)f.groups.size() > n) {
+        for (copy &c : f.groups.front()) {
+            if (tracing)
+                note_race(f, (size_t)((unsigned char *)c.shared - shared_memory), 16, true,
+                          c.file, c.line);
+            memset(c.shared, 0, 16);
+            memcpy(c.shared, c.global, (size_t)c.bytes);
+        }
+        f.groups.erase(f.groups.begin());
+    }
+}
+
+void shim_mma(float d[4], const uint32_t a[4], const uint32_t b[2], float (*real)(uint16_t)) {
+    uint32_t mine[8] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+    const unsigned char *all = shim_exchange(mine, sizeof mine);
+    auto word = [&](int lane, int i) {
+        uint32_t w;
+        memcpy(&w, all + 32 * lane + 4 * i, 4);
+        return w;
+    };
+    int g = current % 32 / 4, t = current % 32 % 4;
+    for (int i = 0; i < 4; i++) {
+        int high = i / 2, col = 2 * t + i % 2; /* row g + 8 high */
+        float sum = 0;
+        for (int k = 0; k < 16; k++) {
+            uint32_t wa = word(4 * g + k % 8 / 2, high + 2 * (k / 8));
+            uint32_t wb = word(4 * col + k % 8 / 2, 4 + k / 8);
+            uint16_t ha = (uint16_t)(wa >> 16 * (k % 2)), hb = (uint16_t)(wb >> 16 * (k % 2));
+            sum += real(ha) * real(hb);
+        }
+        d[i] += sum;
+    }
+}
+
+float f16_real(uint16_t h) {
+    int e = h >> 10 & 31, m = h & 1023;
+    float f = e == 31  ? (m ? NAN : INFINITY)
+              : e == 0 ? ldexpf((float)m, -24)
+                       : ldexpf((float)(1024 + m), e - 25);
+    return h & 0x8000 ? -f : f;
+}
+
+/* To nearest, ties to even; saturates, and NaN stays. */
+uint16_t real_f16(float f) {
+    uint16_t sign = signbit(f) ? 0x8000 : 0;
+    float a = fabsf(f);
+    int e;
+    if (f != f)
+        return sign | 0x7e00;
+    if (a == 0)
+        return sign;
+    if (a >= 65504)
+        return sign | 0x7bff;
+    frexpf(a, &e); /* a < 2^e */
+    e = e < -13 ? -13 : e;
+    /* a multiple of 2^(e - 11); the leading one counts in the exponent, as would a carry */
+    return (uint16_t)(sign | (((e + 13) << 10) + (int)rintf(ldexpf(a, 11 - e))));
+}
+
+static void run_block(int n) {
+    alive = n;
+    waiting = 0;
+    for (int i = 0; i < n; i++)
+        prepare(i);
+    for (int w = 0; w < n / 32; w++) {
+        warps[(size_t)w].waiting = 0;
+        warps[(size_t)w].alive = 32;
+    }
+    memset(shared_memory, 0xa5, shared_bytes);
+    if (tracing)
+        watched.assign(shared_bytes, watch());
+    while (alive > 0) {
+        bool ran = false;
+        for (int w = 0; w < n / 32; w++)
+            for (bool again = true; again;) {
+                again = false;
+                for (int i = 32 * w; i < 32 * w + 32; i++)
+                    if (fibres[(size_t)i].state == READY) {
+                        enter(i);
+                        again = ran = true;
+                    }
+            }
+        if (waiting > 0 && waiting == alive) {
+            waiting = 0;
+            close_all();
+            for (int i = 0; i < n; i++)
+                if (fibres[(size_t)i].state == AT_BLOCK)
+                    fibres[(size_t)i].state = READY;
+        } else if (!ran) {
+            die("threads wait for each other at different barriers");
+        }
+    }
+    close_all();
+}
+
+void shim_run(const char *name, dim3 grid, int block, size_t shared, void (*f)(void *),
+              void *ctx) {
+    kernel = name;
+    if (block < 32 || block > 1024 || block % 32 || shared > MAX_SHARED || grid.x < 1 ||
+        grid.y < 1 || grid.z < 1 || grid.y > 65535 || grid.z > 65535)
+        die("a launch of an impossible shape");
+    if ((int)fibres.size() < block)
+        fibres.resize((size_t)block);
+    if (warps.size() < (size_t)block / 32)
+        warps.resize((size_t)block / 32);
+    n_fibre = block;
+    shared_bytes = shared;
+    body = f;
+    body_ctx = ctx;
+    shim_me.n_thread = block;
+    shim_me.grid = grid;
+    for (unsigned z = 0; z < grid.z; z++)
+        for (unsigned y = 0; y < grid.y; y++)
+            for (unsigned x = 0; x < grid.x; x++) {
+                shim_me.block = dim3(x, y, z);
+                run_block(block);
+            }
+}
+
+void shim_trace(bool on) {
+    tracing = on;
+    if (!on)
+        return;
+    races = 0;
+    places.clear();
+}
+
+int shim_races(void) {
+    return races;
+}
+
+double shim_worst_conflict(char where[64]) {
+    double worst = 1;
+    where[0] = 0;
+    for (auto &p : places) {
+        double x = p.second.passes / p.second.ideal;
+        if (x <= worst)
+            continue;
+        worst = x;
+        const char *slash = strrchr(p.first.first, '/');
+        snprintf(where, 64, "%s:%d", slash ? slash + 1 : p.first.first, p.first.second);
+    }
+    return worst;
+}
