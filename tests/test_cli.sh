@@ -477,6 +477,31 @@ i=0; while ! grep -q '^ *8  *8 ' out && [ $i -lt 600 ]; do sleep 0.1; i=$((i + 1
 kill -INT $!; wait $! || rc=$?; is "an interrupted bench prints what it has" 130 '^ +8 +8 +1 ' 'interrupted'
 run doctor; is "doctor" 0 'sound'
 run doctor --json; is_json "doctor --json" 0 out 'd["machine"]["processor"]["ok"]'
+# -- GPU ------------------------------------------------------------------
+run doctor --device cuda; is "doctor --device cuda without a GPU" 1 'BAD  machine +gpu +no GPU: '
+run run tiny --device cuda hi; is "run --device cuda without a GPU" 1 - '^llmchat: no GPU: '
+run bench tiny -p 4 -n 2 -r 1 --json; is_json "auto without a GPU is the CPU" 0 out 'd[0]["device"]=="cpu"'
+echo 'device: cuda' >home/config/config.yaml
+run doctor; is "doctor where the configuration wants a GPU" 1 'BAD  machine +gpu '
+rm home/config/config.yaml
+run run tiny --gpu-memory-utilization 1.5 hi; is "more than all of a GPU's memory" 2 - 'at most 1'
+if [ -e "${TEST_CUDA_MODULE:-}" ]; then
+    LLMCHAT_CUDA_MODULE=$TEST_CUDA_MODULE
+    run doctor --device cuda; is "doctor with a GPU" 0 '^ok   machine +gpu .*(sm_|host shim).* GiB free'
+    run run tiny-f32 --device cpu --raw --temperature 0 --max-tokens 24 tell me a tale; cp out tale
+    run run tiny-f32 --device cuda --raw --temperature 0 --max-tokens 24 tell me a tale
+    if [ "$rc" = 0 ] && cmp -s out tale; then pass "a GPU says what the CPU says"; else fail "a GPU says what the CPU says"; fi
+    run bench tiny -p 40 -n 6 -b 1,3 -r 1 --json
+    is_json "auto with a GPU is the GPU" 0 out 'len(d)==2 and all(r["device"]=="cuda" for r in d)'
+    run run tiny --gpu-memory-utilization 0.5 --max-tokens 3 hi; is "a part of a GPU's memory" 0 '' -
+    LLMCHAT_SHIM_BYTES=3000000 run run tiny --device cuda hi; is "a GPU without room" 1 - 'no room|room for'
+    LLMCHAT_SHIM_BYTES=3000000 run bench tiny -p 4 -n 2 -r 1 --json
+    is_json "auto without room is the CPU" 0 out 'd[0]["device"]=="cpu"'
+    LLMCHAT_SHIM_BYTES=3000000 run run tiny --max-tokens 3 hi; is "which is said" 0 '' 'on the CPU: .*room'
+    LLMCHAT_SHIM_FAIL=rope_kv run run tiny --device cuda hi; is "a fault of a GPU" 1 - 'rope_kv.*--device cpu'
+    LLMCHAT_CUDA_MODULE=none
+fi
+
 LLMCHAT_CPU=abacus run doctor; is "doctor with a wrong LLMCHAT_CPU" 1 'BAD  machine +processor .*abacus'
 
 # -- bad surroundings -------------------------------------------------------

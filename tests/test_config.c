@@ -23,20 +23,22 @@ static enum status parse(const char *yaml, struct config *c) {
 static void everything_is_read(void **state) {
     (void)state;
     struct config c;
-    if (parse("# mine\nmodel: smol\ndraft_model: smaller\ndevice: cpu\nthreads: 3\nkv_type: "
+    if (parse("# mine\nmodel: smol\ndraft_model: smaller\ndevice: cuda\nthreads: 3\nkv_type: "
               "bf16\ntheme: "
               "light\nmouse: no\n"
               "markdown: off\nprefill_draft: off\ncontext_full: drop\nsystem: |\n  Be kind.\n  "
               "Always.\n"
               "sampling: { temperature: 0.2, stop: [a, \"b\"], seed: 9007199254740993, "
               "speculation: off }\n"
-              "keys:\n  send: enter\n  new-chat: [ctrl-n, f2]\n",
+              "keys:\n  send: enter\n  new-chat: [ctrl-n, f2]\n"
+              "gpu_memory_utilization: 0.5\n",
               &c) != ST_OK)
         fail_msg("%s", e.msg);
     assert_string_equal(c.model, "smol");
     assert_string_equal(c.draft_model, "smaller");
     assert_false(c.draft_wanted);
-    assert_int_equal(c.device, DEVICE_CPU);
+    assert_int_equal(c.device, DEVICE_CUDA);
+    assert_true(c.gpu_memory_utilization == 0.5);
     assert_int_equal(c.threads, 3);
     assert_int_equal(c.kv_type, KV_BF16);
     assert_int_equal(c.theme, THEME_LIGHT);
@@ -97,6 +99,8 @@ static void mistakes_are_named_with_their_line(void **state) {
         {"mdoel: x\n", "c.yaml:1: unknown key \"mdoel\"; did you mean \"model\"?"},
         {"\n\nzzzzzzzz: x\n", "c.yaml:3: unknown key \"zzzzzzzz\"; known are model"},
         {"model: a\nmodel: b\n", "c.yaml:2: the key \"model\" was given on line 1 already"},
+        {"gpu_memory_utilization: 1.1\n", "c.yaml:1: gpu_memory_utilization: 1.1"},
+        {"gpu_memory_utilization: half\n", "c.yaml:1: gpu_memory_utilization: half"},
         {"threads: many\n",
          "c.yaml:1: threads: many given, a whole number from 0 to 1024 wanted"},
         {"threads: 99999999999999999999\n", "c.yaml:1: threads"},

@@ -34,6 +34,9 @@ enum model_state { MODEL_NONE, MODEL_LOADING, MODEL_READY, MODEL_FAILED };
 /* Loads in a background thread; the old model stays until the new one is there. EV_MODEL events
  * follow. */
 enum status chat_load_model(struct chat *c, const char *name, struct err *err);
+/* From now on models run on the CPU, whatever the configuration says: loads the one in use
+ * there. */
+enum status chat_load_on_cpu(struct chat *c, struct err *err);
 enum model_state chat_model_state(const struct chat *c);
 /* The new model is loaded, and is taken into use when the reply that runs has ended. */
 bool chat_model_waits(const struct chat *c);

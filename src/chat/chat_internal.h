@@ -91,6 +91,7 @@ struct chat {
     bool tail_attached; /* the last message's text is the turn's buffer */
 
     /* model */
+    bool on_cpu; /* chat_load_on_cpu() was called */
     struct engine *engine;
     char *model;
     char *model_path;       /* the file that was opened, */

@@ -51,6 +51,21 @@ static enum status read_device(struct config *c, const struct ynode *v, struct e
     return ST_OK;
 }
 
+static enum status read_utilization(struct config *c, const struct ynode *v, struct err *err) {
+    char *text = NULL, *end;
+    CHECK(ytree_text(v, c->path, &text, err));
+    double share = strtod(text, &end);
+    bool ok = end != text && !*end && share > 0 && share <= 1;
+    enum status st = ok ? ST_OK
+                        : err_set(err, ST_FORMAT,
+                                  "%s:%d: gpu_memory_utilization: %s: a number above 0, at "
+                                  "most 1, wanted",
+                                  c->path, v->line, text);
+    free(text);
+    c->gpu_memory_utilization = ok ? share : 0;
+    return st;
+}
+
 static enum status read_threads(struct config *c, const struct ynode *v, struct err *err) {
     return ytree_int(v, c->path, 0, 1024, &c->threads, err);
 }
@@ -162,13 +177,15 @@ static enum status read_keys(struct config *c, const struct ynode *v, struct err
 }
 
 static const char *const key_names[] = {
-    "model",         "draft_model", "device",   "threads",      "kv_type",
-    "theme",         "mouse",       "markdown", "context_full", "kv_cache",
-    "prefill_draft", "system",      "prompt",   "sampling",     "keys"};
+    "model",        "draft_model", "device",        "threads",
+    "kv_type",      "theme",       "mouse",         "markdown",
+    "context_full", "kv_cache",    "prefill_draft", "system",
+    "prompt",       "sampling",    "keys",          "gpu_memory_utilization"};
 static const read_key key_readers[] = {
-    read_model,         read_draft_model, read_device,   read_threads,  read_kv_type,
-    read_theme,         read_mouse,       read_markdown, read_full,     read_kv_cache,
-    read_prefill_draft, read_system,      read_prompt,   read_sampling, read_keys};
+    read_model,   read_draft_model, read_device,        read_threads,
+    read_kv_type, read_theme,       read_mouse,         read_markdown,
+    read_full,    read_kv_cache,    read_prefill_draft, read_system,
+    read_prompt,  read_sampling,    read_keys,          read_utilization};
 enum { N_KEYS = sizeof key_names / sizeof *key_names };
 
 static enum status apply(struct config *c, const struct ynode *root, struct err *err) {
@@ -286,4 +303,11 @@ out:
     buf_release(&text);
     free(where);
     return st;
+}
+
+struct engine_params config_engine(const struct config *c) {
+    return (struct engine_params){.device = c->device,
+                                  .gpu_memory_utilization = c->gpu_memory_utilization,
+                                  .threads = c->threads,
+                                  .kv_type = c->kv_type};
 }

@@ -3,7 +3,8 @@
  *
  *   model: smollm2              # used when nothing else says which
  *   draft_model: NAME           # a smaller one with the same vocabulary that guesses for it
- *   device: auto                # auto | cpu
+ *   device: auto                # auto | cpu | cuda
+ *   gpu_memory_utilization: 0.9 # part of a GPU's memory that may be in use
  *   threads: 0                  # 0: one for each fast core
  *   kv_type: auto               # auto | f32 | f16 | bf16 | int8
  *   theme: auto                 # auto | dark | light | mono
@@ -47,6 +48,7 @@ struct config {
     int prompt_line;   /* in the file, for messages */
     enum device device;
     int threads;
+    double gpu_memory_utilization; /* 0: not said */
     enum kv_type kv_type;
     enum theme theme;
     bool mouse, markdown, prefill_draft;
@@ -70,5 +72,8 @@ void config_release(struct config *c);
 /* "4 GB", "500M", "0": a number with a unit (k, M, G, T; a B or iB may follow, a thousand or
  * 1024), without one of bytes. False when it is something else. */
 bool config_size(const char *s, uint64_t *bytes);
+
+/* What the configuration says of how to open an engine; the rest is zero. */
+struct engine_params config_engine(const struct config *c);
 
 #endif

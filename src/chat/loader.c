@@ -141,12 +141,12 @@ enum status chat_load_model(struct chat *c, const char *name, struct err *err) {
                          .name = xstrdup(name),
                          .draft = c->config->draft_model,
                          .draft_wanted = c->config->draft_wanted,
-                         .params = {.device = c->config->device,
-                                    .threads = c->config->threads,
-                                    .kv_type = c->config->kv_type,
-                                    .ctx_tok = c->settings.ctx,
-                                    .progress = progress,
-                                    .user = l}};
+                         .params = config_engine(c->config)};
+    if (c->on_cpu)
+        l->params.device = DEVICE_CPU;
+    l->params.ctx_tok = c->settings.ctx;
+    l->params.progress = progress;
+    l->params.user = l;
     struct err no_dir;
     if (c->config->kv_cache && states_dir(&l->kv_dir, &no_dir) != ST_OK) {
         log_warn("states are not kept: %s", no_dir.msg);
@@ -163,6 +163,11 @@ enum status chat_load_model(struct chat *c, const char *name, struct err *err) {
     c->loading = l;
     c->load_failed = c->fail_shown = false;
     return ST_OK;
+}
+
+enum status chat_load_on_cpu(struct chat *c, struct err *err) {
+    c->on_cpu = true;
+    return chat_load_model(c, chat_model(c), err);
 }
 
 /* A path is remembered in full, since the next start may be from elsewhere. */

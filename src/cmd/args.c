@@ -70,6 +70,11 @@ static enum status check_value(const struct opt *o, const char *value, struct er
                            o->min, o->type == OPT_COUNT ? "" : ", with commas between");
         s = more ? end + 1 : NULL;
     }
+    char *end;
+    double share = o->type == OPT_SHARE ? strtod(value, &end) : 1;
+    if (o->type == OPT_SHARE && (end == value || *end || !(share > 0 && share <= 1)))
+        return err_set(err, ST_USAGE, "--%s %s: must be a number above 0, at most 1", o->name,
+                       value);
     return ST_OK;
 }
 
@@ -262,8 +267,11 @@ const char *arg_text(const struct args *a, const char *name) {
 
 void use_compute_options(struct args *a) {
     const char *device = arg_text(a, "device");
+    const char *share = arg_text(a, "gpu-memory-utilization");
     if (device)
-        a->config.device = strcmp(device, "cpu") == 0 ? DEVICE_CPU : DEVICE_AUTO;
+        a->config.device = (enum device)word_number(DEVICE_WORDS, device);
+    if (share)
+        a->config.gpu_memory_utilization = strtod(share, NULL);
     if (find_opt(a->cmd, "draft", 5) && arg_text(a, "draft")) {
         free(a->config.draft_model);
         a->config.draft_model = xstrdup(arg_text(a, "draft"));

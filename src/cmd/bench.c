@@ -185,11 +185,7 @@ static enum status pool_bytes(const struct wanted *w, const struct model_info *m
 
 static enum status open_model(struct bench *b, const struct args *a, const char *path,
                               const char *draft, struct wanted *w, struct err *err) {
-    struct engine_params ep = {.device = a->config.device,
-                               .threads = a->config.threads,
-                               .kv_type = a->config.kv_type,
-                               .draft_path = draft,
-                               .progress = progress_show};
+    struct engine_params ep = config_engine(&a->config);
     struct model_info m = {0}, d = {0};
     enum status st;
     TRY(models_info(path, &m, err));
@@ -197,6 +193,8 @@ static enum status open_model(struct bench *b, const struct args *a, const char 
     if (draft)
         TRY(models_info(draft, &d, err));
     TRY(pool_bytes(w, &m, &d, &ep.kv_bytes, err));
+    ep.draft_path = draft;
+    ep.progress = progress_show;
     ep.ctx_tok = w->ctx_tok;
     TRY(engine_open(path, &ep, &b->engine, err));
     progress_clear();

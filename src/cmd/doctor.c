@@ -26,12 +26,15 @@
 
 const struct opt doctor_opts[] = {
     {"json", 0, OPT_FLAG, NULL, 0, "Print a JSON object"},
+    {"device", 0, OPT_CHOICE, DEVICE_WORDS, 0,
+     "With cuda, that no GPU can be used is a problem"},
     {0},
 };
 
 struct report {
     json_t *all;
     bool json, bad;
+    bool wants_gpu; /* the command line, or the configuration, says so */
 };
 
 /* One finding; ok false counts as a problem. */
@@ -67,11 +70,13 @@ static void processor(struct report *r) {
     buf_clear(&b);
     engine_huge_pages(&b);
     finding(r, "machine", "hugepages", true, "%s", buf_str(&b));
-    buf_release(&b);
     finding(r, "machine", "cores", true, "%d usable", engine_usable_cores());
     long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGE_SIZE);
     finding(r, "machine", "memory", true, "%s", show_bytes((uint64_t)pages * (uint64_t)size));
-    finding(r, "machine", "gpu", true, "not used: this build has no GPU support");
+    buf_clear(&b);
+    bool gpu = engine_gpu(&b);
+    finding(r, "machine", "gpu", gpu || !r->wants_gpu, "%s", buf_str(&b));
+    buf_release(&b);
 }
 
 static void libraries(struct report *r) {
@@ -175,6 +180,13 @@ static void configuration(struct report *r) {
 
 int cmd_doctor(struct args *a) {
     struct report r = {.json = arg_flag(a, "json")};
+    struct config c;
+    struct err ignored; /* configuration() tells */
+    config_init(&c);
+    r.wants_gpu = arg_text(a, "device")
+                      ? strcmp(arg_text(a, "device"), "cuda") == 0
+                      : config_load(NULL, &c, &ignored) == ST_OK && c.device == DEVICE_CUDA;
+    config_release(&c);
     r.all = json_pack("{s:s}", "version", LLMCHAT_VERSION);
     if (!r.json)
         printf("     llmchat    version      %s\n", LLMCHAT_VERSION);

@@ -67,11 +67,9 @@ int cmd_eval(struct args *a) {
                             .save_logits = arg_text(a, "save-logits"),
                             .kl_base = arg_text(a, "kl-base"),
                             .progress = windows};
-    struct engine_params ep = {.device = a->config.device,
-                               .threads = a->config.threads,
-                               .kv_type = a->config.kv_type,
-                               .ctx_tok = p.ctx,
-                               .progress = progress_show};
+    struct engine_params ep = config_engine(&a->config);
+    ep.ctx_tok = p.ctx;
+    ep.progress = progress_show;
     TRY(engine_open(path, &ep, &e, &err));
     /* The whole text begins as the model wants every text to begin, as in llama.cpp's tool. */
     struct encode_opts o = {.bos = text_adds_bos(engine_text(e))};

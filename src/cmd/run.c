@@ -134,10 +134,12 @@ static enum status check_speculation(const struct args *a, struct err *err) {
     return ST_OK;
 }
 
-/* and news where the configuration or the conversation does. */
-static void note_draft(const struct args *a, const struct settings *s,
+/* and news where the configuration or the conversation does; and of a GPU that is not used. */
+static void note_model(const struct args *a, const struct settings *s,
                        const struct engine_info *m) {
     struct err why;
+    if (m->device_note[0])
+        note("on the CPU: %s", m->device_note);
     if (config_check_draft(&a->config, s, m->draft, &why) != ST_OK)
         note("%s", why.msg);
 }
@@ -202,22 +204,20 @@ static enum status raw_request(const struct args *a, struct engine *e, struct se
 static enum status run_raw(struct args *a, struct run *r, const char *prompt, bool *cancelled,
                            struct err *err) {
     struct settings *s = &a->config.settings;
-    struct engine_params p = {.device = a->config.device,
-                              .threads = a->config.threads,
-                              .kv_type = a->config.kv_type,
-                              .ctx_tok = s->ctx,
-                              .progress = progress_show};
+    struct engine_params p = config_engine(&a->config);
     char *path = NULL;
     struct engine *e = NULL;
     struct session *session = NULL;
     struct mailbox *box = mailbox_new(event_free);
     struct tok_list ids = {0};
     enum status st;
+    p.ctx_tok = s->ctx;
+    p.progress = progress_show;
     TRY(models_resolve(a->pos[0], progress_show, NULL, &path, err));
     TRY(chat_open_engine(path, a->config.draft_model, a->config.draft_wanted, &p, &e, err));
     settings_suggest(s, engine_info(e)->settings);
     progress_clear();
-    note_draft(a, s, engine_info(e));
+    note_model(a, s, engine_info(e));
     struct encode_opts o = {.bos = text_adds_bos(engine_text(e))};
     TRY(text_encode(engine_text(e), prompt, strlen(prompt), &o, &ids, err));
     session = session_new(e);
@@ -326,7 +326,7 @@ static enum status run_turn(struct args *a, struct run *r, const char *prompt, b
         TRY(chat_set_system(c, arg_text(a, "system"), err));
     TRY(chat_load_model(c, a->pos[0], err));
     TRY(wait_for_model(c, err));
-    note_draft(a, chat_settings(c), chat_engine_info(c));
+    note_model(a, chat_settings(c), chat_engine_info(c));
     st = chat_send(c, prompt, err);
     if (st == ST_CONTEXT_FULL && a->config.context_full != OVERFLOW_ASK &&
         a->config.context_full != OVERFLOW_STOP && a->config.context_full != OVERFLOW_STREAM)

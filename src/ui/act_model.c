@@ -27,6 +27,14 @@ void say_no_model(struct app *a) {
     buf_release(&text);
 }
 
+/* Says in the status line that a model is being loaded. */
+static void say_loading(struct app *a, const char *name) {
+    snprintf(a->model_name, sizeof a->model_name, "%.*s", utf8_cut(name, 60), name);
+    snprintf(a->model_what, sizeof a->model_what, "loading %.*s", utf8_cut(name, 50), name);
+    a->model_share = -1;
+    a->dirty = true;
+}
+
 void load_model(struct app *a, const char *name) {
     struct err err;
     if (chat_model_state(a->chat) == MODEL_LOADING && !chat_model_waits(a->chat)) {
@@ -38,12 +46,18 @@ void load_model(struct app *a, const char *name) {
         app_say(a, "%s is loaded", name);
         return;
     }
-    if (!app_ok(a, chat_load_model(a->chat, name, &err), &err))
+    if (app_ok(a, chat_load_model(a->chat, name, &err), &err))
+        say_loading(a, name);
+}
+
+/* Nothing is lost with a device: what was said is in the database. */
+void offer_cpu(struct app *a) {
+    static const char *const answers[] = {"Load the model on the CPU", "Not now"};
+    struct err err;
+    if (dialog_interrupt(a, "The GPU failed", a->device_error, answers, 2) != 0)
         return;
-    snprintf(a->model_name, sizeof a->model_name, "%.*s", utf8_cut(name, 60), name);
-    snprintf(a->model_what, sizeof a->model_what, "loading %.*s", utf8_cut(name, 50), name);
-    a->model_share = -1;
-    a->dirty = true;
+    if (app_ok(a, chat_load_on_cpu(a->chat, &err), &err))
+        say_loading(a, chat_model(a->chat));
 }
 
 void start_model(struct app *a) {
@@ -105,8 +119,10 @@ void act_model_info(struct app *a) {
              m->n_vocab);
     buf_addf(&text, "Weights         %s, %.0f MB\n", m->quant, (double)m->weights_bytes / 1e6);
     buf_addf(&text, "Context         %d tokens (trained with %d)\n", m->ctx_tok, m->ctx_train);
-    buf_addf(&text, "Runs on         %s, %s kernels, %d threads\n", m->device, m->kernels,
-             m->threads);
+    buf_addf(&text, "Runs on         %s, %s kernels", m->device, m->kernels);
+    if (strcmp(m->device, "cpu") == 0)
+        buf_addf(&text, ", %d threads", m->threads);
+    buf_addc(&text, '\n');
     buf_addf(&text, "A token reads   %.0f MB of weights\n", (double)m->bytes_per_token / 1e6);
     buf_addf(&text, "Licence         %s\n", m->license && *m->license ? m->license : "unknown");
     buf_addf(&text, "File            %s", m->path);

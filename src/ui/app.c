@@ -232,6 +232,8 @@ static void model_event(struct app *a, const struct chat_event *e) {
     case MODEL_READY:
         a->model_what[0] = 0;
         app_check_draft(a);
+        if (chat_engine_info(a->chat)->device_note[0])
+            app_say(a, "On the CPU: %s", chat_engine_info(a->chat)->device_note);
         break;
     case MODEL_FAILED:
         free(a->model_error);
@@ -278,6 +280,10 @@ static void handle_event(struct app *a, const struct chat_event *e) {
         a->prefill_total = 0;
         a->failed = l->n ? l->v[l->n - 1].id : 0;
         snprintf(a->fail_text, sizeof a->fail_text, "failed: %s", e->err.msg);
+        if (e->err.code == ST_DEVICE) {
+            a->device_failed = true;
+            memcpy(a->device_error, e->err.msg, sizeof a->device_error);
+        }
         app_sync(a);
         app_complain(a, "%s", e->err.msg);
         break;
@@ -509,6 +515,10 @@ static void ask_what_waits(struct app *a) {
     if (a->context_full && !chat_busy(a->chat)) {
         a->context_full = false;
         ask_context_full(a);
+    }
+    if (a->device_failed && !chat_busy(a->chat)) {
+        a->device_failed = false;
+        offer_cpu(a);
     }
 }
 

@@ -76,6 +76,8 @@ struct app {
     int left_out;      /* chat_left_out() that the transcript shows */
     bool context_full; /* the person must choose: asked by the main loop */
     bool model_failed;
+    bool device_failed; /* a reply failed with the device it ran on, for device_error */
+    char device_error[sizeof((struct err *)0)->msg];
     char *model_error;
 
     char model_name[4 * 60 + 1]; /* what loads */
@@ -146,6 +148,7 @@ const char *message_of_input(const char *text); /* act_chat.c */
 void send_input(struct app *a);
 void load_model(struct app *a, const char *name); /* act_model.c */
 void start_model(struct app *a);
+void offer_cpu(struct app *a); /* after a device failed */
 void say_no_model(struct app *a);
 void ask_context_full(struct app *a);
 void sampling_dialog(struct app *a, size_t setting); /* sampling.c */

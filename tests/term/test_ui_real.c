@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static struct tt *start(const char *home, const char *arg) {
     const char *argv[] = {getenv("LLMCHAT_BIN"), arg, NULL};
@@ -92,12 +93,40 @@ static void killed_while_answering_loses_nothing_that_was_said(void **state) {
     tt_quit(t);
 }
 
+/* The device is the host shim, where keys and values can not be written: the answer does, the CPU is offered, and
+ * the same question is answered there. */
+static void a_gpu_that_fails_gives_way_to_the_cpu(void **state) {
+    const char *module = getenv("TEST_CUDA_MODULE");
+    char of_module[1200];
+    if (!module || access(module, R_OK) != 0)
+        skip();
+    snprintf(of_module, sizeof of_module, "LLMCHAT_CUDA_MODULE=%s", module);
+    const char *env[] = {of_module, "LLMCHAT_SHIM_FAIL=rope_kv", NULL};
+    const char *argv[] = {getenv("LLMCHAT_BIN"), NULL};
+    make_model(*state);
+    struct tt *t = tt_start(*state, argv, env, 24, 110);
+    tt_wait(t, "tiny·nf4·cuda");
+    tt_type(t, "/set max_tokens 5" T_ENTER);
+    tt_wait(t, "max_tokens is 5 now");
+    tt_type(t, "are you there" T_ENTER);
+    tt_wait(t, "The GPU failed");
+    tt_wait(t, "Load the model on the CPU");
+    tt_wait(t, "Enter · Esc"); /* it has been there for a while */
+    tt_type(t, T_ENTER);
+    tt_wait(t, "tiny·nf4·cpu");
+    tt_type(t, "/regen" T_ENTER);
+    tt_wait(t, "tok/s");
+    tt_wait(t, "● saved");
+    tt_quit(t);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, tt_setup, tt_teardown)
     const struct CMUnitTest tests[] = {
         T(without_a_model_it_explains_and_stays_small),
         T(a_real_model_answers_and_reuses_its_cache),
         T(killed_while_answering_loses_nothing_that_was_said),
+        T(a_gpu_that_fails_gives_way_to_the_cpu),
     };
     if (!tt_ready(getenv("LLMCHAT_BIN")) || !tt_ready(getenv("MKMODEL")))
         return 77;
