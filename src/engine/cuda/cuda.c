@@ -7,8 +7,8 @@
  * one is filled from the mapping while the other is copied.
  *
  * A step. What it needs of host data (angles, tokens, positions, block tables) is written to
- * pinned memory, which has a twin on the device. Nothing waits until finish(), or until a
- * download() needs what was computed. The first failure of the device is noticed there.
+ * pinned memory, which has a twin on the device. From then on nothing waits until finish(), or
+ * until a download() needs what was computed. The first failure of the device is noticed there.
  *
  * Recordings (CUDA graphs). Where each sequence decodes one token, the launches of a step
  * differ from those of the step before in nothing but what lies in the twin: for each number of
@@ -42,6 +42,7 @@ enum {
     MAX_PARTS = 64,
     RECORD_SEQS = 32, /* most sequences of a recorded step */
     RECORD_LENGTHS = 31,
+    MOST_ROWS = 65520, /* that are unpacked at once: a grid's limit */
 };
 
 /* Steps of as many sequences, with caches of about the same length. */
@@ -408,6 +409,7 @@ static void cuda_begin(struct backend *be, const struct step *s) {
     struct cuda *c = cuda_of(be);
     size_t angles = (size_t)s->T * (size_t)s->rope_dim * sizeof(float), n_block = 0;
     assert(s->T <= c->lim.max_tok);
+    c->g->sync(c->g); /* what kv_turn() staged has gone */
     c->step = (struct gpu_step){.T = s->T, .n_seq = s->n_seq, .rope_dim = s->rope_dim};
     c->staged = c->of_step = 0;
     c->n_logits = s->n_rows;
@@ -499,7 +501,7 @@ static void by_slices(struct cuda *c, struct input *in, const struct matmul_out 
     bool f16 = w->type == WEIGHT_F16;
     const uint16_t *xb = input_16(c, in, f16);
     int most = (int)(WORK_BYTES / sizeof(uint16_t) / (size_t)w->Kp) / 16 * 16;
-    most = most < 16 ? 16 : most;
+    most = most < 16 ? 16 : most > MOST_ROWS ? MOST_ROWS : most;
     for (int n = 0; n < w->N; n += most) {
         int part = w->N - n < most ? w->N - n : most;
         g->unpack(g, w, n, (part + 15) / 16 * 16, c->work);
