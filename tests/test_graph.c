@@ -392,6 +392,16 @@ static float deviation(const float *x, size_t n) {
     return (float)sqrt(sum / (double)n);
 }
 
+/* Makes the model, and the reference's logits of the whole prompt in logits_a; returns their
+ * deviation. */
+static float reference_logits(enum weight_type linear, enum weight_type head) {
+    model_make(linear, head);
+    struct graph *g = open_graph("scalar", 1);
+    forward(g, straight, 0, N_TOK, logits_a);
+    graph_close(g);
+    return deviation(logits_a, N_TOK * V);
+}
+
 static void graph_kernel_sets_agree(void **state) {
     (void)state;
     const struct cpu_kernels *sets[8];
@@ -399,13 +409,9 @@ static void graph_kernel_sets_agree(void **state) {
     if (n == 1)
         skip();
     for (int k = 0; k < N_KIND; k++) {
-        model_make(kinds[k].linear, kinds[k].head);
-        struct graph *g = open_graph("scalar", 1);
-        forward(g, straight, 0, N_TOK, logits_a);
-        graph_close(g);
-        float size = deviation(logits_a, N_TOK * V);
+        float size = reference_logits(kinds[k].linear, kinds[k].head);
         for (int i = 0; i < n - 1; i++) {
-            g = open_graph(sets[i]->name, 2);
+            struct graph *g = open_graph(sets[i]->name, 2);
             assert_string_equal(graph_kernels(g), sets[i]->name);
             forward(g, straight, 0, N_TOK, logits_b);
             for (size_t j = 0; j < N_TOK * V; j++)
@@ -431,13 +437,9 @@ static void graph_on_a_device_agrees_with_the_reference(void **state) {
     if (!cuda_is_here())
         skip();
     for (int k = 0; k < N_KIND; k++) {
-        model_make(kinds[k].linear, kinds[k].head);
-        struct graph *g = open_graph("scalar", 1);
-        forward(g, straight, 0, N_TOK, logits_a);
-        graph_close(g);
-        float size = deviation(logits_a, N_TOK * V);
+        float size = reference_logits(kinds[k].linear, kinds[k].head);
         float limit = kinds[k].linear == WEIGHT_F32 ? 1e-4f : 0.03f;
-        g = open_graph("cuda", 1);
+        struct graph *g = open_graph("cuda", 1);
         assert_string_equal(graph_device(g), "cuda");
         void *block = xmalloc(graph_kv_block_bytes(&model, kv_type));
         for (int way = 0; way < 2; way++) {
@@ -472,12 +474,8 @@ static void graph_runs_recorded_steps_with_new_data(void **state) {
         skip();
     void *f = shim_function("shim_replays");
     memcpy(&replays, &f, sizeof replays);
-    model_make(WEIGHT_Q4, WEIGHT_I8);
-    struct graph *g = open_graph("scalar", 1);
-    forward(g, straight, 0, N_TOK, logits_a);
-    graph_close(g);
-    float size = deviation(logits_a, N_TOK * V);
-    g = open_graph("cuda", 1);
+    float size = reference_logits(WEIGHT_Q4, WEIGHT_I8);
+    struct graph *g = open_graph("cuda", 1);
     int before = f ? replays() : 0, n_step = 0;
     for (int round = 0; round < 2; round++) { /* the second in other blocks */
         int32_t blocks[SEQS][4], at[SEQS];

@@ -52,17 +52,14 @@ static enum status read_device(struct config *c, const struct ynode *v, struct e
 }
 
 static enum status read_utilization(struct config *c, const struct ynode *v, struct err *err) {
-    char *text = NULL, *end;
+    char *text = NULL;
+    enum status st = ST_OK;
     CHECK(ytree_text(v, c->path, &text, err));
-    double share = strtod(text, &end);
-    bool ok = end != text && !*end && share > 0 && share <= 1;
-    enum status st = ok ? ST_OK
-                        : err_set(err, ST_FORMAT,
-                                  "%s:%d: gpu_memory_utilization: %s: a number above 0, at "
-                                  "most 1, wanted",
-                                  c->path, v->line, text);
+    if (!config_share(text, &c->gpu_memory_utilization))
+        st = err_set(err, ST_FORMAT,
+                     "%s:%d: gpu_memory_utilization: %s: a number above 0, at most 1, wanted",
+                     c->path, v->line, text);
     free(text);
-    c->gpu_memory_utilization = ok ? share : 0;
     return st;
 }
 
@@ -303,6 +300,15 @@ out:
     buf_release(&text);
     free(where);
     return st;
+}
+
+bool config_share(const char *s, double *share) {
+    char *end;
+    double v = strtod(s, &end);
+    bool ok = end != s && !*end && v > 0 && v <= 1;
+    if (ok)
+        *share = v;
+    return ok;
 }
 
 struct engine_params config_engine(const struct config *c) {

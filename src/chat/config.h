@@ -72,6 +72,8 @@ void config_release(struct config *c);
 /* "4 GB", "500M", "0": a number with a unit (k, M, G, T; a B or iB may follow, a thousand or
  * 1024), without one of bytes. False when it is something else. */
 bool config_size(const char *s, uint64_t *bytes);
+/* A part of a whole: above 0, at most 1. False when it is something else. */
+bool config_share(const char *s, double *share);
 
 /* What the configuration says of how to open an engine; the rest is zero. */
 struct engine_params config_engine(const struct config *c);

@@ -70,9 +70,8 @@ static enum status check_value(const struct opt *o, const char *value, struct er
                            o->min, o->type == OPT_COUNT ? "" : ", with commas between");
         s = more ? end + 1 : NULL;
     }
-    char *end;
-    double share = o->type == OPT_SHARE ? strtod(value, &end) : 1;
-    if (o->type == OPT_SHARE && (end == value || *end || !(share > 0 && share <= 1)))
+    double share;
+    if (o->type == OPT_SHARE && !config_share(value, &share))
         return err_set(err, ST_USAGE, "--%s %s: must be a number above 0, at most 1", o->name,
                        value);
     return ST_OK;
@@ -271,7 +270,7 @@ void use_compute_options(struct args *a) {
     if (device)
         a->config.device = (enum device)word_number(DEVICE_WORDS, device);
     if (share)
-        a->config.gpu_memory_utilization = strtod(share, NULL);
+        config_share(share, &a->config.gpu_memory_utilization);
     if (find_opt(a->cmd, "draft", 5) && arg_text(a, "draft")) {
         free(a->config.draft_model);
         a->config.draft_model = xstrdup(arg_text(a, "draft"));

@@ -165,35 +165,31 @@ static void models(struct report *r) {
     model_list_release(&l);
 }
 
-static void configuration(struct report *r) {
-    struct config c;
-    struct err err = {0};
-    config_init(&c);
-    bool ok = config_load(NULL, &c, &err) == ST_OK;
-    const char *path = c.path ? c.path : "";
+static void configuration(struct report *r, const struct config *c, bool ok,
+                          const struct err *err) {
+    const char *path = c->path ? c->path : "";
     finding(r, "config", "file", ok, "%s",
-            !ok                       ? err.msg
+            !ok                       ? err->msg
             : access(path, F_OK) == 0 ? path
                                       : "none, defaults are used");
-    config_release(&c);
 }
 
 int cmd_doctor(struct args *a) {
     struct report r = {.json = arg_flag(a, "json")};
     struct config c;
-    struct err ignored; /* configuration() tells */
+    struct err err = {0};
     config_init(&c);
-    r.wants_gpu = arg_text(a, "device")
-                      ? strcmp(arg_text(a, "device"), "cuda") == 0
-                      : config_load(NULL, &c, &ignored) == ST_OK && c.device == DEVICE_CUDA;
-    config_release(&c);
+    bool ok = config_load(NULL, &c, &err) == ST_OK;
+    r.wants_gpu = arg_text(a, "device") ? strcmp(arg_text(a, "device"), "cuda") == 0
+                                        : ok && c.device == DEVICE_CUDA;
     r.all = json_pack("{s:s}", "version", LLMCHAT_VERSION);
     if (!r.json)
         printf("     llmchat    version      %s\n", LLMCHAT_VERSION);
     processor(&r);
     libraries(&r);
     folders(&r);
-    configuration(&r);
+    configuration(&r, &c, ok, &err);
+    config_release(&c);
     database(&r);
     models(&r);
     if (r.json)

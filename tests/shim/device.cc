@@ -194,7 +194,6 @@ struct gpu *llmchat_gpu_open(int version, int index, char *error) {
     struct gpu *g = &d->gpu;
     const char *limit = getenv("LLMCHAT_SHIM_BYTES");
     d->limit = limit ? strtoull(limit, nullptr, 10) : (size_t)8 << 30;
-    g->version = GPU_VERSION;
     g->kernels = "host shim";
     snprintf(g->info.name, sizeof g->info.name, "host shim");
     g->info.major = 9;
@@ -214,10 +213,6 @@ struct gpu *llmchat_gpu_open(int version, int index, char *error) {
     g->replay = replay;
     g->free_recording = free_recording;
     g->blas = blas;
-    gpu_rows_kernels(g);
-    gpu_gemv_kernels(g);
-    gpu_q4gemv_kernels(g);
-    gpu_gemm_kernels(g);
-    gpu_attention_kernels(g);
+    gpu_kernels(g);
     return g;
 }

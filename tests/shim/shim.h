@@ -73,9 +73,6 @@ static inline int block_z() {
 static inline int n_thread() {
     return shim_me.n_thread;
 }
-static inline int grid_x() {
-    return (int)shim_me.grid.x;
-}
 static inline void block_sync() {
     shim_block_sync();
 }

@@ -318,6 +318,14 @@ static void stage_room(struct cuda *c, size_t bytes) {
     c->staged = c->of_step;
 }
 
+/* Host data to the twin's next place, without sending it yet. */
+static const void *place(struct cuda *c, const void *host, size_t bytes) {
+    size_t at = c->staged;
+    memcpy(c->pinned + at, host, bytes);
+    c->staged += aligned(bytes);
+    return c->twin + at;
+}
+
 /* A copy on the device of host data, good until stage_room() has to make room. The step's own
  * rows are there already. */
 static const void *stage(struct cuda *c, const void *host, size_t bytes) {
@@ -329,9 +337,8 @@ static const void *stage(struct cuda *c, const void *host, size_t bytes) {
     assert(!c->recording);
     stage_room(c, aligned(bytes));
     size_t at = c->staged;
-    memcpy(c->pinned + at, host, bytes);
+    place(c, host, bytes);
     c->g->upload(c->g, c->twin + at, c->pinned + at, bytes);
-    c->staged += aligned(bytes);
     return c->twin + at;
 }
 
@@ -390,14 +397,6 @@ static void stage_numbers(struct cuda *c, const struct step *s, size_t n_block) 
     c->staged += aligned(all * sizeof *v);
 }
 
-/* Host data of the step to the twin's next place, without sending it yet. */
-static const void *place(struct cuda *c, const void *host, size_t bytes) {
-    size_t at = c->staged;
-    memcpy(c->pinned + at, host, bytes);
-    c->staged += aligned(bytes);
-    return c->twin + at;
-}
-
 static void place_rows(struct cuda *c, int i, const int32_t *rows, int n) {
     c->known[i].host = rows;
     c->known[i].n = (size_t)n;
@@ -409,7 +408,6 @@ static void cuda_begin(struct backend *be, const struct step *s) {
     struct cuda *c = cuda_of(be);
     size_t angles = (size_t)s->T * (size_t)s->rope_dim * sizeof(float), n_block = 0;
     assert(s->T <= c->lim.max_tok);
-    c->g->sync(c->g); /* what kv_turn() staged has gone */
     c->step = (struct gpu_step){.T = s->T, .n_seq = s->n_seq, .rope_dim = s->rope_dim};
     c->staged = c->of_step = 0;
     c->n_logits = s->n_rows;
@@ -676,6 +674,7 @@ static void cuda_kv_turn(struct backend *be, const struct kv_layer *kv, const in
     const int32_t *dev = stage(c, blocks, (size_t)n * sizeof *blocks);
     const float *dev_cos = stage(c, cos, angles);
     c->g->kv_turn(c->g, kv, dev, n, dev_cos, stage(c, sin, angles), rope_dim);
+    c->g->sync(c->g); /* the next step begins where this was staged */
 }
 
 static void cuda_close(struct backend *be) {

@@ -52,9 +52,6 @@ DEVICE int block_z() {
 DEVICE int n_thread() {
     return (int)blockDim.x;
 }
-DEVICE int grid_x() {
-    return (int)gridDim.x;
-}
 DEVICE void block_sync() {
     __syncthreads();
 }
@@ -171,11 +168,6 @@ static void launch(struct gpu *g, const char *name, dim3 grid, int block, size_t
 DEVICE float warp_sum(float v) {
     for (int i = 16; i > 0; i /= 2)
         v += shfl_xor(v, i);
-    return v;
-}
-DEVICE float warp_max(float v) {
-    for (int i = 16; i > 0; i /= 2)
-        v = fmaxf(v, shfl_xor(v, i));
     return v;
 }
 DEVICE int lane_id() {

@@ -222,7 +222,6 @@ __attribute__((visibility("default"))) struct gpu *llmchat_gpu_open(int version,
     struct gpu *g = &d->gpu;
     const char *managed = getenv("LLMCHAT_CUDA_MANAGED");
     d->managed = managed && *managed == '1';
-    g->version = GPU_VERSION;
     g->close = dev_close;
     g->alloc = dev_alloc;
     g->free = dev_free;
@@ -239,11 +238,7 @@ __attribute__((visibility("default"))) struct gpu *llmchat_gpu_open(int version,
     g->replay = replay;
     g->free_recording = free_recording;
     g->blas = blas;
-    gpu_rows_kernels(g);
-    gpu_gemv_kernels(g);
-    gpu_q4gemv_kernels(g);
-    gpu_gemm_kernels(g);
-    gpu_attention_kernels(g);
+    gpu_kernels(g);
     if (!open_device(g, index)) {
         snprintf(error, 256, "%s", g->error);
         dev_close(g);

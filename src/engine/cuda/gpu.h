@@ -62,7 +62,6 @@ struct gpu_info {
 };
 
 struct gpu {
-    int version;         /* GPU_VERSION */
     const char *kernels; /* "sm_90", "host shim" */
     struct gpu_info info;
     bool failed;
@@ -114,7 +113,7 @@ struct gpu {
                     const float *cos, const float *sin, int rope_dim);
 
     /* y (+)= x w^T + bias. gemv: T <= GPU_GEMV_TOK, x in f32. gemm: any T, x in bf16 on tensor
-     * cores (xb [T, Kp] from to_bf16; f16 weights: f16). Both for every type of weight but gemm
+     * cores (xb [T, Kp] from to_16; f16 weights: f16). Both for every type of weight but gemm
      * with f32. */
     void (*gemv)(struct gpu *g, const float *x, int T, const struct matmul_out *o, bool add);
     void (*gemm)(struct gpu *g, const uint16_t *xb, int T, const struct matmul_out *o,
@@ -137,7 +136,7 @@ struct gpu {
     /* y[t, i] += bias[i]; y [T, n] with row stride ldy */
     void (*bias)(struct gpu *g, const float *bias, int T, int n, float *y, size_t ldy);
 
-    /* attention.cu; parts.n blocks share a row's keys, and merge() adds them up */
+    /* attention.cu; parts.n blocks share a row's keys, and another kernel adds them up */
     void (*attention)(struct gpu *g, const struct gpu_step *s, const struct kv_layer *kv,
                       const struct att_op *a, int H, const float *q, struct gpu_parts parts,
                       float *out);
@@ -149,6 +148,13 @@ void gpu_gemv_kernels(struct gpu *g);
 void gpu_q4gemv_kernels(struct gpu *g);
 void gpu_gemm_kernels(struct gpu *g);
 void gpu_attention_kernels(struct gpu *g);
+static inline void gpu_kernels(struct gpu *g) {
+    gpu_rows_kernels(g);
+    gpu_gemv_kernels(g);
+    gpu_q4gemv_kernels(g);
+    gpu_gemm_kernels(g);
+    gpu_attention_kernels(g);
+}
 
 /* The module's door (the only symbol that llmchat-cuda.so shows): opens device number `index`.
  * NULL: error [256] says why. version is the program's GPU_VERSION. */
