@@ -207,6 +207,12 @@ struct backend {
      * perm of both is the caller's business. */
     void (*ffn)(struct backend *be, enum act_kind kind, const float *x, int T, int K,
                 const struct linear *gate, const struct linear *up, float *y);
+    /* optional: matmul and ffn of norm(x) [T, K], which may be left in xn, or not */
+    void (*norm_matmul)(struct backend *be, const struct norm_op *n, const float *x, int T,
+                        int K, float *xn, const struct matmul_out *out, int n_out);
+    void (*norm_ffn)(struct backend *be, const struct norm_op *n, enum act_kind kind,
+                     const float *x, int T, int K, float *xn, const struct linear *gate,
+                     const struct linear *up, float *y);
     /* optional: the step's next attention will be over kv, as far back as the last `window`
      * positions (0: all); it may be read ahead. kv need not outlive the call. */
     void (*expect)(struct backend *be, const struct kv_layer *kv, int window);

@@ -512,7 +512,10 @@ void shim_run(const char *name, dim3 grid, int block, size_t shared, void (*f)(v
         for (unsigned y = 0; y < grid.y; y++)
             for (unsigned x = 0; x < grid.x; x++) {
                 shim_me.block = dim3(x, y, z);
+                shim_me.waited = 0;
                 run_block(block);
+                if (shim_me.waited != block)
+                    die("not every thread waits, once, for the kernels before");
             }
 }
 

@@ -8,7 +8,7 @@
  * numbers come out each time.
  *
  * Found at once, ending the program with the kernel's name: a barrier that not all threads
- * reach; a warp operation without all 32 lanes; asynchronous copies that are read too early
+ * reach; threads that don't wait for the kernels before, once; a warp operation without all 32 lanes; asynchronous copies that are read too early
  * give the old bytes. With shim_trace(true) also: two threads that touch a byte of shared
  * memory, one of them writing, with no barrier between; and for each place in the source how
  * many passes its accesses to shared memory take (bank conflicts).
@@ -38,6 +38,7 @@ struct dim3 {
 /* The thread that runs. */
 struct shim_self {
     int thread, n_thread;
+    long waited; /* calls of wait_for_others() in this block */
     dim3 block, grid;
 };
 extern struct shim_self shim_me;
@@ -70,8 +71,17 @@ static inline int block_y() {
 static inline int block_z() {
     return (int)shim_me.block.z;
 }
+static inline int n_block_x() {
+    return (int)shim_me.grid.x;
+}
 static inline int n_thread() {
     return shim_me.n_thread;
+}
+/* Kernels do not overlap here; but each thread has to wait for the others (dev.h). */
+static inline void let_next_begin() {
+}
+static inline void wait_for_others() {
+    shim_me.waited++;
 }
 static inline void block_sync() {
     shim_block_sync();
@@ -99,15 +109,6 @@ static inline void sts(T *p, T v, const char *file = __builtin_FILE(),
     shim_touch(p, sizeof *p, true, file, line);
     *p = v;
 }
-/* Like a device's, addresses begin behind 1 KB that is the system's. */
-static inline uint32_t shared_address(const void *p) {
-    return (uint32_t)((const unsigned char *)p - shim_shared()) + 1024;
-}
-static inline uint32_t lds_at(uint32_t address, const char *file = __builtin_FILE(),
-                              int line = __builtin_LINE()) {
-    const uint32_t *p = (const uint32_t *)(const void *)(shim_shared() + (address - 1024));
-    return lds(p, file, line);
-}
 static inline word4 ld_stream(const void *p) {
     return *(const word4 *)p;
 }
@@ -122,6 +123,13 @@ template <int N> static inline void cp_async_wait() {
     shim_cp_wait(N);
 }
 
+static inline uint32_t byte_perm(uint32_t a, uint32_t b, uint32_t select) {
+    uint64_t both = (uint64_t)b << 32 | a;
+    uint32_t r = 0;
+    for (int i = 0; i < 4; i++)
+        r |= (uint32_t)(both >> (select >> 4 * i & 7) * 8 & 255) << 8 * i;
+    return r;
+}
 static inline float bf16_real(uint16_t b) {
     uint32_t bits = (uint32_t)b << 16;
     float f;

@@ -37,6 +37,7 @@
 
 /* Block (h, t): the parts of head h of token t. Bound by reading them. */
 KERNEL void merge_kernel(att_args A) {
+    wait_for_others();
     int D = A.kv.D, h = block_x(), d = thread_x();
     size_t n_row = (size_t)A.s.T * (size_t)A.H;
     size_t id = (size_t)block_y() * (size_t)A.H + (size_t)h;
@@ -152,6 +153,7 @@ DEVICE void plain_values(const att_args &A, const att_tile &t, const char *part,
 
 /* The part's blocks in turn with the other warps. Four rows share what is read of K and V. */
 template <enum kv_type TYPE> KERNEL void BOUNDS(PLAIN_WARPS * 32, 2) plain_kernel(att_args A) {
+    wait_for_others();
     SHARED(shared);
     att_tile t = block_tile(A, PLAIN_ROWS);
     int D = A.kv.D, begin, end, first = t.from / 16;

@@ -494,6 +494,7 @@ DEVICE void store_rows(const att_args &A, const att_tile &t, int row, const att_
 }
 
 template <class S> KERNEL void BOUNDS(S::WARPS * 32, S::MIN_BLOCKS) tensor_kernel(att_args A) {
+    wait_for_others();
     SHARED(shared);
     att_tile t = block_tile(A, S::ROWS);
     int row = S::FEW ? 0 : warp_id() * 16, begin, end;

@@ -513,7 +513,8 @@ static void multiply(struct cuda *c, const float *x, int T, int K, const struct 
                      int n_out, bool add) {
     struct gpu *g = c->g;
     struct input in = {.x = x, .T = T, .K = K};
-    if (T == 0 || g->q4gemv(g, x, T, K, out, n_out, add))
+    const struct gpu_input few = {x, T, K, NULL};
+    if (T == 0 || g->q4gemv(g, &few, out, n_out, add))
         return;
     for (int i = 0; i < n_out; i++) {
         const struct matmul_out *o = &out[i];
@@ -538,9 +539,29 @@ static void cuda_matmul(struct backend *be, const float *x, int T, int K,
     multiply(cuda_of(be), x, T, K, out, n_out, false);
 }
 
+static void cuda_norm_matmul(struct backend *be, const struct norm_op *n, const float *x, int T,
+                             int K, float *xn, const struct matmul_out *out, int n_out) {
+    struct cuda *c = cuda_of(be);
+    const struct gpu_input few = {x, T, K, n};
+    if (T == 0 || c->g->q4gemv(c->g, &few, out, n_out, false))
+        return;
+    c->g->norm(c->g, n, x, T, xn);
+    multiply(c, xn, T, K, out, n_out, false);
+}
+
 static void cuda_matmul_add(struct backend *be, const float *x, int T, int K,
                             const struct matmul_out *out) {
     multiply(cuda_of(be), x, T, K, out, 1, true);
+}
+
+/* In one launch, if there are few tokens and it can; n may be NULL. */
+static bool few_ffn(struct cuda *c, const struct norm_op *n, enum act_kind kind, const float *x,
+                    int T, int K, const struct linear *gate, const struct linear *up,
+                    float *y) {
+    const struct gpu_input in = {x, T, K, n};
+    struct matmul_out u = {&up->w, y, (size_t)weight_pad_k(up->w.N), up->bias};
+    struct matmul_out v = {&gate->w, y, u.ldy, gate->bias};
+    return c->g->q4ffn(c->g, kind, &in, &u, &v);
 }
 
 static void cuda_ffn(struct backend *be, enum act_kind kind, const float *x, int T, int K,
@@ -551,11 +572,20 @@ static void cuda_ffn(struct backend *be, enum act_kind kind, const float *x, int
     size_t ld = (size_t)weight_pad_k(F);
     struct matmul_out out[] = {{&up->w, gate ? c->rows : y, ld, up->bias},
                                {gate ? &gate->w : NULL, y, ld, gate ? gate->bias : NULL}};
-    struct matmul_out fused = {&up->w, y, ld, up->bias};
-    if (T == 0 || (gate && g->q4ffn(g, kind, x, T, K, &fused, &out[1])))
+    if (T == 0 || (gate && few_ffn(c, NULL, kind, x, T, K, gate, up, y)))
         return;
     multiply(c, x, T, K, out, gate ? 2 : 1, false);
     g->act(g, kind, y, gate ? c->rows : NULL, T, F, y);
+}
+
+static void cuda_norm_ffn(struct backend *be, const struct norm_op *n, enum act_kind kind,
+                          const float *x, int T, int K, float *xn, const struct linear *gate,
+                          const struct linear *up, float *y) {
+    struct cuda *c = cuda_of(be);
+    if (T == 0 || few_ffn(c, n, kind, x, T, K, gate, up, y))
+        return;
+    c->g->norm(c->g, n, x, T, xn);
+    cuda_ffn(be, kind, xn, T, K, gate, up, y);
 }
 
 /* ---- attention ---- */
@@ -723,6 +753,8 @@ static const struct backend cuda_table = {
     .step_over = cuda_step_over,
     .matmul_add = cuda_matmul_add,
     .ffn = cuda_ffn,
+    .norm_matmul = cuda_norm_matmul,
+    .norm_ffn = cuda_norm_ffn,
     .rope_kv = cuda_rope_kv,
 };
 

@@ -52,6 +52,23 @@ DEVICE int block_z() {
 DEVICE int n_thread() {
     return (int)blockDim.x;
 }
+DEVICE int n_block_x() {
+    return (int)gridDim.x;
+}
+/* Kernels overlap (launch()): one may begin when all blocks of the one before have called
+ * let_next_begin(), or ended. What others wrote is there, and may be written over, from
+ * wait_for_others() on, which every thread of every kernel calls. */
+DEVICE void let_next_begin() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+DEVICE void wait_for_others() {
+    let_next_begin();
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
 DEVICE void block_sync() {
     __syncthreads();
 }
@@ -70,16 +87,6 @@ template <class T> DEVICE T lds(const T *p) {
 template <class T> DEVICE void sts(T *p, T v) {
     *p = v;
 }
-/* A place in shared memory as a number, and the word at one: where the address is computed with
- * the bits of what is looked up. */
-DEVICE uint32_t shared_address(const void *p) {
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
-DEVICE uint32_t lds_at(uint32_t address) {
-    uint32_t r;
-    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(r) : "r"(address));
-    return r;
-}
 /* 16 bytes that are read once: not kept in the first-level cache. */
 DEVICE word4 ld_stream(const void *p) {
     word4 r;
@@ -97,7 +104,7 @@ DEVICE void cp_async(void *shared, const void *global, int bytes) {
                  "r"(bytes));
 }
 DEVICE void cp_async_commit() {
-    asm volatile("cp.async.commit_group;");
+    asm volatile("cp.async.commit_group;" ::: "memory");
 }
 template <int N> DEVICE void cp_async_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
@@ -107,16 +114,20 @@ template <int N> DEVICE void cp_async_wait() {
  *   b: column g; rows 2t, 2t + 1 in b[0], + 8 in b[1]
  *   d: rows g (d[0], d[1]) and g + 8 (d[2], d[3]); columns 2t, 2t + 1 */
 DEVICE void mma_bf16(float d[4], const uint32_t a[4], const uint32_t b[2]) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
                  "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 DEVICE void mma_f16(float d[4], const uint32_t a[4], const uint32_t b[2]) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
                  "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+/* Byte i of the result is byte number (select >> 4 i) & 7 of b:a, a's being the first four. */
+DEVICE uint32_t byte_perm(uint32_t a, uint32_t b, uint32_t select) {
+    return __byte_perm(a, b, select);
 }
 DEVICE float bf16_real(uint16_t b) {
     return __uint_as_float((uint32_t)b << 16);
@@ -144,7 +155,8 @@ DEVICE uint16_t real_f16(float f) {
 /* Remembers the first error of a device (device.cu). */
 void gpu_check(struct gpu *g, cudaError_t e, const char *what);
 
-/* K<<<grid, block, shared>>>(a...), checked. */
+/* K<<<grid, block, shared>>>(a...), checked; where a device can, it begins while the kernel
+ * before ends. */
 template <auto K, class... A>
 static void launch(struct gpu *g, const char *name, dim3 grid, int block, size_t shared,
                    A... a) {
@@ -158,8 +170,17 @@ static void launch(struct gpu *g, const char *name, dim3 grid, int block, size_t
             name);
         allowed = shared;
     }
-    K<<<grid, block, shared, (cudaStream_t)g->stream>>>(a...);
-    gpu_check(g, cudaGetLastError(), name);
+    cudaLaunchAttribute early;
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = dim3((unsigned)block);
+    config.dynamicSmemBytes = shared;
+    config.stream = (cudaStream_t)g->stream;
+    config.attrs = &early;
+    config.numAttrs = g->info.major >= 9;
+    gpu_check(g, cudaLaunchKernelEx(&config, K, a...), name);
 }
 #else
 #include LLMCHAT_SHIM

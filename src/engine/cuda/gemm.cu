@@ -443,12 +443,13 @@ KERNEL void BOUNDS(WARPS * 32, NT <= 2 ? 2 : 1)
     int n_chunk = w.Kp / CHUNK, n_round = (n_chunk + p.ks - 1) / p.ks;
     float acc[NT][2][4] = {}, absmax[4] = {};
     xb += (size_t)token0 * (size_t)w.Kp;
+    if constexpr (TYPE == WEIGHT_Q4)
+        fill_tables<HOW>(w, p, pairs, map);
+    wait_for_others();
     for (int i = 0; i < p.stages - 1; i++) {
         fetch<TYPE, NT>(w, p, me, xb, n_tok, i, shared + FIXED + i * p.stage_bytes);
         cp_async_commit();
     }
-    if constexpr (TYPE == WEIGHT_Q4)
-        fill_tables<HOW>(w, p, pairs, map);
     for (int i = 0, at = 0; i < n_round; i++) {
         unsigned char *stage = shared + FIXED + at * p.stage_bytes;
         int c = i * p.ks + me.k, last = at == 0 ? p.stages - 1 : at - 1;

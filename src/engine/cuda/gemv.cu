@@ -196,6 +196,7 @@ KERNEL void BOUNDS(WARPS * 32, T == 1 ? 3 : 2)
         fill_tables(w, pairs, map);
         block_sync();
     }
+    wait_for_others();
     for (int first = warp_id(); first < n_unit; first += DEPTH * WARPS) {
         UNROLL
         for (int d = 0; d < DEPTH; d++) {

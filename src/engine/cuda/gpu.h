@@ -24,7 +24,7 @@ extern "C" {
 #include "engine/backend.h"
 
 enum {
-    GPU_VERSION = 1,   /* of this table: raised when program and module would not agree */
+    GPU_VERSION = 2,   /* of this table: raised when program and module would not agree */
     GPU_GEMV_TOK = 4,  /* most tokens of gemv() */
     GPU_GEMM_TOK = 64, /* most tokens of gemm(): above, unpacking a weight and cuBLAS take less
                           time (an H200, weights of 4096 x 4096 and larger) */
@@ -52,6 +52,13 @@ struct gpu_step {
 struct gpu_parts {
     float *at;
     int n; /* parts of a row; 1: written to out at once */
+};
+
+/* What a product multiplies: x [T, K], or norm(x) where there is one, over whole rows. */
+struct gpu_input {
+    const float *x;
+    int T, K;
+    const struct norm_op *norm; /* or NULL */
 };
 
 struct gpu_info {
@@ -119,11 +126,11 @@ struct gpu {
     void (*gemm)(struct gpu *g, const uint16_t *xb, int T, const struct matmul_out *o,
                  bool add);
     /* q4gemv.cu: some tokens and weights of 4 bits, each weight read once; false: nothing was
-     * done, such tokens or weights are others' business. q4gemv: as matmul. q4ffn: y of up =
-     * act(x gate^T + bias) (x up^T + bias). */
-    bool (*q4gemv)(struct gpu *g, const float *x, int T, int K, const struct matmul_out *out,
+     * done, such tokens, weights or norms are others' business. q4gemv: as matmul. q4ffn: y of
+     * up = act(x gate^T + bias) (x up^T + bias). */
+    bool (*q4gemv)(struct gpu *g, const struct gpu_input *in, const struct matmul_out *out,
                    int n_out, bool add);
-    bool (*q4ffn)(struct gpu *g, enum act_kind kind, const float *x, int T, int K,
+    bool (*q4ffn)(struct gpu *g, enum act_kind kind, const struct gpu_input *in,
                   const struct matmul_out *up, const struct matmul_out *gate);
     /* Rows of x [T, K] to xb [T, Kp]: bf16, or f16 */
     void (*to_16)(struct gpu *g, const float *x, int T, int K, bool f16, uint16_t *xb);

@@ -32,9 +32,10 @@
 
 enum {
     CHUNK = 64,
-    RESERVED = 1024, /* bytes of a block's shared memory that the system has, at most */
     ROWS = 32,
-    PAIR_BYTES = 256 * 32 * (int)sizeof(uint32_t),
+    DEPTH = 2,        /* chunks that a lane has on their way */
+    TABLE_ROW = 256,  /* bytes: 32 words of a pair, then 8 units of x */
+    SLAB = 8192,      /* inputs of a token in shared memory at once, at most */
     MAP_BYTES = 256 * (int)sizeof(float),
 };
 
@@ -48,47 +49,67 @@ struct q4_out {
 
 struct q4_args {
     struct q4_out o[BACKEND_MAX_OUT];
-    int first[BACKEND_MAX_OUT + 1]; /* block of an output's first rows */
+    int first[BACKEND_MAX_OUT + 1]; /* tile of an output's first rows */
     int n;                          /* outputs; ffn: 1, with gate in o[1] */
     const float *x;                 /* [T, Kp] */
-    int T, Kp, slab;                /* slab: inputs in shared memory at once */
+    const float *g;                 /* [K] x is normalised by it first (NORM_RMS), or NULL */
+    float eps;
+    int T, K, Kp, slab;             /* slab: inputs in shared memory at once */
     bool add, gated;
     enum act_kind act;
 };
 
-/* Inputs in shared memory at once, so that four tokens fit 99 KB. DEPTH: chunks that a lane has
- * on their way; a warp's share of a slab is a multiple of them, or all that there is. */
-template <int TOKENS>
-constexpr int slab_inputs = TOKENS == 1   ? 14336
-                            : TOKENS == 2 ? 6144
-                                          : 2048;
-enum { DEPTH = 2 };
-
 /* ---- x ---- */
 
-/* Where unit u of column c begins in the slab, in words. Columns are 16 bytes longer than their
- * units, so that eight lanes of different columns meet different banks. */
+/* Where unit u of column c begins: bytes of shared memory. Units fill the second half of the
+ * table's rows, eight in one. A column begins four units further than it would, so that two of
+ * them meet different banks. */
 DEVICE int unit_at(const q4_args &a, int c, int u) {
-    return c * (a.slab / 2 + 4) + u * 4;
+    int i = c * (a.slab / 8 + 4) + u;
+    return i / 8 * TABLE_ROW + TABLE_ROW / 2 + i % 8 * 16;
 }
 
 /* Unit u of token t to its two columns: pairs (j, j + 4). */
 DEVICE void put_unit(const q4_args &a, int t, int u, const real4 &lo, const real4 &hi,
-                     uint32_t *xs) {
+                     unsigned char *table) {
     word4 first, rest;
     UNROLL
     for (int j = 0; j < 4; j++) {
         first.w[j] = reals_bf16(lo.v[j], hi.v[j]);
         rest.w[j] = reals_bf16(lo.v[j] - low_bf16(first.w[j]), hi.v[j] - high_bf16(first.w[j]));
     }
-    sts((word4 *)(xs + unit_at(a, 2 * t, u)), first);
-    sts((word4 *)(xs + unit_at(a, 2 * t + 1, u)), rest);
+    sts((word4 *)(table + unit_at(a, 2 * t, u)), first);
+    sts((word4 *)(table + unit_at(a, 2 * t + 1, u)), rest);
 }
 
-/* The inputs k0 .. of TOKENS tokens to xs; column 2t is the first part of token t, column 2t +
- * 1 the rest. A thread asks for four units before it waits for one: everybody waits for this.
- */
-template <int TOKENS> DEVICE void stage_slab(const q4_args &a, int k0, uint32_t *xs) {
+/* Unit u (of all inputs) as a normalised row has it but for its scale; returns its sum of
+ * squares. */
+DEVICE float weigh_unit(const q4_args &a, int u, real4 *lo, real4 *hi) {
+    real4 g0 = {}, g1 = {};
+    float sum = 0;
+    if (u * 8 + 8 <= a.K) {
+        g0 = ((const real4 *)a.g)[2 * u];
+        g1 = ((const real4 *)a.g)[2 * u + 1];
+    } else {
+        for (int i = 0; i < 4; i++) {
+            g0.v[i] = u * 8 + i < a.K ? a.g[u * 8 + i] : 0;
+            g1.v[i] = u * 8 + 4 + i < a.K ? a.g[u * 8 + 4 + i] : 0;
+        }
+    }
+    UNROLL
+    for (int i = 0; i < 4; i++) {
+        sum += lo->v[i] * lo->v[i] + hi->v[i] * hi->v[i];
+        lo->v[i] *= g0.v[i];
+        hi->v[i] *= g1.v[i];
+    }
+    return sum;
+}
+
+/* The inputs k0 .. of TOKENS tokens to the table's rows; column 2t is the first part of token t, column 2t +
+ * 1 the rest. squares[t] += the thread's share of what a norm sums up. A thread asks for four
+ * units before it waits for one: everybody waits for this. */
+template <int TOKENS>
+DEVICE void stage_slab(const q4_args &a, int k0, unsigned char *table, float squares[TOKENS]) {
     enum { AT_ONCE = 4 };
     int n_unit = min_int(a.slab, a.Kp - k0) / 8, n = n_unit * TOKENS;
     for (int first = thread_x(); first < n; first += AT_ONCE * n_thread()) {
@@ -104,17 +125,22 @@ template <int TOKENS> DEVICE void stage_slab(const q4_args &a, int k0, uint32_t 
         }
         UNROLL
         for (int i = 0; i < AT_ONCE; i++) {
-            int at = first + i * n_thread();
-            if (at < n)
-                put_unit(a, at / n_unit, at % n_unit, lo[i], hi[i], xs);
+            int at = first + i * n_thread(), t = at / n_unit, u = at % n_unit;
+            if (at >= n)
+                continue;
+            float sum = a.g ? weigh_unit(a, k0 / 8 + u, &lo[i], &hi[i]) : 0;
+            UNROLL
+            for (int j = 0; j < TOKENS; j++)
+                squares[j] += t == j ? sum : 0;
+            put_unit(a, t, u, lo[i], hi[i], table);
         }
     }
 }
 
 /* ---- weights ---- */
 
-/* Where a lane finds its part of the tile's chunks: of each the words of four rows, and scales
- * of one of them. */
+/* Where a lane finds its part of a tile's chunks: of each the words of four rows, and scales of
+ * one of them. */
 struct lane_place {
     const char *data;
     const uint8_t *code;  /* NULL: */
@@ -122,16 +148,45 @@ struct lane_place {
     uint32_t absmax2_row; /* whose first group counts from here */
 };
 
-template <bool HALVES> DEVICE lane_place place_of(const struct weight &w, int tile) {
+/* Of rows first .. first + 31 of a weight, those behind its end being the last ones again. */
+DEVICE lane_place place_of(const struct weight &w, int first) {
     int g = lane_id() / 4, t = lane_id() % 4, quad = g % 4, row = quad * 4 + t;
-    int G = w.Kp / w.group;
-    size_t at = (size_t)tile * (size_t)G * 16 + (size_t)row;
+    int G = w.Kp / w.group, tile = min_int(first / 16 + g / 4, w.Np / 16 - 1);
+    size_t at = (size_t)tile * (size_t)G * 16;
     lane_place p;
     p.data = (const char *)w.data + (size_t)tile * (size_t)w.Kp * 8 + (t * 4 + quad) * 16;
-    p.code = w.code ? w.code + at : NULL;
-    p.scale = w.code ? w.absmax2 : w.scale + at;
+    p.code = w.code ? w.code + at + row : NULL;
+    p.scale = w.code ? w.absmax2 : w.scale + at + row;
     p.absmax2_row = (uint32_t)(tile * 16 + row) * (uint32_t)G;
     return p;
+}
+
+/* A warp's way along the tiles of its block and its share of their chunks: what comes next. */
+struct cursor {
+    lane_place at;
+    int tile, c;
+};
+
+/* Of `warps` warps that share a tile's chunks this is number `warp`. */
+struct share {
+    int warp, warps, n_chunk;
+    bool gate; /* of a gated product: the warps that have gate's rows */
+};
+
+DEVICE int out_of(const q4_args &a, int tile) {
+    int out = 0;
+    while (out + 1 < a.n && tile >= a.first[out + 1])
+        out++;
+    return out;
+}
+
+DEVICE void begin_tile(const q4_args &a, const share &s, int tile, cursor *k) {
+    k->tile = tile;
+    k->c = s.warp;
+    if (tile >= a.first[a.n])
+        return;
+    int out = out_of(a, tile);
+    k->at = place_of(a.o[s.gate ? 1 : out].w, (tile - a.first[out]) * ROWS);
 }
 
 struct lane_chunk {
@@ -155,16 +210,33 @@ template <bool HALVES> DEVICE void load_chunk(const lane_place &p, int c, lane_c
     }
 }
 
-/* The pair of values of byte j of a row's word; own: the address of the table, and the lane's
- * place in a row of it. */
-DEVICE uint32_t pair_of(uint32_t word, int j, uint32_t own) {
-    return lds_at(((j == 0 ? word << 7 : word >> (8 * j - 7)) & 0x7f80) | own);
+/* Chunk i of the warp's next DEPTH of a tile. Behind the last of a tile's comes the next tile.
+ */
+template <bool HALVES>
+DEVICE void load_next(const q4_args &a, const share &s, const cursor &k, int i, lane_chunk *l) {
+    int c = k.c + i * s.warps;
+    if (k.tile < a.first[a.n] && c < s.n_chunk)
+        load_chunk<HALVES>(k.at, c, l);
 }
 
-/* d[row pair] += the products of half a chunk: the lane's words q of four rows, and a unit of
- * the columns in xs. */
+DEVICE void step_on(const q4_args &a, const share &s, cursor *k) {
+    k->c += DEPTH * s.warps;
+    if (k->c >= s.n_chunk)
+        begin_tile(a, s, k->tile + n_block_x(), k);
+}
+
+/* The pair of values of byte j of a row's word, from the lane's place of the table's row; lane:
+ * 4 times the lane's number. */
+DEVICE uint32_t pair_of(const unsigned char *table, uint32_t word, int j, uint32_t lane) {
+    return lds((const uint32_t *)(table + byte_perm(word, lane, 0x5504u | (uint32_t)j << 4)));
+}
+
+/* d[row pair] += the products of half a chunk: the lane's words q of four rows, and x, a unit
+ * of its column. */
 template <int COLUMNS>
-DEVICE void multiply_half(const word4 &q, const uint32_t *x, uint32_t own, float d[2][4]) {
+DEVICE void multiply_half(const word4 &q, const unsigned char *x, const unsigned char *table,
+                          float d[2][4]) {
+    const uint32_t lane = (uint32_t)lane_id() * 4;
     word4 b = {{0, 0, 0, 0}};
     if (COLUMNS == 8 || lane_id() / 4 < COLUMNS)
         b = lds((const word4 *)x);
@@ -172,9 +244,10 @@ DEVICE void multiply_half(const word4 &q, const uint32_t *x, uint32_t own, float
     for (int p = 0; p < 2; p++) { /* rows 2p and 2p + 1 of the lane's four */
         UNROLL
         for (int s = 0; s < 2; s++) { /* bytes 2s and 2s + 1 */
-            uint32_t frag[4] = {
-                pair_of(q.w[2 * p], 2 * s, own), pair_of(q.w[2 * p + 1], 2 * s, own),
-                pair_of(q.w[2 * p], 2 * s + 1, own), pair_of(q.w[2 * p + 1], 2 * s + 1, own)};
+            uint32_t frag[4] = {pair_of(table, q.w[2 * p], 2 * s, lane),
+                                pair_of(table, q.w[2 * p + 1], 2 * s, lane),
+                                pair_of(table, q.w[2 * p], 2 * s + 1, lane),
+                                pair_of(table, q.w[2 * p + 1], 2 * s + 1, lane)};
             mma_bf16(d[p], frag, &b.w[2 * s]);
         }
     }
@@ -195,63 +268,34 @@ DEVICE void add_scaled(float mine, float d[2][4], float acc[2][4]) {
     }
 }
 
-/* What a chunk adds to acc; x: the lane's column and unit in the slab. */
+/* What turns a chunk's words of scales into scales over the table's factor. */
+struct decoder {
+    const float *map; /* NULL: they are scales */
+    float offset, inverse;
+};
+
+/* What a chunk adds to acc; x: the lane's column and first unit, step: to the second. */
 template <int COLUMNS, bool HALVES>
-DEVICE void use_chunk(const lane_place &p, const lane_chunk &l, const float *map, float offset,
-                      float inverse, const uint32_t *x, uint32_t own, float acc[2][4]) {
+DEVICE void use_chunk(const lane_chunk &l, const decoder &of, const unsigned char *x, int step,
+                      const unsigned char *table, float acc[2][4]) {
     float d[2][4] = {}, mine = l.scale[0];
-    if (!HALVES && p.code)
-        mine = lds(&map[l.code]) * mine + offset;
-    multiply_half<COLUMNS>(l.q[0], x, own, d);
-    if (HALVES)
-        add_scaled(mine * inverse, d, acc);
-    multiply_half<COLUMNS>(l.q[1], x + 16, own, d);
-    add_scaled((HALVES ? l.scale[1] : mine) * inverse, d, acc);
-}
-
-/* The first chunks of the warp's share, which are on their way while tables are filled. */
-template <int WARPS, bool HALVES>
-DEVICE void load_first(const lane_place &p, int n_chunk, lane_chunk l[DEPTH]) {
-    UNROLL
-    for (int i = 0; i < DEPTH; i++)
-        if (warp_id() + i * WARPS < n_chunk)
-            load_chunk<HALVES>(p, warp_id() + i * WARPS, &l[i]);
-}
-
-/* acc += the block's rows times the warp's share of the inputs, whose first chunks are in l. */
-template <int WARPS, int TOKENS, bool HALVES>
-DEVICE void products(const q4_args &a, const q4_out &o, const lane_place &p,
-                     lane_chunk l[DEPTH], uint32_t table, const float *map, uint32_t *xs,
-                     float acc[2][4]) {
-    const float offset = o.w.offset, inverse = o.inverse;
-    const int n_chunk = o.w.Kp / CHUNK, slab = a.slab / CHUNK, column = lane_id() / 4;
-    const uint32_t own = table + (uint32_t)lane_id() * 4;
-    for (int first = 0; first < n_chunk; first += slab) {
-        const int end = min_int(first + slab, n_chunk);
-        if (first > 0)
-            block_sync(); /* the last slab was read */
-        stage_slab<TOKENS>(a, first * CHUNK, xs);
-        block_sync();
-        const uint32_t *x = xs + unit_at(a, column, lane_id() % 4);
-        for (int c = first + warp_id(); c < end; c += DEPTH * WARPS) {
-            UNROLL
-            for (int i = 0; i < DEPTH; i++) {
-                int at = c + i * WARPS;
-                if (at < end)
-                    use_chunk<2 * TOKENS, HALVES>(p, l[i], map, offset, inverse,
-                                                  x + (at - first) * 32, own, acc);
-                if (at + DEPTH * WARPS < n_chunk)
-                    load_chunk<HALVES>(p, at + DEPTH * WARPS, &l[i]);
-            }
-        }
+    if (!HALVES && of.map)
+        mine = lds(&of.map[l.code]) * mine + of.offset;
+    multiply_half<COLUMNS>(l.q[0], x, table, d);
+    if (HALVES) {
+        add_scaled(mine * of.inverse, d, acc);
+        mine = l.scale[1];
     }
+    multiply_half<COLUMNS>(l.q[1], x + step, table, d);
+    add_scaled(mine * of.inverse, d, acc);
 }
 
 /* ---- the end ---- */
 
 /* What all warps have: part [WARPS][tokens][PART_ROW]. Row i of the lanes of g is at 8i + g, so
- * that no two lanes meet in a bank. */
+ * that no two lanes meet in a bank. Behind it are sums of squares. */
 enum { PART_ROW = ROWS + 4 };
+template <int WARPS, int TOKENS> constexpr int part_floats = WARPS * TOKENS * (PART_ROW + 1);
 DEVICE int row_at(int place) {
     return place % 8 * 4 + place / 8;
 }
@@ -265,80 +309,134 @@ DEVICE void put_part(const float acc[2][4], int tokens, float *part) {
                 acc[i / 2][2 * (i % 2)] + acc[i / 2][2 * (i % 2) + 1]);
 }
 
-/* The sum for token i / ROWS and place i % ROWS. */
-template <int WARPS> DEVICE float sum_parts(const float *part, int i, int tokens) {
+/* The sum of `warps` warps from warp `first` on for token i / ROWS and place i % ROWS. */
+DEVICE float sum_parts(const float *part, int first, int warps, int i, int tokens) {
     float v = 0;
-    for (int w = 0; w < WARPS; w++)
+    for (int w = first; w < first + warps; w++)
         v += lds(&part[(w * tokens + i / ROWS) * PART_ROW + i % ROWS]);
     return v;
 }
 
+/* Each warp's sums of squares, one behind the other [WARPS][TOKENS]; and a norm's scale. */
+template <int TOKENS> DEVICE void put_squares(const float squares[TOKENS], float *at) {
+    UNROLL
+    for (int t = 0; t < TOKENS; t++) {
+        float sum = warp_sum(squares[t]);
+        if (lane_id() == 0)
+            sts(&at[warp_id() * TOKENS + t], sum);
+    }
+}
+template <int WARPS, int TOKENS> DEVICE float norm_scale(const q4_args &a, const float *at) {
+    float sum = 0;
+    for (int w = 0; w < WARPS; w++)
+        sum += lds(&at[w * TOKENS]);
+    return 1 / sqrtf(sum / (float)a.K + a.eps);
+}
+
+/* In front of the table: the map, and parts; the table begins at a multiple of its rows. */
+template <int WARPS, int TOKENS>
+constexpr int front_bytes =
+    (MAP_BYTES + 2 * part_floats<WARPS, TOKENS> * (int)sizeof(float) + TABLE_ROW - 1) /
+    TABLE_ROW * TABLE_ROW;
+
+/* The rows of a tile from all warps' parts to y. */
+template <int WARPS, int TOKENS>
+DEVICE void finish(const q4_args &a, int tile, int warps, const float *part) {
+    const int i = thread_x(), t = i / ROWS, out = out_of(a, tile);
+    const int n = (tile - a.first[out]) * ROWS + row_at(i % ROWS);
+    const q4_out &o = a.o[out];
+    if (n >= o.w.N || t >= a.T)
+        return;
+    float scale = a.g ? norm_scale<WARPS, TOKENS>(a, part + WARPS * TOKENS * PART_ROW + t) : 1;
+    float v = sum_parts(part, 0, warps, i, TOKENS) * scale + (o.bias ? o.bias[n] : 0);
+    float *y = &o.y[(size_t)t * o.ldy + (size_t)n];
+    if (a.gated) {
+        float gate = sum_parts(part, warps, warps, i, TOKENS) * scale;
+        gate += a.o[1].bias ? a.o[1].bias[n] : 0;
+        v = act_of(a.act, gate) * act_up(a.act, v);
+    }
+    *y = a.add ? *y + v : v;
+}
+
 /* The block's table of pairs: each word stands 32 times; a lane writes four of them at once. */
-template <int WARPS> DEVICE void fill_pairs(const float *table, uint32_t *pairs) {
-    float mine = 0; /* lane i has table[i % 16] */
+template <int WARPS> DEVICE void fill_pairs(const float *values, unsigned char *table) {
+    float mine = 0; /* lane i has values[i % 16] */
     UNROLL
     for (int i = 0; i < 16; i++)
-        mine = lane_id() % 16 == i ? table[i] : mine;
+        mine = lane_id() % 16 == i ? values[i] : mine;
     UNROLL
     for (int i = 0; i < 64 / WARPS; i++) {
         int b = (i * WARPS + warp_id()) * 4 + lane_id() / 8;
         uint32_t pair = reals_bf16(shfl(mine, b % 16), shfl(mine, b / 16));
         word4 four = {{pair, pair, pair, pair}};
-        sts((word4 *)(pairs + b * 32 + lane_id() % 8 * 4), four);
+        sts((word4 *)(table + b * TABLE_ROW + lane_id() % 8 * 16), four);
     }
 }
 
-/* Shared memory: x, then parts in its place; the map; the table at the next multiple of 32 KB.
- */
+/* Block b computes tiles b, b + blocks, … Of a gated product one half of the warps has up's
+ * rows, the other gate's. Shared memory: the map; two sets of parts, taken by turns; the table
+ * with x. */
 template <int WARPS, int TOKENS, bool HALVES>
-KERNEL void BOUNDS(WARPS * 32, WARPS > 8 ? 1 : 2) q4gemv_kernel(q4_args a, int xs_bytes) {
+KERNEL void BOUNDS(WARPS * 32, WARPS > 8 ? 1 : 2) q4gemv_kernel(q4_args a) {
     SHARED(shared);
-    uint32_t *xs = (uint32_t *)shared;
-    float *part = (float *)(void *)xs, *map = (float *)(shared + xs_bytes);
-    uint32_t base = shared_address(shared), behind = base + (uint32_t)(xs_bytes + MAP_BYTES);
-    uint32_t table = (behind + PAIR_BYTES - 1) / PAIR_BYTES * PAIR_BYTES;
-    uint32_t *pairs = (uint32_t *)(shared + (table - base));
-    int out = 0;
-    while (out + 1 < a.n && block_x() >= a.first[out + 1])
-        out++;
-    const q4_out &o = a.o[out];
-    int row0 = (block_x() - a.first[out]) * ROWS, last = o.w.Np / 16 - 1;
-    int tile = min_int(row0 / 16 + lane_id() / 16, last);
-    lane_chunk l[DEPTH];
-    lane_place p = place_of<HALVES>(o.w, tile);
-    load_first<WARPS, HALVES>(p, o.w.Kp / CHUNK, l);
-    for (int i = thread_x(); i < 256 && o.w.code; i += n_thread())
-        sts(&map[i], o.w.code_map[i]);
-    fill_pairs<WARPS>(o.w.table, pairs);
-    float acc[2][4] = {}, kept = 0;
-    products<WARPS, TOKENS, HALVES>(a, o, p, l, table, map, xs, acc);
-    if (a.gated) {
-        p = place_of<HALVES>(a.o[1].w, tile);
-        load_first<WARPS, HALVES>(p, o.w.Kp / CHUNK, l);
-    }
-    block_sync();
-    put_part(acc, TOKENS, part);
-    block_sync();
-    const int i = thread_x(), n = row0 + row_at(i % ROWS), t = i / ROWS;
-    if (t < TOKENS)
-        kept = sum_parts<WARPS>(part, i, TOKENS);
-    if (a.gated) { /* the same rows of gate, whose table is the same */
-        float gate[2][4] = {};
-        block_sync(); /* the parts were read */
-        products<WARPS, TOKENS, HALVES>(a, a.o[1], p, l, table, map, xs, gate);
+    float *map = (float *)shared, *parts = map + 256;
+    unsigned char *table = shared + front_bytes<WARPS, TOKENS>;
+    share s;
+    s.warps = a.gated ? WARPS / 2 : WARPS;
+    s.warp = warp_id() % s.warps;
+    s.gate = warp_id() >= s.warps;
+    s.n_chunk = a.Kp / CHUNK;
+    lane_chunk l[DEPTH] = {};
+    cursor next = {};
+    let_next_begin();
+    begin_tile(a, s, block_x(), &next);
+    UNROLL
+    for (int i = 0; i < DEPTH; i++)
+        load_next<HALVES>(a, s, next, i, &l[i]);
+    step_on(a, s, &next);
+    const float *code_map = a.o[0].w.code ? a.o[0].w.code_map : NULL;
+    for (int i = thread_x(); i < 256 && code_map; i += n_thread())
+        sts(&map[i], code_map[i]);
+    fill_pairs<WARPS>(a.o[0].w.table, table);
+    wait_for_others();
+    const int slab = a.slab / CHUNK, column = lane_id() / 4, unit = lane_id() % 4;
+    const unsigned char *x = table + unit_at(a, column, unit);
+    const int step = unit_at(a, column, unit + 4) - unit_at(a, column, unit);
+    float squares[TOKENS] = {};
+    bool odd = false, staged = false;
+    for (int tile = block_x(); tile < a.first[a.n]; tile += n_block_x(), odd = !odd) {
+        const decoder of = {code_map ? map : NULL,
+                            a.o[s.gate ? 1 : out_of(a, tile)].w.offset, a.o[0].inverse};
+        float acc[2][4] = {};
+        for (int first = 0; first < s.n_chunk; first += slab) {
+            const int end = min_int(first + slab, s.n_chunk);
+            if (!staged) {
+                block_sync(); /* the last slab was read */
+                stage_slab<TOKENS>(a, first * CHUNK, table, squares);
+                block_sync();
+                staged = slab >= s.n_chunk;
+            }
+            for (int c = first + s.warp; c < end; c += DEPTH * s.warps) {
+                UNROLL
+                for (int i = 0; i < DEPTH; i++) {
+                    int at = c + i * s.warps;
+                    if (at < end)
+                        use_chunk<2 * TOKENS, HALVES>(
+                            l[i], of, x + (at - first) * TABLE_ROW, step, table, acc);
+                    load_next<HALVES>(a, s, next, i, &l[i]);
+                }
+                step_on(a, s, &next);
+            }
+        }
+        float *part = parts + (odd ? part_floats<WARPS, TOKENS> : 0);
+        put_part(acc, TOKENS, part);
+        if (a.g)
+            put_squares<TOKENS>(squares, part + WARPS * TOKENS * PART_ROW);
+        for (int t = 0; t < TOKENS && !staged; t++)
+            squares[t] = 0; /* they are summed up anew */
         block_sync();
-        put_part(gate, TOKENS, part);
-        block_sync();
+        finish<WARPS, TOKENS>(a, tile, s.warps, part);
     }
-    if (n >= o.w.N || t >= a.T)
-        return;
-    float v = kept + (o.bias ? o.bias[n] : 0), *y = &o.y[(size_t)t * o.ldy + (size_t)n];
-    if (a.gated) {
-        float gate = sum_parts<WARPS>(part, i, TOKENS);
-        gate += a.o[1].bias ? a.o[1].bias[n] : 0;
-        v = act_of(a.act, gate) * act_up(a.act, v);
-    }
-    *y = a.add ? *y + v : v;
 }
 
 /* ---- launching ---- */
@@ -361,14 +459,13 @@ static void fill_out(struct q4_out *to, const struct matmul_out *o) {
 
 template <int WARPS, int TOKENS, bool HALVES>
 static void run(struct gpu *g, struct q4_args *a, int blocks) {
-    a->slab = a->Kp < slab_inputs<TOKENS> ? a->Kp : slab_inputs<TOKENS>;
-    int xs = 2 * TOKENS * (a->slab / 2 + 4) * 4, parts = WARPS * PART_ROW * TOKENS * 4;
-    int bytes = xs > parts ? xs : parts;
-    /* the table's place: shared memory begins behind what the system has of it */
-    int table = (RESERVED + bytes + MAP_BYTES + PAIR_BYTES - 1) / PAIR_BYTES * PAIR_BYTES;
+    const int most = SLAB / TOKENS, tiles = a->first[a->n];
+    a->slab = a->Kp < most ? a->Kp : most;
+    int units = 2 * TOKENS * (a->slab / 8 + 4), rows = (units + 7) / 8;
+    int bytes = front_bytes<WARPS, TOKENS> + (rows > 256 ? rows : 256) * TABLE_ROW;
+    blocks = tiles < blocks ? tiles : blocks;
     launch<q4gemv_kernel<WARPS, TOKENS, HALVES>>(g, "q4gemv", dim3((unsigned)blocks),
-                                                 WARPS * 32, (size_t)(table + PAIR_BYTES), *a,
-                                                 bytes);
+                                                 WARPS * 32, (size_t)bytes, *a);
 }
 
 template <int WARPS, bool HALVES>
@@ -381,60 +478,78 @@ static void run_tokens(struct gpu *g, struct q4_args *a, int blocks) {
         run<WARPS, 4, HALVES>(g, a, blocks);
 }
 
-/* Sixteen warps share a block's inputs where there are too few blocks for two on each
- * multiprocessor; else two of eight warps fit one. */
-template <bool HALVES> static void run_warps(struct gpu *g, struct q4_args *a, int blocks) {
-    if (blocks < 2 * g->info.n_sm)
-        run_tokens<16, HALVES>(g, a, blocks);
+/* A multiprocessor has one block of sixteen warps, which share a tile's inputs, where there are
+ * too few tiles for two; else two of eight. */
+template <bool HALVES> static void run_warps(struct gpu *g, struct q4_args *a) {
+    int sm = g->info.n_sm, tiles = a->first[a->n];
+#ifdef Q16
+    if (true || tiles < 2 * sm)
+#else
+    if (tiles < 2 * sm)
+#endif
+        run_tokens<16, HALVES>(g, a, sm);
     else
-        run_tokens<8, HALVES>(g, a, blocks);
+        run_tokens<8, HALVES>(g, a, 2 * sm);
 }
 
-static void start(struct gpu *g, struct q4_args *a, const float *x, int T, int K, int blocks) {
-    a->x = x;
-    a->T = T;
-    a->Kp = weight_pad_k(K);
+static void start(struct gpu *g, struct q4_args *a, const struct gpu_input *in) {
+    a->x = in->x;
+    a->g = in->norm ? in->norm->g : NULL;
+    a->eps = in->norm ? in->norm->eps : 0;
+    a->T = in->T;
+    a->K = in->K;
+    a->Kp = weight_pad_k(in->K);
     if (a->o[0].w.group == 32)
-        run_warps<true>(g, a, blocks);
+        run_warps<true>(g, a);
     else
-        run_warps<false>(g, a, blocks);
+        run_warps<false>(g, a);
 }
 
-static int blocks_of(const struct weight *w) {
+static int tiles_of(const struct weight *w) {
     return (w->Np + ROWS - 1) / ROWS;
 }
 
-static bool q4gemv(struct gpu *g, const float *x, int T, int K, const struct matmul_out *o,
+/* Few tokens, in the kinds of norm that are computed on the way. */
+static bool takes(const struct gpu_input *in) {
+    const struct norm_op *n = in->norm;
+    return in->T <= GPU_GEMV_TOK && (!n || (n->kind == NORM_RMS && n->H == 1 && !n->b));
+}
+
+/* Whether one launch can have both: its blocks have one table. */
+static bool alike(const struct weight *a, const struct weight *b) {
+    return a->group == b->group && (a->code != NULL) == (b->code != NULL) &&
+           memcmp(a->table, b->table, sizeof a->table) == 0;
+}
+
+static bool q4gemv(struct gpu *g, const struct gpu_input *in, const struct matmul_out *o,
                    int n_out, bool add) {
-    struct q4_args a = {};
-    if (T > GPU_GEMV_TOK)
-        return false;
-    for (int i = 0; i < n_out; i++) {
-        if (!fits(o[i].w) || o[i].w->group != o[0].w->group)
+    for (int i = 0; i < n_out; i++)
+        if (!takes(in) || !fits(o[i].w))
             return false;
-        fill_out(&a.o[i], &o[i]);
-        a.first[i + 1] = a.first[i] + blocks_of(o[i].w);
+    for (int i = 0; i < n_out;) {
+        struct q4_args a = {};
+        for (int j = i; i < n_out && alike(o[j].w, o[i].w); i++, a.n++) {
+            fill_out(&a.o[a.n], &o[i]);
+            a.first[a.n + 1] = a.first[a.n] + tiles_of(o[i].w);
+        }
+        a.add = add;
+        start(g, &a, in);
     }
-    a.n = n_out;
-    a.add = add;
-    start(g, &a, x, T, K, a.first[n_out]);
     return true;
 }
 
-static bool q4ffn(struct gpu *g, enum act_kind act, const float *x, int T, int K,
+static bool q4ffn(struct gpu *g, enum act_kind act, const struct gpu_input *in,
                   const struct matmul_out *up, const struct matmul_out *gate) {
     struct q4_args a = {};
-    if (T > GPU_GEMV_TOK || !fits(up->w) || !fits(gate->w) || gate->w->group != up->w->group ||
-        memcmp(gate->w->table, up->w->table, sizeof up->w->table) != 0 ||
-        (gate->w->code != NULL) != (up->w->code != NULL))
+    if (!takes(in) || !fits(up->w) || !fits(gate->w) || !alike(up->w, gate->w))
         return false;
     fill_out(&a.o[0], up);
     fill_out(&a.o[1], gate);
-    a.first[1] = blocks_of(up->w);
+    a.first[1] = tiles_of(up->w);
     a.n = 1;
     a.gated = true;
     a.act = act;
-    start(g, &a, x, T, K, a.first[1]);
+    start(g, &a, in);
     return true;
 }
 

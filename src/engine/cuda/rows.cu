@@ -23,6 +23,7 @@ static size_t row_stride(int K) {
 
 /* x[t] = row rows[t] of w */
 KERNEL void embed_kernel(struct weight w, const int32_t *rows, float *x, size_t ld) {
+    wait_for_others();
     int k = column();
     if (k < w.K)
         x[(size_t)block_y() * ld + (size_t)k] = weight_at(w, rows[block_y()], k);
@@ -51,6 +52,7 @@ enum { NORM_HELD = 8 }; /* numbers of a row that a thread keeps in registers */
 /* Block (h, t): part h of row t, the formulas of struct norm_op. A row is read once as far as
  * its threads can hold it: NORM_HELD for each. */
 KERNEL void norm_kernel(struct norm_op n, const float *x, float *y, size_t ld) {
+    wait_for_others();
     SHARED(shared);
     float *sums = (float *)shared, mean = 0, var = 0, held[NORM_HELD];
     size_t at = (size_t)block_y() * ld + (size_t)(block_x() * n.D);
@@ -96,6 +98,7 @@ static void norm(struct gpu *g, const struct norm_op *n, const float *x, int T, 
 }
 
 KERNEL void permute_kernel(const float *x, const int32_t *perm, int K, float *y, size_t ld) {
+    wait_for_others();
     int k = column();
     size_t row = (size_t)block_y() * ld;
     if (k < K)
@@ -111,6 +114,7 @@ static void permute(struct gpu *g, const float *x, const int32_t *perm, int T, i
 /* A thread turns one pair: (a, b) -> (a c - b s, b c + a s), from tables as in struct step. */
 KERNEL void rope_kernel(const float *cos, const float *sin, int dim, float *x, int n_head,
                         int D, size_t ld) {
+    wait_for_others();
     int i = column(), head = i / (dim / 2), d = i % (dim / 2) * 2;
     if (head >= n_head)
         return;
@@ -162,6 +166,7 @@ DEVICE void put_head(const struct gpu_step &s, const struct kv_layer &kv, int t,
 /* Block (head, token), one warp. */
 KERNEL void kv_write_kernel(struct gpu_step s, struct kv_layer kv, const float *k,
                             const float *v, size_t ld) {
+    wait_for_others();
     size_t at = (size_t)block_y() * ld + (size_t)(block_x() * kv.D);
     put_head(s, kv, block_y(), block_x(), k + at, v + at);
 }
@@ -176,6 +181,7 @@ static void kv_write(struct gpu *g, const struct gpu_step *s, const struct kv_la
  * where it stands; a key goes to the cache then, with its value. */
 KERNEL void rope_kv_kernel(struct gpu_step s, int table, struct kv_layer kv, int H, float *q,
                            size_t ldq, float *k, const float *v, size_t ldk) {
+    wait_for_others();
     int t = block_y(), head = block_x(), D = kv.D, dim = s.rope_dim;
     size_t at = (size_t)t * ldk + (size_t)((head - H) * D);
     float *x = head < H ? q + (size_t)t * ldq + (size_t)(head * D) : k + at;
@@ -202,6 +208,7 @@ static void rope_kv(struct gpu *g, const struct gpu_step *s, int table,
 /* y = act(a) u; an optional u of gpt-oss is clamped and counts one more */
 KERNEL void act_kernel(enum act_kind kind, const float *a, const float *u, int K, float *y,
                        size_t ld) {
+    wait_for_others();
     int k = column();
     size_t at = (size_t)block_y() * ld + (size_t)k;
     if (k >= K)
@@ -216,6 +223,7 @@ static void act(struct gpu *g, enum act_kind kind, const float *a, const float *
 }
 
 KERNEL void add_kernel(float a, const float *x, int K, float *y, size_t ld) {
+    wait_for_others();
     int k = column();
     size_t at = (size_t)block_y() * ld + (size_t)k;
     if (k < K)
@@ -227,6 +235,7 @@ static void add(struct gpu *g, float a, const float *x, int T, int K, float *y) 
 }
 
 KERNEL void scale_kernel(float a, float cap, float *x, int K, size_t ld) {
+    wait_for_others();
     int k = column();
     size_t at = (size_t)block_y() * ld + (size_t)k;
     if (k >= K)
@@ -240,6 +249,7 @@ static void scale(struct gpu *g, float a, float cap, float *x, size_t ld, int T,
 }
 
 KERNEL void select_kernel(const float *x, const int32_t *rows, int K, float *y, size_t ld) {
+    wait_for_others();
     int k = column();
     if (k < K)
         y[(size_t)block_y() * ld + (size_t)k] = x[(size_t)rows[block_y()] * ld + (size_t)k];
@@ -252,6 +262,7 @@ static void select(struct gpu *g, const float *x, const int32_t *rows, int n, in
 
 KERNEL void scatter_kernel(const float *x, const int32_t *rows, const float *a, int K, float *y,
                            size_t ld) {
+    wait_for_others();
     int k = column();
     if (k < K)
         y[(size_t)rows[block_y()] * ld + (size_t)k] +=
@@ -265,6 +276,7 @@ static void scatter(struct gpu *g, const float *x, const int32_t *rows, const fl
 }
 
 KERNEL void bias_kernel(const float *bias, int n, float *y, size_t ld) {
+    wait_for_others();
     int i = column();
     if (i < n)
         y[(size_t)block_y() * ld + (size_t)i] += bias[i];
@@ -276,6 +288,7 @@ static void bias(struct gpu *g, const float *b, int T, int n, float *y, size_t l
 
 /* Rows with their padding, which is zero and becomes zero. */
 KERNEL void to_16_kernel(const float *x, int Kp, bool f16, uint16_t *xb) {
+    wait_for_others();
     int k = column();
     size_t at = (size_t)block_y() * (size_t)Kp + (size_t)k;
     if (k < Kp)
@@ -289,6 +302,7 @@ static void to_16(struct gpu *g, const float *x, int T, int K, bool f16, uint16_
 
 /* Rows first .. of w as [n, Kp] in 16 bits; a thread is a weight. */
 KERNEL void unpack_kernel(struct weight w, int first, uint16_t *wb) {
+    wait_for_others();
     int k = column(), n = block_y();
     if (k >= w.Kp)
         return;
@@ -301,6 +315,7 @@ KERNEL void unpack_kernel(struct weight w, int first, uint16_t *wb) {
  * bytes of each. A warp reads 512 bytes, and writes 128 of each of four rows at once. Bound by
  * writing. values: [16][32], a copy of the table for each lane in its own bank. */
 KERNEL void unpack_q4_kernel(struct weight w, int first, uint16_t *wb) {
+    wait_for_others();
     SHARED(shared);
     float *values = (float *)shared;
     for (int i = thread_x(); i < 16 * 32; i += n_thread())
@@ -356,6 +371,7 @@ DEVICE float turned(const struct kv_layer &kv, const char *part, const float *co
  * eight before the new one is written. */
 KERNEL void kv_turn_kernel(struct kv_layer kv, const int32_t *blocks, const float *cos,
                            const float *sin, int dim) {
+    wait_for_others();
     int slot = thread_x() / 8, share = thread_x() % 8, D = kv.D;
     char *part = kv_head(kv.k, kv, blocks[block_y()], block_x());
     size_t table = (size_t)block_y() * (size_t)dim * 16;

@@ -26,15 +26,19 @@ struct kv_layer graph_kv(const struct graph *g, int layer) {
                              .D = g->model->hp.head_dim};
 }
 
+static struct norm_op row_norm(const struct graph *g, const struct norm *n) {
+    const struct hparams *hp = &g->model->hp;
+    return (struct norm_op){.kind = (enum norm_kind)hp->norm_kind,
+                            .eps = hp->norm_eps,
+                            .g = n->g,
+                            .b = n->b,
+                            .H = 1,
+                            .D = hp->n_embd};
+}
+
 const float *graph_norm(struct graph *g, const struct norm *n, const float *x, int T,
                         float *xn) {
-    const struct hparams *hp = &g->model->hp;
-    struct norm_op op = {.kind = (enum norm_kind)hp->norm_kind,
-                         .eps = hp->norm_eps,
-                         .g = n->g,
-                         .b = n->b,
-                         .H = 1,
-                         .D = hp->n_embd};
+    const struct norm_op op = row_norm(g, n);
     if (!n->g)
         return x;
     g->be->norm(g->be, &op, x, T, xn);
@@ -60,6 +64,22 @@ void graph_matmul(struct graph *g, const float *x, int T, const struct linear *c
         const float *in = permuted(g, w[i]->perm, x, T, w[i]->w.K);
         g->be->matmul(g->be, in, T, w[i]->w.K, out, j - i);
     }
+}
+
+/* The same of x normalised; what is in xn then is not said. */
+static void norm_matmul(struct graph *g, const struct norm *n, const float *x, int T,
+                        const struct linear *const w[], float *const y[], int n_out) {
+    const struct norm_op op = row_norm(g, n);
+    struct matmul_out out[BACKEND_MAX_OUT];
+    bool fused = g->be->norm_matmul && n->g;
+    for (int i = 0; i < n_out; i++) {
+        fused = fused && !w[i]->perm;
+        out[i] = (struct matmul_out){&w[i]->w, y[i], row_floats(w[i]->w.N), w[i]->bias};
+    }
+    if (fused)
+        g->be->norm_matmul(g->be, &op, x, T, op.D, g->xn, out, n_out);
+    else
+        graph_matmul(g, graph_norm(g, n, x, T, g->xn), T, w, y, n_out);
 }
 
 void graph_hidden(struct graph *g, const struct linear *gate, const struct linear *up,
@@ -153,16 +173,23 @@ static void attend(struct graph *g, int layer, const struct kv_layer *kv) {
     g->be->attention(g->be, kv, &op, hp->n_head, g->q, g->att);
 }
 
-/* What a layer's feed-forward makes of in [T, n_embd], into the residual stream. */
-static void feed_forward(struct graph *g, int layer, const float *in, int T) {
+/* What a layer's feed-forward makes of x [T, n_embd], which a norm with weights is for, into
+ * the residual stream. What is in xn then is not said. */
+static void feed_forward(struct graph *g, int layer, const struct norm *n, const float *x,
+                         int T) {
     const struct layer *l = &g->dev.layers[layer];
+    const struct norm_op op = row_norm(g, n);
     if (g->model->hp.layer[layer] & LAYER_EXPERTS) {
-        experts_run(g, l, in, T);
+        experts_run(g, l, graph_norm(g, n, x, T, g->xn), T);
         add_block(g, g->route.sum, T, &l->post_ffn_norm);
-    } else {
-        graph_hidden(g, &l->gate, &l->up, in, T, g->h);
-        add_linear(g, g->h, T, &l->down, &l->post_ffn_norm);
+        return;
     }
+    if (g->be->norm_ffn && n->g && l->gate.w.N > 0 && !l->gate.perm && !l->up.perm)
+        g->be->norm_ffn(g->be, &op, (enum act_kind)g->model->hp.act, x, T, op.D, g->xn,
+                        &l->gate, &l->up, g->h);
+    else
+        graph_hidden(g, &l->gate, &l->up, graph_norm(g, n, x, T, g->xn), T, g->h);
+    add_linear(g, g->h, T, &l->down, &l->post_ffn_norm);
 }
 
 /* Keeps rows [n] alone of what goes on behind the attention. */
@@ -181,9 +208,12 @@ void graph_layer(struct graph *g, int i, int T, const int32_t *rows, int n_rows)
     struct kv_layer kv = graph_kv(g, i);
     bool parallel = hp->residual == RESIDUAL_PARALLEL, post = hp->residual == RESIDUAL_POST;
     static const struct norm none = {0};
-    const float *in = graph_norm(g, post ? &none : &l->attn_norm, g->x, T, g->xn);
-    graph_matmul(g, in, T, (const struct linear *[]){&l->wq, &l->wk, &l->wv},
-                 (float *[]){g->q, g->k, g->v}, 3);
+    const struct linear *const qkv[] = {&l->wq, &l->wk, &l->wv};
+    float *const to[] = {g->q, g->k, g->v};
+    if (parallel) /* xn is the input of the feed-forward, too */
+        graph_matmul(g, graph_norm(g, &l->attn_norm, g->x, T, g->xn), T, qkv, to, 3);
+    else
+        norm_matmul(g, post ? &none : &l->attn_norm, g->x, T, qkv, to, 3);
     head_norm(g, &l->q_norm, g->q, hp->n_head, T);
     head_norm(g, &l->k_norm, g->k, hp->n_head_kv, T);
     rope_and_store(g, i, &kv);
@@ -195,18 +225,17 @@ void graph_layer(struct graph *g, int i, int T, const int32_t *rows, int n_rows)
         keep_rows(g, rows, n_rows, parallel && !l->ffn_norm.g);
         T = n_rows;
     }
-    if (parallel) { /* xn is the input of the feed-forward */
-        assert(in == g->xn || l->ffn_norm.g);
+    if (parallel) {
+        assert(l->attn_norm.g || l->ffn_norm.g);
         graph_norm(g, &l->ffn_norm, g->x, T, g->xn);
         add_linear(g, g->att, T, &l->wo, &l->post_attn_norm);
-        feed_forward(g, i, g->xn, T);
+        feed_forward(g, i, &none, g->xn, T);
         return;
     }
     add_linear(g, g->att, T, &l->wo, &l->post_attn_norm);
     if (post)
         graph_norm(g, &l->attn_norm, g->x, T, g->x);
-    in = graph_norm(g, post ? &none : &l->ffn_norm, g->x, T, g->xn);
-    feed_forward(g, i, in, T);
+    feed_forward(g, i, post ? &none : &l->ffn_norm, g->x, T);
     if (post)
         graph_norm(g, &l->ffn_norm, g->x, T, g->x);
 }
