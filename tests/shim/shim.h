@@ -109,6 +109,8 @@ static inline void sts(T *p, T v, const char *file = __builtin_FILE(),
     shim_touch(p, sizeof *p, true, file, line);
     *p = v;
 }
+static inline void prefetch(const void *) {
+}
 static inline word4 ld_stream(const void *p) {
     return *(const word4 *)p;
 }

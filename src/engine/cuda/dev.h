@@ -87,6 +87,10 @@ template <class T> DEVICE T lds(const T *p) {
 template <class T> DEVICE void sts(T *p, T v) {
     *p = v;
 }
+/* The line with this byte comes to the second-level cache. */
+DEVICE void prefetch(const void *p) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+}
 /* 16 bytes that are read once: not kept in the first-level cache. */
 DEVICE word4 ld_stream(const void *p) {
     word4 r;

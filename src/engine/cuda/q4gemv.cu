@@ -30,10 +30,14 @@
 #include "engine/cuda/act.h"
 #include "engine/cuda/weights.h"
 
+/* How the scales of a chunk lie: one for its 64 inputs, one for each half, or quantised. */
+enum scales { ONE, HALVES, QUANTISED };
+
 enum {
     CHUNK = 64,
     ROWS = 32,
-    DEPTH = 2,        /* chunks that a lane has on their way */
+    DEPTH = 2,        /* chunks that a lane has on their way, */
+    AHEAD = 4,        /* and that are on their way to the second-level cache */
     TABLE_ROW = 256,  /* bytes: 32 words of a pair, then 8 units of x */
     SLAB = 8192,      /* inputs of a token in shared memory at once, at most */
     MAP_BYTES = 256 * (int)sizeof(float),
@@ -180,6 +184,13 @@ DEVICE int out_of(const q4_args &a, int tile) {
     return out;
 }
 
+/* A chunk of the tile is on its way to the second-level cache: of each of its lines one lane
+ * asks for a byte. */
+DEVICE void ahead(const share &s, const cursor &k, int c) {
+    if (lane_id() / 4 % 4 == 0 && c < s.n_chunk)
+        prefetch(k.at.data + (size_t)c * 512 + lane_id() % 2 * 256);
+}
+
 DEVICE void begin_tile(const q4_args &a, const share &s, int tile, cursor *k) {
     k->tile = tile;
     k->c = s.warp;
@@ -187,6 +198,8 @@ DEVICE void begin_tile(const q4_args &a, const share &s, int tile, cursor *k) {
         return;
     int out = out_of(a, tile);
     k->at = place_of(a.o[s.gate ? 1 : out].w, (tile - a.first[out]) * ROWS);
+    for (int i = 0; i < AHEAD; i++)
+        ahead(s, *k, k->c + i * s.warps);
 }
 
 struct lane_chunk {
@@ -195,14 +208,14 @@ struct lane_chunk {
     uint32_t code;
 };
 
-template <bool HALVES> DEVICE void load_chunk(const lane_place &p, int c, lane_chunk *l) {
+template <enum scales SCALES> DEVICE void load_chunk(const lane_place &p, int c, lane_chunk *l) {
     const char *data = p.data + (size_t)c * 512;
     l->q[0] = ld_stream(data);
     l->q[1] = ld_stream(data + 256);
-    if (HALVES) {
+    if (SCALES == HALVES) {
         l->scale[0] = p.scale[c * 32];
         l->scale[1] = p.scale[c * 32 + 16];
-    } else if (p.code) {
+    } else if (SCALES == QUANTISED) {
         l->code = p.code[c * 16];
         l->scale[0] = p.scale[(p.absmax2_row + (uint32_t)c) / WEIGHT_SCALE_BLOCK];
     } else {
@@ -212,11 +225,13 @@ template <bool HALVES> DEVICE void load_chunk(const lane_place &p, int c, lane_c
 
 /* Chunk i of the warp's next DEPTH of a tile. Behind the last of a tile's comes the next tile.
  */
-template <bool HALVES>
+template <enum scales SCALES>
 DEVICE void load_next(const q4_args &a, const share &s, const cursor &k, int i, lane_chunk *l) {
     int c = k.c + i * s.warps;
-    if (k.tile < a.first[a.n] && c < s.n_chunk)
-        load_chunk<HALVES>(k.at, c, l);
+    if (k.tile < a.first[a.n] && c < s.n_chunk) {
+        load_chunk<SCALES>(k.at, c, l);
+        ahead(s, k, c + AHEAD * s.warps);
+    }
 }
 
 DEVICE void step_on(const q4_args &a, const share &s, cursor *k) {
@@ -270,19 +285,19 @@ DEVICE void add_scaled(float mine, float d[2][4], float acc[2][4]) {
 
 /* What turns a chunk's words of scales into scales over the table's factor. */
 struct decoder {
-    const float *map; /* NULL: they are scales */
+    const float *map; /* of quantised ones */
     float offset, inverse;
 };
 
 /* What a chunk adds to acc; x: the lane's column and first unit, step: to the second. */
-template <int COLUMNS, bool HALVES>
+template <int COLUMNS, enum scales SCALES>
 DEVICE void use_chunk(const lane_chunk &l, const decoder &of, const unsigned char *x, int step,
                       const unsigned char *table, float acc[2][4]) {
     float d[2][4] = {}, mine = l.scale[0];
-    if (!HALVES && of.map)
+    if (SCALES == QUANTISED)
         mine = lds(&of.map[l.code]) * mine + of.offset;
     multiply_half<COLUMNS>(l.q[0], x, table, d);
-    if (HALVES) {
+    if (SCALES == HALVES) {
         add_scaled(mine * of.inverse, d, acc);
         mine = l.scale[1];
     }
@@ -376,7 +391,7 @@ template <int WARPS> DEVICE void fill_pairs(const float *values, unsigned char *
 /* Block b computes tiles b, b + blocks, … Of a gated product one half of the warps has up's
  * rows, the other gate's. Shared memory: the map; two sets of parts, taken by turns; the table
  * with x. */
-template <int WARPS, int TOKENS, bool HALVES>
+template <int WARPS, int TOKENS, enum scales SCALES>
 KERNEL void BOUNDS(WARPS * 32, WARPS > 8 ? 1 : 2) q4gemv_kernel(q4_args a) {
     SHARED(shared);
     float *map = (float *)shared, *parts = map + 256;
@@ -392,12 +407,14 @@ KERNEL void BOUNDS(WARPS * 32, WARPS > 8 ? 1 : 2) q4gemv_kernel(q4_args a) {
     begin_tile(a, s, block_x(), &next);
     UNROLL
     for (int i = 0; i < DEPTH; i++)
-        load_next<HALVES>(a, s, next, i, &l[i]);
+        load_next<SCALES>(a, s, next, i, &l[i]);
     step_on(a, s, &next);
-    const float *code_map = a.o[0].w.code ? a.o[0].w.code_map : NULL;
-    for (int i = thread_x(); i < 256 && code_map; i += n_thread())
-        sts(&map[i], code_map[i]);
+    float mapped = 0;
+    if (SCALES == QUANTISED)
+        mapped = a.o[0].w.code_map[thread_x() % 256];
     fill_pairs<WARPS>(a.o[0].w.table, table);
+    if (thread_x() < 256)
+        sts(&map[thread_x()], mapped);
     wait_for_others();
     const int slab = a.slab / CHUNK, column = lane_id() / 4, unit = lane_id() % 4;
     const unsigned char *x = table + unit_at(a, column, unit);
@@ -405,8 +422,7 @@ KERNEL void BOUNDS(WARPS * 32, WARPS > 8 ? 1 : 2) q4gemv_kernel(q4_args a) {
     float squares[TOKENS] = {};
     bool odd = false, staged = false;
     for (int tile = block_x(); tile < a.first[a.n]; tile += n_block_x(), odd = !odd) {
-        const decoder of = {code_map ? map : NULL,
-                            a.o[s.gate ? 1 : out_of(a, tile)].w.offset, a.o[0].inverse};
+        const decoder of = {map, a.o[s.gate ? 1 : out_of(a, tile)].w.offset, a.o[0].inverse};
         float acc[2][4] = {};
         for (int first = 0; first < s.n_chunk; first += slab) {
             const int end = min_int(first + slab, s.n_chunk);
@@ -421,9 +437,9 @@ KERNEL void BOUNDS(WARPS * 32, WARPS > 8 ? 1 : 2) q4gemv_kernel(q4_args a) {
                 for (int i = 0; i < DEPTH; i++) {
                     int at = c + i * s.warps;
                     if (at < end)
-                        use_chunk<2 * TOKENS, HALVES>(
+                        use_chunk<2 * TOKENS, SCALES>(
                             l[i], of, x + (at - first) * TABLE_ROW, step, table, acc);
-                    load_next<HALVES>(a, s, next, i, &l[i]);
+                    load_next<SCALES>(a, s, next, i, &l[i]);
                 }
                 step_on(a, s, &next);
             }
@@ -457,39 +473,35 @@ static void fill_out(struct q4_out *to, const struct matmul_out *o) {
     to->inverse = 1 / factor;
 }
 
-template <int WARPS, int TOKENS, bool HALVES>
+template <int WARPS, int TOKENS, enum scales SCALES>
 static void run(struct gpu *g, struct q4_args *a, int blocks) {
     const int most = SLAB / TOKENS, tiles = a->first[a->n];
     a->slab = a->Kp < most ? a->Kp : most;
     int units = 2 * TOKENS * (a->slab / 8 + 4), rows = (units + 7) / 8;
     int bytes = front_bytes<WARPS, TOKENS> + (rows > 256 ? rows : 256) * TABLE_ROW;
     blocks = tiles < blocks ? tiles : blocks;
-    launch<q4gemv_kernel<WARPS, TOKENS, HALVES>>(g, "q4gemv", dim3((unsigned)blocks),
+    launch<q4gemv_kernel<WARPS, TOKENS, SCALES>>(g, "q4gemv", dim3((unsigned)blocks),
                                                  WARPS * 32, (size_t)bytes, *a);
 }
 
-template <int WARPS, bool HALVES>
+template <int WARPS, enum scales SCALES>
 static void run_tokens(struct gpu *g, struct q4_args *a, int blocks) {
     if (a->T == 1)
-        run<WARPS, 1, HALVES>(g, a, blocks);
+        run<WARPS, 1, SCALES>(g, a, blocks);
     else if (a->T == 2)
-        run<WARPS, 2, HALVES>(g, a, blocks);
+        run<WARPS, 2, SCALES>(g, a, blocks);
     else
-        run<WARPS, 4, HALVES>(g, a, blocks);
+        run<WARPS, 4, SCALES>(g, a, blocks);
 }
 
 /* A multiprocessor has one block of sixteen warps, which share a tile's inputs, where there are
  * too few tiles for two; else two of eight. */
-template <bool HALVES> static void run_warps(struct gpu *g, struct q4_args *a) {
+template <enum scales SCALES> static void run_warps(struct gpu *g, struct q4_args *a) {
     int sm = g->info.n_sm, tiles = a->first[a->n];
-#ifdef Q16
-    if (true || tiles < 2 * sm)
-#else
     if (tiles < 2 * sm)
-#endif
-        run_tokens<16, HALVES>(g, a, sm);
+        run_tokens<16, SCALES>(g, a, sm);
     else
-        run_tokens<8, HALVES>(g, a, 2 * sm);
+        run_tokens<8, SCALES>(g, a, 2 * sm);
 }
 
 static void start(struct gpu *g, struct q4_args *a, const struct gpu_input *in) {
@@ -500,9 +512,11 @@ static void start(struct gpu *g, struct q4_args *a, const struct gpu_input *in) 
     a->K = in->K;
     a->Kp = weight_pad_k(in->K);
     if (a->o[0].w.group == 32)
-        run_warps<true>(g, a);
+        run_warps<HALVES>(g, a);
+    else if (a->o[0].w.code)
+        run_warps<QUANTISED>(g, a);
     else
-        run_warps<false>(g, a);
+        run_warps<ONE>(g, a);
 }
 
 static int tiles_of(const struct weight *w) {
