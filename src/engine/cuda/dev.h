@@ -70,6 +70,18 @@ template <class T> DEVICE T lds(const T *p) {
 template <class T> DEVICE void sts(T *p, T v) {
     *p = v;
 }
+/* Adds to a number in shared memory, whoever else does so; gives what stood there. Sums of
+ * integers alone: they are the same in any order. */
+DEVICE uint32_t sts_add(uint32_t *p, uint32_t v) {
+    return atomicAdd(p, v);
+}
+DEVICE uint64_t sts_add(uint64_t *p, uint64_t v) {
+    return atomicAdd((unsigned long long *)p, (unsigned long long)v);
+}
+/* a b, rounded before anything is added to it */
+DEVICE float mul_rounded(float a, float b) {
+    return __fmul_rn(a, b);
+}
 /* A place in shared memory as a number, and the word at one: where the address is computed with
  * the bits of what is looked up. */
 DEVICE uint32_t shared_address(const void *p) {
