@@ -250,7 +250,7 @@ struct backend {
     /* optional: a token of each row of logits [n, n_vocab], which are the backend's memory and
      * changed; what is asked for lies within the limits above. rows [n] may change as soon as
      * it returns; got [n] is filled by finish(). It may be off by the rounding of sums: where a
-     * border (of the draw, of top-p) is closer than some 2^-18 of the mass to a token's, the
+     * border (of the draw, of top-p) is closer than 2^-17 of the mass to a token's, the
      * neighbour of that token may be taken. */
     void (*sample)(struct backend *be, const struct sample_row *rows, int n, int n_vocab,
                    float *logits, struct sample_got *got);

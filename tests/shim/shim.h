@@ -102,13 +102,17 @@ static inline void sts(T *p, T v, const char *file = __builtin_FILE(),
     *p = v;
 }
 /* Fibres give way at barriers only, so nobody comes between. */
-template <class T>
-static inline T sts_add(T *p, T v, const char *file = __builtin_FILE(),
-                        int line = __builtin_LINE()) {
+static inline uint32_t sts_add(uint32_t *p, uint32_t v, const char *file = __builtin_FILE(),
+                               int line = __builtin_LINE()) {
     shim_touch(p, sizeof *p, SHIM_ADD, file, line);
-    T was = *p;
+    uint32_t was = *p;
     *p = was + v;
     return was;
+}
+static inline void sts_add(uint64_t *p, uint64_t v, const char *file = __builtin_FILE(),
+                           int line = __builtin_LINE()) {
+    shim_touch(p, sizeof *p, SHIM_ADD, file, line);
+    *p += v;
 }
 static inline float mul_rounded(float a, float b) {
     return a * b; /* compiled with -ffp-contract=off */

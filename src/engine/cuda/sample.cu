@@ -1,33 +1,34 @@
 /*
  * sample.cu - a token of each row of logits, as run/sampler.c takes it: penalties, top-k,
- * top-p, min-p, temperature, a draw with a number that the host gives.
+ * top-p, min-p, temperature, and a draw with a number that the host gives.
  *
  * Order. A logit becomes a key of 32 bits that orders as it does (key_of); what is no number,
  * or +infinity, has the largest key of all, so that finding the best token finds it too. Equal
  * logits are ordered by token, the lower first.
  *
  * Mass. exp((x - max) / T) as a multiple of 2^-43 in 64 bits: a float of 2^-20 and more is
- * exact so, smaller ones are cut off by less than 2^-43 each, 2^-23 of the best token's mass in
- * the largest vocabulary of 2^20. Sums of such numbers are exact: they are the same in any
- * order and for any split of the work, which is why blocks may add them up with atomics. A
- * token below 2^-43 of the best is never drawn.
+ * exact so, smaller ones are cut off by less than 2^-43 each, which is 2^-23 of the best
+ * token's mass in the largest vocabulary, 2^20. Sums of such numbers are exact: the same in any
+ * order and for any split of the work, so that threads may add them up as they come. A token
+ * below 2^-43 of the best is never drawn.
  *
- * A block of 1024 threads takes a row; all that it does is bound by reading the row (608 KB for
- * a vocabulary of 152,000), once or more:
+ * A block of 1024 threads takes a row. It is bound by reading the row (608 KB for a vocabulary
+ * of 152,000), once or more:
  *
- *   penalties   on the few tokens that have one, in place
- *   best        1 pass. With temperature 0 that is all
- *   in_order    no top-k, no top-p: the sampler draws by tokens in ascending order, those below
- *               min-p left out. 1 pass: warps add up runs of 1024 tokens; then the run and the
- *               token are found by prefix sums.
- *   by_rank     top-k up to 256, or top-p with a set that is not too flat. The first pass also
- *               gave the best of 256 shares of the row; at least m tokens reach the m-th of
- *               these, and not many more. 1 pass: they come to a list of up to 1024, a thread
- *               each, where each counts those that beat it. Borders are prefix sums.
- *   by_search   what does not fit there. A border (the k-th best, a mass) is found by its key:
- *               11, 11 and 10 bits in three passes, each a histogram in shared memory of the
- *               mass of what has the bits found so far. Tokens of one key have one mass, so
- * that a division says which of equal tokens it is. 5 to 12 passes.
+ *   penalties  on the few tokens that have one, in place.
+ *   best       1 pass. With temperature 0 that is all.
+ *   in_order   no top-k, no top-p: the sampler draws by tokens in ascending order, those below
+ *              min-p left out. 1 pass: warps add up runs of 1024 tokens; then the run and the
+ *              token are found by prefix sums.
+ *   by_rank    top-k up to 256, or top-p with a set that is not too flat. The first pass also
+ *              gave the best of 256 shares of the row; at least m tokens reach the m-th of
+ *              these, and not many more. 1 pass: they come to a list of up to 1024, a thread
+ *              each, where each counts those that beat it. Borders are prefix sums.
+ *   by_search  what does not fit there. A border (the k-th best, a mass) is found by its key:
+ *              11, 11 and 10 bits in three passes, each a histogram in shared memory of the
+ *              mass of what has the bits found so far. Tokens of one key have one mass, so that
+ *              a division says which of equal tokens it is. 8 to 12 passes; the first of each
+ *              search is bound by additions that meet in few bins.
  *
  * Rejected: sorting the vocabulary; several blocks for a row (they would wait for each other
  * between the passes, and a step of many sequences fills the device as it is).
