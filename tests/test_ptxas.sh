@@ -19,6 +19,7 @@ BEGIN {
     budget("rope_kv_kernel", 32, 16, 0)
     budget("plain_kernel", 128, 2, 0)
     budget("merge_kernel", 256, 4, 0)
+    budget("sample_kernel", 1024, 1, 0)
     budget("norm_kernel", 1024, 1, 0)
     budget("kv_turn_kernel", 128, 8, 0)
     budget("kv_write_kernel", 32, 16, 0)

@@ -31,7 +31,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { BACKEND_KV_BLOCK = 16, BACKEND_MAX_OUT = 4, BACKEND_ROPES = 2 };
+enum {
+    BACKEND_KV_BLOCK = 16,
+    BACKEND_MAX_OUT = 4,
+    BACKEND_ROPES = 2,
+    BACKEND_SAMPLE_ROWS = 256,      /* most rows of a step that sample() takes, */
+    BACKEND_SAMPLE_TOKENS = 16384,  /* their tokens with penalties together, */
+    BACKEND_SAMPLE_VOCAB = 1 << 20, /* and the largest vocabulary */
+};
 
 /* What a step may ask for at most; scratch is allocated from it once. */
 struct backend_limits {
@@ -123,6 +130,27 @@ struct att_op {
     bool alibi_scaled;   /* instead s += scale * (slope * position of the key, in bf16); what
                             all keys share cancels out */
     const float *sinks;  /* [H] a score more in each softmax, without a value; or NULL */
+};
+
+/* How a row of logits becomes a token: the steps of run/sampler.h from the penalties on,
+ * without locally typical sampling. */
+struct sample_token {
+    int32_t token;
+    float minus; /* count * frequency penalty + presence penalty */
+};
+struct sample_row {
+    const struct sample_token *tokens; /* [n_token] those that have a penalty, all different */
+    int n_token;
+    float repeat; /* penalty */
+    int top_k;    /* 0: off */
+    double top_p, min_p;
+    double temperature; /* 0: the best is taken */
+    double unit;        /* [0, 1) what the draw is made with */
+};
+struct sample_got {
+    int32_t token; /* or below 0: none can be taken, because of token -1 - this */
+    float logit;   /* then: its logit, which is no number, +infinity, or where all are -infinity
+                      that */
 };
 
 struct backend {
@@ -225,6 +253,13 @@ struct backend {
      * for the device, or stage data of their own, may not come between the two. */
     bool (*step_again)(struct backend *be);
     void (*step_over)(struct backend *be);
+    /* optional: a token of each row of logits [n, n_vocab], which are the backend's memory and
+     * changed; what is asked for lies within the limits above. rows [n] may change as soon as
+     * it returns; got [n] is filled by finish(). It may be off by the rounding of sums: where a
+     * border (of the draw, of top-p) is closer than 2^-17 of the mass to a token's, the
+     * neighbour of that token may be taken. */
+    void (*sample)(struct backend *be, const struct sample_row *rows, int n, int n_vocab,
+                   float *logits, struct sample_got *got);
     /* optional, between steps: moves a bound weight to where the device reads it faster, at
      * most *bytes of it in this call, counted down. True when it is done with this weight,
      * moved or not; until then it is read where it was. The same numbers before and behind. One

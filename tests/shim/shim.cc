@@ -75,7 +75,7 @@ struct mark {
 };
 enum { MANY = -2, ALL = -3 };
 struct watch {
-    mark read, write;
+    mark read, write, add;
 };
 
 struct place {
@@ -307,20 +307,39 @@ void note_mark(mark &m, const fibre &f) {
     m.n_warp = f.n_warp;
 }
 
-void note_race(fibre &f, size_t at, size_t bytes, bool write, const char *file, int line) {
+/* What of a byte's past an access is not ordered with: a read with writes and additions, a
+ * write with everything, an addition with all but additions. NULL: all is well. */
+const mark *met(const watch &w, const fibre &f, enum shim_access how, const char **did) {
+    const struct {
+        const mark *m;
+        const char *did;
+        bool may_meet;
+    } past[] = {{&w.write, "wrote", false},
+                {&w.read, "read", how == SHIM_READ},
+                {&w.add, "added to", how == SHIM_ADD}};
+    for (auto &p : past)
+        if (!p.may_meet && unordered(*p.m, f)) {
+            *did = p.did;
+            return p.m;
+        }
+    return nullptr;
+}
+
+void note_race(fibre &f, size_t at, size_t bytes, enum shim_access how, const char *file,
+               int line) {
+    static const char *const doing[] = {"reads", "writes", "adds to"};
     for (size_t i = at; i < at + bytes; i++) {
         watch &w = watched[i];
-        if (unordered(w.write, f) || (write && unordered(w.read, f))) {
+        const char *did = nullptr;
+        if (const mark *m = met(w, f, how, &did)) {
             if (races++ < MAX_REPORT)
                 fprintf(stderr,
                         "shim: %s: %s:%d: thread %d %s byte %zu of shared memory that thread "
                         "%d %s, with no barrier between\n",
-                        kernel, file, line, current, write ? "writes" : "reads", i,
-                        unordered(w.write, f) ? w.write.thread : w.read.thread,
-                        unordered(w.write, f) ? "wrote" : "read");
+                        kernel, file, line, current, doing[how], i, m->thread, did);
             return;
         }
-        note_mark(write ? w.write : w.read, f);
+        note_mark(how == SHIM_READ ? w.read : how == SHIM_WRITE ? w.write : w.add, f);
     }
 }
 
@@ -332,7 +351,7 @@ unsigned char *shim_shared(void) {
     return shared_memory;
 }
 
-void shim_touch(const void *p, size_t bytes, bool write, const char *file, int line) {
+void shim_touch(const void *p, size_t bytes, enum shim_access how, const char *file, int line) {
     size_t at = (size_t)((const unsigned char *)p - shared_memory);
     if ((const unsigned char *)p < shared_memory || at + bytes > shared_bytes)
         die("an access outside of the block's shared memory");
@@ -342,7 +361,7 @@ void shim_touch(const void *p, size_t bytes, bool write, const char *file, int l
         return;
     fibre &f = fibres[(size_t)current];
     note_access(f, (uintptr_t)at, bytes, file, line);
-    note_race(f, at, bytes, write, file, line);
+    note_race(f, at, bytes, how, file, line);
 }
 
 void shim_warp_sync(void) {
@@ -385,7 +404,7 @@ void shim_cp_async(void *shared, const void *global, int bytes, const char *file
         die("an asynchronous copy outside of the block's shared memory");
     if ((uintptr_t)shared % 16 != 0 || (uintptr_t)global % 16 != 0)
         die("an asynchronous copy that is not aligned to 16 bytes");
-    shim_touch(shared, 16, true, file, line); /* from now on, until it is waited for */
+    shim_touch(shared, 16, SHIM_WRITE, file, line); /* from now on, until it is waited for */
     fibres[(size_t)current].open.push_back({shared, global, bytes, file, line});
 }
 
@@ -400,8 +419,8 @@ void shim_cp_wait(int n) {
     while ((int)f.groups.size() > n) {
         for (copy &c : f.groups.front()) {
             if (tracing)
-                note_race(f, (size_t)((unsigned char *)c.shared - shared_memory), 16, true,
-                          c.file, c.line);
+                note_race(f, (size_t)((unsigned char *)c.shared - shared_memory), 16,
+                          SHIM_WRITE, c.file, c.line);
             memset(c.shared, 0, 16);
             memcpy(c.shared, c.global, (size_t)c.bytes);
         }

@@ -8,10 +8,11 @@
  * numbers come out each time.
  *
  * Found at once, ending the program with the kernel's name: a barrier that not all threads
- * reach; threads that don't wait for the kernels before, once; a warp operation without all 32 lanes; asynchronous copies that are read too early
- * give the old bytes. With shim_trace(true) also: two threads that touch a byte of shared
- * memory, one of them writing, with no barrier between; and for each place in the source how
- * many passes its accesses to shared memory take (bank conflicts).
+ * reach; threads that don't wait for the kernels before, once; a warp operation without all 32
+ * lanes; asynchronous copies that are read too early give the old bytes. With shim_trace(true) also: two threads that touch a byte of shared
+ * memory, one of them writing, with no barrier between (additions by sts_add() may meet each
+ * other, but nothing else); and for each place in the source how many passes its accesses to
+ * shared memory take (bank conflicts).
  *
  * Only whole warps are launched. A block's threads are one-dimensional.
  */
@@ -49,7 +50,8 @@ void shim_warp_sync(void);
 /* Gives `bytes` (at most 32) to the warp and returns what lane 0 gave, lane i's 32 bytes behind
  * it; good until the warp's next exchange but one. */
 const unsigned char *shim_exchange(const void *mine, size_t bytes);
-void shim_touch(const void *p, size_t bytes, bool write, const char *file, int line);
+enum shim_access { SHIM_READ, SHIM_WRITE, SHIM_ADD };
+void shim_touch(const void *p, size_t bytes, enum shim_access how, const char *file, int line);
 void shim_cp_async(void *shared, const void *global, int bytes, const char *file, int line);
 void shim_cp_commit(void);
 void shim_cp_wait(int n);
@@ -100,16 +102,32 @@ template <class T> static inline T shfl_xor(T v, int mask) {
 template <class T>
 static inline T lds(const T *p, const char *file = __builtin_FILE(),
                     int line = __builtin_LINE()) {
-    shim_touch(p, sizeof *p, false, file, line);
+    shim_touch(p, sizeof *p, SHIM_READ, file, line);
     return *p;
 }
 template <class T>
 static inline void sts(T *p, T v, const char *file = __builtin_FILE(),
                        int line = __builtin_LINE()) {
-    shim_touch(p, sizeof *p, true, file, line);
+    shim_touch(p, sizeof *p, SHIM_WRITE, file, line);
     *p = v;
 }
 static inline void prefetch(const void *) {
+}
+/* Fibres give way at barriers only, so nobody comes between. */
+static inline uint32_t sts_add(uint32_t *p, uint32_t v, const char *file = __builtin_FILE(),
+                               int line = __builtin_LINE()) {
+    shim_touch(p, sizeof *p, SHIM_ADD, file, line);
+    uint32_t was = *p;
+    *p = was + v;
+    return was;
+}
+static inline void sts_add(uint64_t *p, uint64_t v, const char *file = __builtin_FILE(),
+                           int line = __builtin_LINE()) {
+    shim_touch(p, sizeof *p, SHIM_ADD, file, line);
+    *p += v;
+}
+static inline float mul_rounded(float a, float b) {
+    return a * b; /* compiled with -ffp-contract=off */
 }
 static inline word4 ld_stream(const void *p) {
     return *(const word4 *)p;

@@ -17,6 +17,9 @@
  * the place of some hundred. Padding to fewer numbers of sequences was rejected: the rows would
  * need KV blocks of their own.
  *
+ * Sampling runs behind the step, recorded or not, with parameters that are staged then. Tokens
+ * come to pinned memory, and from there to the caller in finish(), where the host waits.
+ *
  * Products. Few tokens read the weights as fast as memory gives them: q4gemv.cu where it can,
  * else gemv.cu up to four. Up to GPU_GEMM_TOK are multiplied on tensor cores from the quantised
  * weights (gemm.cu), and for more a slice of the weight is unpacked to 16 bits and cuBLAS
@@ -28,6 +31,8 @@
 #include "engine/cuda/gpu.h"
 #include "engine/quant/pack.h"
 #include <assert.h>
+#include <float.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,6 +95,13 @@ struct cuda {
     float *rows;     /* [max_tok, Kp] for select() in place, and for a feed-forward */
     struct gpu_parts parts;
     size_t parts_floats;
+
+    struct sample_got *got, *got_pinned; /* [BACKEND_SAMPLE_ROWS] on the device, and here */
+    struct {
+        struct sample_got *host; /* the caller's */
+        int n;
+    } asked[BACKEND_SAMPLE_ROWS]; /* the step's calls of sample(), their rows in order */
+    int n_asked, n_sampled;       /* calls, and rows */
 };
 
 static struct cuda *cuda_of(struct backend *be) {
@@ -251,7 +263,9 @@ static void release_scratch(struct cuda *c) {
     c->scratch.n = 0;
     g->free(g, c->twin);
     g->free_pinned(g, c->pinned);
+    g->free_pinned(g, c->got_pinned);
     c->twin = c->pinned = NULL;
+    c->got_pinned = NULL;
 }
 
 static void *take(struct cuda *c, size_t n, size_t size_bytes, bool *failed) {
@@ -267,10 +281,13 @@ static void *take(struct cuda *c, size_t n, size_t size_bytes, bool *failed) {
 }
 
 /* Host data of a step but for its block tables: angles, some numbers for each token and
- * sequence, tokens or rows, and what single operations stage. */
+ * sequence, tokens or rows, what single operations stage, and what sample() does. */
 static size_t step_bytes(const struct backend_limits *lim) {
     size_t T = (size_t)lim->max_tok, D = (size_t)lim->head_dim;
-    return T * (D * BACKEND_ROPES * 2 * sizeof(float) + 16 * sizeof(int32_t)) + 128 * ALIGN;
+    size_t sample = BACKEND_SAMPLE_ROWS * sizeof(struct gpu_sample) +
+                    BACKEND_SAMPLE_TOKENS * sizeof(struct sample_token);
+    return T * (D * BACKEND_ROPES * 2 * sizeof(float) + 16 * sizeof(int32_t)) + sample +
+           128 * ALIGN;
 }
 
 /* Blocks that attention should have at least, and rows of 16 heads that they leave parts for.
@@ -297,10 +314,12 @@ static enum status cuda_reserve(struct backend *be, const struct backend_limits 
     c->rows = take(c, T * Kp, sizeof(float), &failed);
     c->parts_floats = rows * (size_t)(lim->head_dim + 2);
     c->parts.at = take(c, c->parts_floats, sizeof(float), &failed);
+    c->got = take(c, BACKEND_SAMPLE_ROWS, sizeof *c->got, &failed);
+    c->got_pinned = c->g->alloc_pinned(c->g, BACKEND_SAMPLE_ROWS * sizeof *c->got);
     c->stage_bytes = 2 * step_bytes(lim);
     c->twin = c->g->alloc(c->g, c->stage_bytes);
     c->pinned = c->g->alloc_pinned(c->g, c->stage_bytes);
-    if (failed || !c->twin || !c->pinned)
+    if (failed || !c->twin || !c->pinned || !c->got_pinned)
         return err_set(err, ST_NOMEM, "%s has no room for a step of %d tokens", c->g->info.name,
                        lim->max_tok);
     return ST_OK;
@@ -411,6 +430,7 @@ static void cuda_begin(struct backend *be, const struct step *s) {
     c->step = (struct gpu_step){.T = s->T, .n_seq = s->n_seq, .rope_dim = s->rope_dim};
     c->staged = c->of_step = 0;
     c->n_logits = s->n_rows;
+    c->n_asked = c->n_sampled = 0;
     for (int i = 0; i < s->n_seq; i++)
         n_block += blocks_of(&s->seqs[i]);
     if (!grow_stage(c, step_bytes(&c->lim) + n_block * sizeof(int32_t)))
@@ -473,7 +493,12 @@ static enum status cuda_finish(struct backend *be, struct err *err) {
     struct gpu *g = c->g;
     memset(c->known, 0, sizeof c->known);
     g->sync(g);
-    return g->failed ? failure(g, err) : ST_OK;
+    if (g->failed)
+        return failure(g, err);
+    for (int i = 0, at = 0; i < c->n_asked; at += c->asked[i++].n)
+        memcpy(c->asked[i].host, c->got_pinned + at, (size_t)c->asked[i].n * sizeof *c->got);
+    c->n_asked = c->n_sampled = 0;
+    return ST_OK;
 }
 
 /* ---- products ---- */
@@ -692,6 +717,52 @@ static void cuda_scatter(struct backend *be, const float *x, const int32_t *rows
     c->g->scatter(c->g, x, to, stage(c, a, (size_t)n * sizeof *a), n, K, y);
 }
 
+/* The rows' parameters and their tokens, one behind the other, to the twin in one copy. */
+static const struct gpu_sample *stage_rows(struct cuda *c, const struct sample_row *rows, int n,
+                                           const struct sample_token **tokens) {
+    size_t bytes = aligned((size_t)n * sizeof(struct gpu_sample)), at, n_token = 0;
+    for (int i = 0; i < n; i++)
+        n_token += (size_t)rows[i].n_token;
+    assert(!c->recording && n_token <= BACKEND_SAMPLE_TOKENS);
+    stage_room(c, bytes + aligned(n_token * sizeof **tokens));
+    at = c->staged;
+    struct gpu_sample *to = (struct gpu_sample *)(void *)(c->pinned + at);
+    struct sample_token *t = (struct sample_token *)(void *)(c->pinned + at + bytes);
+    for (int i = 0, first = 0; i < n; first += rows[i++].n_token) {
+        const struct sample_row *r = &rows[i];
+        double inv = r->temperature > 0 ? 1 / r->temperature : 0;
+        to[i] = (struct gpu_sample){.first = first,
+                                    .n_token = r->n_token,
+                                    .top_k = r->top_k,
+                                    .repeat = r->repeat,
+                                    .inv_temperature = (float)(inv < FLT_MAX ? inv : FLT_MAX),
+                                    .top_p = r->top_p,
+                                    .log_min_p = log(r->min_p),
+                                    .unit = r->unit};
+        memcpy(t + first, r->tokens, (size_t)r->n_token * sizeof *t);
+    }
+    c->staged += bytes + aligned(n_token * sizeof **tokens);
+    c->g->upload(c->g, c->twin + at, to, c->staged - at);
+    *tokens = (const struct sample_token *)(void *)(c->twin + at + bytes);
+    return (const struct gpu_sample *)(void *)(c->twin + at);
+}
+
+static void cuda_sample(struct backend *be, const struct sample_row *rows, int n, int n_vocab,
+                        float *logits, struct sample_got *got) {
+    struct cuda *c = cuda_of(be);
+    const struct sample_token *tokens;
+    struct sample_got *dev = c->got + c->n_sampled;
+    if (n == 0 || c->g->failed)
+        return;
+    assert(n_vocab <= BACKEND_SAMPLE_VOCAB && c->n_sampled + n <= BACKEND_SAMPLE_ROWS);
+    const struct gpu_sample *staged = stage_rows(c, rows, n, &tokens);
+    c->g->sample(c->g, staged, tokens, n, n_vocab, logits, dev);
+    c->g->download(c->g, c->got_pinned + c->n_sampled, dev, (size_t)n * sizeof *dev);
+    c->asked[c->n_asked].host = got;
+    c->asked[c->n_asked++].n = n;
+    c->n_sampled += n;
+}
+
 /* Between steps, so that the stage is free. */
 static void cuda_kv_turn(struct backend *be, const struct kv_layer *kv, const int32_t *blocks,
                          int n, const float *cos, const float *sin, int rope_dim) {
@@ -756,6 +827,7 @@ static const struct backend cuda_table = {
     .norm_matmul = cuda_norm_matmul,
     .norm_ffn = cuda_norm_ffn,
     .rope_kv = cuda_rope_kv,
+    .sample = cuda_sample,
 };
 
 enum status cuda_backend_new(struct gpu *g, double utilization, struct backend **out,

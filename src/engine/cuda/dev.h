@@ -91,6 +91,22 @@ template <class T> DEVICE void sts(T *p, T v) {
 DEVICE void prefetch(const void *p) {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
 }
+/* Adds to a number in shared memory, whoever else does so; the one of 32 bits gives what stood
+ * there. For integers alone: their sums are the same in any order. 64 bits are two additions,
+ * which the hardware has, in the place of a compare-and-swap that many threads would repeat. */
+DEVICE uint32_t sts_add(uint32_t *p, uint32_t v) {
+    return atomicAdd(p, v);
+}
+DEVICE void sts_add(uint64_t *p, uint64_t v) {
+    uint32_t *half = (uint32_t *)p, low = (uint32_t)v;
+    uint32_t carry = atomicAdd(half, low) + low < low;
+    if (uint32_t high = (uint32_t)(v >> 32) + carry)
+        atomicAdd(half + 1, high);
+}
+/* a b, rounded before anything is added to it */
+DEVICE float mul_rounded(float a, float b) {
+    return __fmul_rn(a, b);
+}
 /* 16 bytes that are read once: not kept in the first-level cache. */
 DEVICE word4 ld_stream(const void *p) {
     word4 r;

@@ -61,6 +61,15 @@ struct gpu_input {
     const struct norm_op *norm; /* or NULL */
 };
 
+/* A row to sample (struct sample_row). */
+struct gpu_sample {
+    int32_t first, n_token;        /* its part of the tokens with penalties */
+    int32_t top_k;                 /* 0: off */
+    float repeat;                  /* penalty */
+    float inv_temperature;         /* 0: the best is taken */
+    double top_p, log_min_p, unit; /* top_p 1, log_min_p -infinity: off */
+};
+
 struct gpu_info {
     char name[96];
     int major, minor; /* compute capability */
@@ -147,6 +156,12 @@ struct gpu {
     void (*attention)(struct gpu *g, const struct gpu_step *s, const struct kv_layer *kv,
                       const struct att_op *a, int H, const float *q, struct gpu_parts parts,
                       float *out);
+
+    /* sample.cu: the tokens of logits [n, n_vocab], which are changed; rows [n], tokens and got
+     * [n] in device memory, n_vocab <= BACKEND_SAMPLE_VOCAB */
+    void (*sample)(struct gpu *g, const struct gpu_sample *rows,
+                   const struct sample_token *tokens, int n, int n_vocab, float *logits,
+                   struct sample_got *got);
 };
 
 /* The functions of the kernel sources, by file; device.cu and the shim fill the rest. */
@@ -155,12 +170,14 @@ void gpu_gemv_kernels(struct gpu *g);
 void gpu_q4gemv_kernels(struct gpu *g);
 void gpu_gemm_kernels(struct gpu *g);
 void gpu_attention_kernels(struct gpu *g);
+void gpu_sample_kernels(struct gpu *g);
 static inline void gpu_kernels(struct gpu *g) {
     gpu_rows_kernels(g);
     gpu_gemv_kernels(g);
     gpu_q4gemv_kernels(g);
     gpu_gemm_kernels(g);
     gpu_attention_kernels(g);
+    gpu_sample_kernels(g);
 }
 
 /* The module's door (the only symbol that llmchat-cuda.so shows): opens device number `index`.

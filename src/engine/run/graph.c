@@ -403,19 +403,35 @@ static const float *head_input(struct graph *g, int n) {
     return x;
 }
 
-/* Logits of the first n rows of x to host memory [n, n_vocab]. */
-static void run_head(struct graph *g, int n, float *logits) {
+/* What becomes of a step's rows of logits: they come to the host, or tokens of them do. */
+struct wanted {
+    float *logits;                 /* [n_rows, n_vocab], or NULL: */
+    const struct sample_row *rows; /* [n_rows] */
+    struct sample_got *got;        /* [n_rows] */
+};
+
+/* Rows i .. i + n - 1, whose logits are in g->logits. */
+static void hand_out(struct graph *g, const struct wanted *w, int i, int n) {
     struct backend *be = g->be;
-    size_t V = (size_t)g->model->hp.n_vocab, ld = row_floats(g->dev.head.w.K);
+    size_t V = (size_t)g->model->hp.n_vocab;
+    if (w->logits)
+        be->download(be, w->logits + (size_t)i * V, g->logits, (size_t)n * V * sizeof(float));
+    else
+        be->sample(be, w->rows + i, n, g->model->hp.n_vocab, g->logits, w->got + i);
+}
+
+/* Logits of the first n rows of x, handed out. */
+static void run_head(struct graph *g, const struct wanted *w, int n) {
+    size_t ld = row_floats(g->dev.head.w.K);
     const float *x = head_input(g, n);
-    if (be->host_memory) {
-        head_rows(g, x, n, logits);
+    if (g->be->host_memory) {
+        head_rows(g, x, n, w->logits);
         return;
     }
     for (int i = 0; i < n; i += LOGIT_ROWS) {
         int part = n - i < LOGIT_ROWS ? n - i : LOGIT_ROWS;
         head_rows(g, x + (size_t)i * ld, part, g->logits);
-        be->download(be, logits + (size_t)i * V, g->logits, (size_t)part * V * sizeof(float));
+        hand_out(g, w, i, part);
     }
 }
 
@@ -447,31 +463,46 @@ static bool decodes(const struct graph *g, const struct step *s) {
            g->model->hp.n_expert == 0;
 }
 
-static void run_decode(struct graph *g, const struct step *s, float *logits) {
+static void run_decode(struct graph *g, const struct step *s, const struct wanted *w) {
     struct backend *be = g->be;
-    size_t V = (size_t)g->model->hp.n_vocab;
     if (!be->step_again(be)) {
         run_layers(g, s);
         head_rows(g, head_input(g, s->T), s->T, g->logits);
         be->step_over(be);
     }
-    be->download(be, logits, g->logits, (size_t)s->T * V * sizeof(float));
+    hand_out(g, w, 0, s->T);
 }
 
-enum status graph_forward(struct graph *g, const struct batch *b, float *logits,
-                          struct err *err) {
+static enum status run_step(struct graph *g, const struct batch *b, const struct wanted *w,
+                            struct err *err) {
     struct step s;
     make_step(g, b, &s);
     g->be->begin(g->be, &s);
     if (decodes(g, &s)) {
-        run_decode(g, &s, logits);
+        run_decode(g, &s, w);
     } else {
         run_layers(g, &s);
         if (s.n_rows > 0)
-            run_head(g, s.n_rows, logits);
+            run_head(g, w, s.n_rows);
     }
     CHECK(g->be->finish(g->be, err));
     return model_intact(g->model, err);
+}
+
+enum status graph_forward(struct graph *g, const struct batch *b, float *logits,
+                          struct err *err) {
+    return run_step(g, b, &(struct wanted){.logits = logits}, err);
+}
+
+bool graph_can_sample(const struct graph *g, int n) {
+    return g->be->sample && n <= BACKEND_SAMPLE_ROWS &&
+           g->model->hp.n_vocab <= BACKEND_SAMPLE_VOCAB;
+}
+
+enum status graph_sample(struct graph *g, const struct batch *b, const struct sample_row *rows,
+                         struct sample_got *got, struct err *err) {
+    assert(g->be->sample);
+    return run_step(g, b, &(struct wanted){.rows = rows, .got = got}, err);
 }
 
 void graph_parallel(struct graph *g, int n_item, void (*body)(void *ctx, int item, int thread),

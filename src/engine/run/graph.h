@@ -85,6 +85,14 @@ void graph_move_blocks(struct graph *g, const int32_t *blocks, int n, int from, 
  * are the caller's to have checked (asserted here). */
 enum status graph_forward(struct graph *g, const struct batch *b, float *logits,
                           struct err *err);
+struct sample_row; /* backend.h */
+struct sample_got;
+/* Whether n rows can be sampled where they are computed, so that no logits leave the device. */
+bool graph_can_sample(const struct graph *g, int n);
+/* As graph_forward(), but tokens are wanted: rows and got [sum of n_logits], for which
+ * graph_can_sample(); at most BACKEND_SAMPLE_TOKENS have penalties. */
+enum status graph_sample(struct graph *g, const struct batch *b, const struct sample_row *rows,
+                         struct sample_got *got, struct err *err);
 /* To be called between steps while tokens are decoded: weights may move to where they are read
  * faster, a part in each call (backend.h, settle). True while there is more to do. */
 bool graph_settle(struct graph *g);

@@ -210,26 +210,36 @@ static void apply_bias(const struct sampler *s, float *logits) {
         logits[s->bias[i].token] += s->bias[i].bias;
 }
 
+/* The part of a history that is punished: its last *n tokens, NULL where there are none. */
+static const int32_t *punished(const struct sampling *set, const int32_t *history, size_t *n) {
+    bool off =
+        set->repeat_penalty == 1 && set->presence_penalty == 0 && set->frequency_penalty == 0;
+    size_t from = 0;
+    if (off || set->repeat_last_n == 0 || *n == 0)
+        return NULL;
+    if (set->repeat_last_n > 0 && (size_t)set->repeat_last_n < *n)
+        from = *n - (size_t)set->repeat_last_n;
+    *n -= from;
+    return history + from;
+}
+
+static float penalty(const struct sampling *set, int count) {
+    return (float)(count * set->frequency_penalty + set->presence_penalty);
+}
+
 static void apply_penalties(const struct sampler *s, struct sampler_scratch *w, float *logits,
                             const int32_t *history, size_t n) {
     const struct sampling *set = &s->set;
-    bool off =
-        set->repeat_penalty == 1 && set->presence_penalty == 0 && set->frequency_penalty == 0;
-    if (off || set->repeat_last_n == 0)
-        return;
-    size_t from = 0;
-    if (set->repeat_last_n > 0 && (size_t)set->repeat_last_n < n)
-        from = n - (size_t)set->repeat_last_n;
-    for (size_t i = from; i < n; i++)
-        w->count[history[i]]++;
-    for (size_t i = from; i < n; i++) {
-        int32_t t = history[i];
+    const int32_t *last = punished(set, history, &n);
+    for (size_t i = 0; last && i < n; i++)
+        w->count[last[i]]++;
+    for (size_t i = 0; last && i < n; i++) {
+        int32_t t = last[i];
         if (w->count[t] == 0)
             continue;
         float x = logits[t], r = (float)set->repeat_penalty;
         x = x > 0 ? x / r : x * r;
-        x -= (float)(w->count[t] * set->frequency_penalty + set->presence_penalty);
-        logits[t] = x;
+        logits[t] = x - penalty(set, w->count[t]);
         w->count[t] = 0;
     }
 }
@@ -372,6 +382,15 @@ int32_t sampler_best(const float *logits, int n) {
     return best;
 }
 
+/* Because of a token's logit: no number, +infinity, or -infinity where all are. */
+static enum status no_token(float logit, int32_t token, struct err *err) {
+    if (logit == -INFINITY)
+        return err_set(err, ST_INTERNAL,
+                       "no token is left to choose: all logits are -infinity");
+    return err_set(err, ST_INTERNAL, "the model gave the logit %f for token %d", (double)logit,
+                   token);
+}
+
 /* Fills w->top and tells the best logit's token, the first among equals; ST_INTERNAL when one
  * is not a number or nothing is left. */
 static enum status scan(struct sampler_scratch *w, const float *logits, int32_t *best,
@@ -383,16 +402,14 @@ static enum status scan(struct sampler_scratch *w, const float *logits, int32_t 
             w->top[i / SPAN] = span_top(logits + i, &finite);
         for (int j = i; !finite && j < i + SPAN && j < n; j++) {
             if (!(logits[j] < INFINITY))
-                return err_set(err, ST_INTERNAL, "the model gave the logit %f for token %d",
-                               (double)logits[j], j);
+                return no_token(logits[j], j, err);
             w->top[i / SPAN] = j > i ? fmaxf(logits[j], w->top[i / SPAN]) : logits[j];
         }
         if (w->top[i / SPAN] > w->top[first])
             first = i / SPAN;
     }
     if (w->top[first] == -INFINITY)
-        return err_set(err, ST_INTERNAL,
-                       "no token is left to choose: all logits are -infinity");
+        return no_token(-INFINITY, first * SPAN, err);
     for (*best = first * SPAN; logits[*best] != w->top[first];)
         (*best)++;
     return ST_OK;
@@ -456,4 +473,46 @@ enum status sampler_next(struct sampler *s, struct sampler_scratch *w, float *lo
     if (s->n_logprobs)
         out->logprob = (float)(w->raw[out->token] - norm);
     return ST_OK;
+}
+
+/* ---- on a device ---- */
+
+bool sampler_can_lend(const struct sampler *s) {
+    return s->n_logprobs == 0 && s->n_bias == 0 && s->set.typical_p >= 1;
+}
+
+bool sampler_lend(const struct sampler *s, struct sampler_scratch *w, const int32_t *history,
+                  size_t n_history, struct sample_token *tokens, int room,
+                  struct sample_row *row) {
+    const struct sampling *set = &s->set;
+    size_t n = n_history;
+    const int32_t *last = punished(set, history, &n);
+    *row = (struct sample_row){.tokens = tokens,
+                               .repeat = (float)set->repeat_penalty,
+                               .top_k = set->top_k,
+                               .top_p = set->top_p,
+                               .min_p = set->min_p,
+                               .temperature = set->temperature};
+    int n_token = 0;
+    for (size_t i = 0; last && i < n; i++)
+        n_token += w->count[last[i]]++ == 0;
+    for (size_t i = 0; last && i < n; i++) {
+        int32_t t = last[i];
+        if (w->count[t] > 0 && n_token <= room)
+            tokens[row->n_token++] =
+                (struct sample_token){.token = t, .minus = penalty(set, w->count[t])};
+        w->count[t] = 0;
+    }
+    return n_token <= room;
+}
+
+void sampler_lend_draw(struct sampler *s, struct sample_row *row) {
+    row->unit = s->set.temperature > 0 ? rng_unit(&s->rng) : 0;
+}
+
+enum status sampler_lent(const struct sample_got *got, struct sampled *out, struct err *err) {
+    out->token = got->token;
+    out->logprob = 0;
+    out->n_alt = 0;
+    return got->token < 0 ? no_token(got->logit, -1 - got->token, err) : ST_OK;
 }

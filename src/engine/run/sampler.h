@@ -11,6 +11,7 @@
 #define LLMCHAT_ENGINE_RUN_SAMPLER_H
 
 #include "base/err.h"
+#include "engine/backend.h"
 #include "engine/engine.h"
 #include <stddef.h>
 #include <stdint.h>
@@ -63,5 +64,20 @@ int32_t sampler_best(const float *logits, int n);
 enum status sampler_next(struct sampler *s, struct sampler_scratch *w, float *logits,
                          const int32_t *history, size_t n_history, struct sampled *out,
                          struct err *err);
+
+/* ---- where logits stay on a device (backend.h, sample) ---- */
+
+/* Whether a device takes all the steps of s: no bias, nothing typical, no log probabilities. */
+bool sampler_can_lend(const struct sampler *s);
+/* What the next token is drawn with, but for the draw itself; tokens [room] are filled, and
+ * lent to row. False: those with penalties are more. */
+bool sampler_lend(const struct sampler *s, struct sampler_scratch *w, const int32_t *history,
+                  size_t n_history, struct sample_token *tokens, int room,
+                  struct sample_row *row);
+/* The number for the draw: the one that sampler_next() would take, so that a seed means the
+ * same in both. */
+void sampler_lend_draw(struct sampler *s, struct sample_row *row);
+/* What came back; errors as of sampler_next(). */
+enum status sampler_lent(const struct sample_got *got, struct sampled *out, struct err *err);
 
 #endif

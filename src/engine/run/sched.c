@@ -49,6 +49,9 @@ struct sched *sched_new(struct graph *graph, const struct text_model *text, int 
     for (int i = 0; i < s->n_scratch; i++)
         s->scratch[i] = sampler_scratch_new(n_vocab);
     s->choices = xcalloc(SCHED_MAX_ACTIVE, sizeof *s->choices);
+    s->lend.rows = xcalloc(BACKEND_SAMPLE_ROWS, sizeof *s->lend.rows);
+    s->lend.got = xcalloc(BACKEND_SAMPLE_ROWS, sizeof *s->lend.got);
+    s->lend.tokens = xcalloc(BACKEND_SAMPLE_TOKENS, sizeof *s->lend.tokens);
     s->max_tok = graph_max_tok(graph);
     s->first_tok = 2 * KV_BLOCK;
     s->max_active = s->max_tok / 2 < SCHED_MAX_ACTIVE ? s->max_tok / 2 : SCHED_MAX_ACTIVE;
@@ -442,6 +445,9 @@ void sched_free(struct sched *s) {
         sampler_scratch_free(s->scratch[i]);
     free(s->scratch);
     free(s->choices);
+    free(s->lend.rows);
+    free(s->lend.got);
+    free(s->lend.tokens);
     spec_free(s->spec);
     free(s->waiting);
     free(s->tokens);

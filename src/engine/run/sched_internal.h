@@ -10,7 +10,9 @@
 /* The token behind what a task brought to a step. */
 struct choice {
     struct task *task;
-    float *logits; /* its rows; NULL: none is wanted */
+    int n_row;                    /* that are wanted of it */
+    float *logits;                /* [n_row, n_vocab], or NULL: it was sampled on the device, */
+    const struct sample_got *got; /* where this came from */
     struct sampled next;
     enum status st;
     struct err err;
@@ -45,6 +47,11 @@ struct sched {
     int32_t *tokens;   /* [max_tok] */
     float *logits;     /* [cap_logits, n_vocab] */
     int cap_logits;
+    struct {
+        struct sample_row *rows;     /* [BACKEND_SAMPLE_ROWS] of a step */
+        struct sample_got *got;      /* the same */
+        struct sample_token *tokens; /* [BACKEND_SAMPLE_TOKENS] */
+    } lend;
     struct batch_seq seqs[SCHED_MAX_ACTIVE];
 };
 

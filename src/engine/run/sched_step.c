@@ -5,7 +5,9 @@
  * Running answers bring one token each (and guesses behind it, spec.h); what the step's time
  * leaves is shared out among prompts, a better class getting SCHED_WEIGHT times as much. The
  * first tokens behind the rows of a batch are sampled side by side, then the tasks go on one
- * after the other, in their order.
+ * after the other, in their order. Where the rows of a step can all be sampled on the device,
+ * they are, and no logits come to the host: what it can't do (sampler.h), guesses, whose
+ * penalties follow from each other, and evaluations have the step as logits.
  */
 #include "engine/run/sched_internal.h"
 
@@ -107,11 +109,15 @@ static void learn(struct sched *s, int n_tok, int64_t us) {
         s->measured_tok = n_tok;
 }
 
-static enum status forward(struct sched *s, int n_seq, int n_tok, float *logits,
+/* Tokens of the rows come to lend.got where they are lent; else their logits. */
+static enum status forward(struct sched *s, int n_seq, int n_tok, bool lent, float *logits,
                            struct err *err) {
     struct batch b = {.tokens = s->tokens, .n_tok = n_tok, .seqs = s->seqs, .n_seq = n_seq};
     int64_t start = clock_us();
-    CHECK(graph_forward(s->graph, &b, logits, err));
+    if (lent)
+        CHECK(graph_sample(s->graph, &b, s->lend.rows, s->lend.got, err));
+    else
+        CHECK(graph_forward(s->graph, &b, logits, err));
     int64_t us = clock_us() - start;
     if (s->decoding)
         spec_measured(s->spec, n_tok, us);
@@ -152,6 +158,46 @@ static void choose_one(void *ctx, int item, int thread) {
     struct choice *c = &s->choices[item];
     if (c->logits)
         c->st = sample(s, c->task, thread, c->logits, &c->next, &c->err);
+    else if (c->n_row)
+        c->st = sampler_lent(c->got, &c->next, &c->err);
+}
+
+/* Fills lend.rows for the batch of n sequences with n_row rows; false: not all of them can be
+ * lent. No draw is made before it is certain. */
+static bool lend(struct sched *s, int n, int n_row) {
+    struct sample_row *row = s->lend.rows;
+    int n_token = 0;
+    if (n_row == 0 || !graph_can_sample(s->graph, n_row))
+        return false;
+    for (int i = 0; i < n; i++)
+        if (s->seqs[i].n_logits > 1 ||
+            (s->seqs[i].n_logits && !sampler_can_lend(&s->active[i]->sampler)))
+            return false;
+    for (int i = 0; i < n; i++) {
+        struct task *t = s->active[i];
+        if (s->seqs[i].n_logits == 0)
+            continue;
+        if (!sampler_lend(&t->sampler, s->scratch[0], t->tokens, (size_t)t->n_tok,
+                          s->lend.tokens + n_token, BACKEND_SAMPLE_TOKENS - n_token, row))
+            return false;
+        n_token += row++->n_token;
+    }
+    row = s->lend.rows;
+    for (int i = 0; i < n; i++)
+        if (s->seqs[i].n_logits)
+            sampler_lend_draw(&s->active[i]->sampler, row++);
+    return true;
+}
+
+/* Where each task's part of what the batch gives will be. */
+static void share_rows(struct sched *s, int n, bool lent) {
+    for (int i = 0, at = 0; i < n; i++) {
+        struct choice *c = &s->choices[i];
+        c->n_row = s->seqs[i].n_logits;
+        c->logits = c->n_row && !lent ? s->logits + (size_t)at * (size_t)s->n_vocab : NULL;
+        c->got = s->lend.got + (lent ? at : 0);
+        at += c->n_row;
+    }
 }
 
 /* What the batch means for one task. Its rows of logits are one, sampled already, and another
@@ -168,7 +214,7 @@ static void advance(struct sched *s, struct choice *c, int n_more) {
     if (task_todo(t) > 0)
         return;
     enum finish why = FINISH_LENGTH;
-    for (int i = 0; c->logits; i++) {
+    for (int i = 0; c->n_row; i++) {
         if (i > 0)
             c->st =
                 sample(s, t, 0, c->logits + (size_t)i * (size_t)s->n_vocab, &c->next, &c->err);
@@ -209,15 +255,12 @@ void sched_run_batch(struct sched *s) {
     }
     if (n == 0)
         return;
-    room_for_logits(s, n_logits);
+    bool lent = lend(s, n, n_logits);
+    if (!lent)
+        room_for_logits(s, n_logits);
+    share_rows(s, n, lent);
     struct err err;
-    bool ok = forward(s, n, n_tok, s->logits, &err) == ST_OK;
-    float *row = s->logits;
-    for (int i = 0; i < n; i++) {
-        int n_rows = s->seqs[i].n_logits;
-        s->choices[i].logits = n_rows ? row : NULL;
-        row += (size_t)n_rows * (size_t)s->n_vocab;
-    }
+    bool ok = forward(s, n, n_tok, lent, s->logits, &err) == ST_OK;
     if (ok)
         graph_parallel(s->graph, n, choose_one, s);
     for (int i = 0; i < n; i++)
@@ -260,7 +303,7 @@ static enum status eval_chunk(struct sched *s, struct eval *e, int n_more) {
     if (!e->out)
         room_for_logits(s, n_logits);
     float *logits = e->out ? e->out + (size_t)(from - e->first) * n_vocab : s->logits;
-    CHECK(forward(s, 1, n_tok, logits, &e->err));
+    CHECK(forward(s, 1, n_tok, false, logits, &e->err));
     kv_commit(s->pool, &e->kv, e->tokens + past, n_more);
     for (int i = 0; i < n_logits && e->row; i++)
         CHECK(e->row(e->user, from + i, logits + (size_t)i * n_vocab, &e->err));
