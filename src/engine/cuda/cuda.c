@@ -26,6 +26,7 @@
 
 #include "base/mem.h"
 #include "engine/cuda/gpu.h"
+#include "engine/cuda/nvml.h"
 #include "engine/quant/pack.h"
 #include <assert.h>
 #include <stdio.h>
@@ -731,6 +732,7 @@ enum status cuda_backend_new(struct gpu *g, double utilization, struct backend *
     struct cuda *c = xcalloc(1, sizeof *c);
     c->be = cuda_table;
     c->be.kernels = g->kernels;
+    c->be.pci = g->info.pci;
     c->g = g;
     c->left_bytes = (size_t)((double)g->info.total_bytes * (1 - utilization));
     for (int i = 0; i < 2; i++)
@@ -749,7 +751,22 @@ enum status cuda_backend_open(double utilization, struct backend **out, struct e
     return cuda_backend_new(g, utilization, out, err);
 }
 
-bool engine_gpu(struct buf *out) {
+/* What g does just now, or why nobody says. */
+static void describe_load(const struct gpu *g, struct buf *out) {
+    struct nvml *n = NULL;
+    struct nvml_load load;
+    struct err err = {0};
+    enum status st = nvml_open(g->info.pci, &n, &err);
+    if (st == ST_OK)
+        st = nvml_read(n, &load, &err);
+    if (st == ST_OK)
+        nvml_text(&load, out);
+    else
+        buf_adds(out, err.msg);
+    nvml_close(n);
+}
+
+bool engine_gpu(struct buf *out, struct buf *load) {
     struct gpu *g = NULL;
     struct err err = {0};
     if (cuda_module_open(&g, &err) != ST_OK) {
@@ -758,6 +775,7 @@ bool engine_gpu(struct buf *out) {
     }
     buf_addf(out, "%s, %s, %.1f of %.1f GiB free", g->info.name, g->kernels,
              (double)g->room(g) / (1 << 30), (double)g->info.total_bytes / (1 << 30));
+    describe_load(g, load);
     g->close(g);
     return true;
 }
