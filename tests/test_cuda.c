@@ -301,6 +301,38 @@ static void rope_and_the_cache_are_those_of_the_reference(void **state) {
     }
 }
 
+/* Wherever it stands in a key or value, the scale of the int8 cache is none either. */
+static void a_key_that_is_no_number_has_no_scale(void **state) {
+    (void)state;
+    enum { D = 34, PART = 16 * D + 16 * 4 };
+    static const int32_t block[] = {0};
+    static const int at[] = {0, 3, 31, 32, 33};
+    const struct step_seq seq = {0, 1, 0, block};
+    const struct step s = {.T = 1, .seqs = &seq, .n_seq = 1};
+    assert_int_equal(kv_head_bytes(KV_I8, D), PART);
+    for (size_t i = 0; i < sizeof at / sizeof *at; i++) {
+        struct pair k = matrix(1, D, 1), v = matrix(1, D, 1);
+        struct kv_layer kv = {NULL, NULL, 2 * PART, KV_I8, 1, D};
+        char got[2 * PART];
+        float scale[2];
+        k.ref[at[i]] = v.ref[at[i]] = NAN;
+        dev->upload(dev, k.dev, k.ref, k.n * 4);
+        dev->upload(dev, v.dev, v.ref, v.n * 4);
+        kv.k = dev->alloc(dev, sizeof got);
+        kv.v = (char *)kv.k + PART;
+        dev->begin(dev, &s);
+        dev->kv_write(dev, &kv, k.dev, v.dev);
+        dev->download(dev, got, kv.k, sizeof got);
+        finish();
+        memcpy(&scale[0], got + 16 * D, 4);
+        memcpy(&scale[1], got + PART + 16 * D, 4);
+        assert_true(isnan(scale[0]) && isnan(scale[1]));
+        dev->free(dev, kv.k);
+        release(k);
+        release(v);
+    }
+}
+
 /* ---- products ---- */
 
 static double far(const struct weight *w, const struct kind *kind, int n, const float *row,
@@ -572,6 +604,7 @@ int main(void) {
         cmocka_unit_test(activations_are_those_of_the_reference),
         cmocka_unit_test(rows_are_permuted_selected_and_scattered),
         cmocka_unit_test(rope_and_the_cache_are_those_of_the_reference),
+        cmocka_unit_test(a_key_that_is_no_number_has_no_scale),
         cmocka_unit_test(products_with_every_kind_of_weight),
         cmocka_unit_test(products_in_larger_shapes),
         cmocka_unit_test(few_tokens_have_the_bits_of_one),
