@@ -2,7 +2,8 @@
  * gpu.c - what the CUDA backend does on the device that is there: `make bench-gpu`.
  *
  *   - the ceilings: a copy on the device (bytes read and written), cuBLAS in bf16
- *   - products of a 7B model's shapes from NF4, one token to 2048
+ *   - products of a 7B model's shapes from NF4, one token to 2048; of the largest from int8,
+ * with a scale for each 64 inputs and with one for each row (w8a8.cu)
  *   - a 7B-shaped model (Mistral's sizes) with random NF4 weights: time to be ready, decode at
  *     batch 1, 8, 32 behind contexts of 128, 4096 and 32768 tokens, prefill
  *
@@ -73,6 +74,18 @@ static struct weight nf4(int N, int K) {
     return w;
 }
 
+/* The same in int8, with equal scales in `scale` [Np/16, G, 16]. */
+static struct weight int8(int N, int K, const float *scale) {
+    return (struct weight){.type = WEIGHT_I8,
+                           .N = N,
+                           .K = K,
+                           .Np = weight_pad_n(N),
+                           .Kp = weight_pad_k(K),
+                           .group = WEIGHT_GROUP,
+                           .data = random_bytes,
+                           .scale = scale};
+}
+
 /* ---- ceilings ---- */
 
 static double copy_rate(void) {
@@ -126,12 +139,13 @@ static double blas_rate(int n) {
 
 enum { SETS = 12 }; /* copies of a weight, so that the cache does not hold it */
 
-static void products(int N, int K, double bytes_s, double flop_s) {
+static void products(struct weight host, double bytes_s, double flop_s) {
     static const int tokens[] = {1, 2, 4, 5, 8, 16, 32, 64, 128, 256, 512, 2048};
     struct backend *be = NULL;
     struct err err;
+    int N = host.N, K = host.K;
     struct backend_limits lim = {size.max_tok, K, 32, 8, 128};
-    struct weight host = nf4(N, K), dev[SETS];
+    struct weight dev[SETS];
     if (cuda_backend_open(1, &be, &err) != ST_OK || be->reserve(be, &lim, &err) != ST_OK) {
         printf("%s\n", err.msg);
         return;
@@ -169,6 +183,20 @@ static void products(int N, int K, double bytes_s, double flop_s) {
     be->free(be, x);
     be->free(be, y);
     be->close(be);
+}
+
+static void int8_products(int N, int K, double bytes_s, double flop_s) {
+    size_t n = (size_t)weight_pad_n(N) * (size_t)(weight_pad_k(K) / WEIGHT_GROUP);
+    float *scale = xcalloc(n, sizeof *scale);
+    for (size_t i = 0; i < n; i++)
+        scale[i] = 0.0001f;
+    printf("products in int8, a scale for each row\n");
+    products(int8(N, K, scale), bytes_s, flop_s);
+    for (size_t i = 0; i < n; i += 3)
+        scale[i] = 0.0002f;
+    printf("products in int8, a scale for each %d inputs\n", WEIGHT_GROUP);
+    products(int8(N, K, scale), bytes_s, flop_s);
+    free(scale);
 }
 
 /* ---- the model ---- */
@@ -358,9 +386,10 @@ int main(int argc, char **argv) {
            flop_s / 1e12);
     fflush(stdout);
     gpu->close(gpu);
-    products(size.n_embd, size.n_embd, bytes_s, flop_s);
-    products(size.n_ff, size.n_embd, bytes_s, flop_s);
-    products(size.n_embd, size.n_ff, bytes_s, flop_s);
+    products(nf4(size.n_embd, size.n_embd), bytes_s, flop_s);
+    products(nf4(size.n_ff, size.n_embd), bytes_s, flop_s);
+    products(nf4(size.n_embd, size.n_ff), bytes_s, flop_s);
+    int8_products(size.n_ff, size.n_embd, bytes_s, flop_s);
     struct model m = make_model();
     printf("model: %d layers, %d wide, %d feed-forward, %d heads (%d for keys) of %d\n",
            size.n_layer, size.n_embd, size.n_ff, size.n_head, size.n_head_kv, size.head_dim);

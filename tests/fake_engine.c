@@ -123,6 +123,12 @@ const struct engine_info *engine_info(const struct engine *e) {
     return &e->info;
 }
 
+enum status engine_gpu_load(const struct engine *e, struct buf *out, struct err *err) {
+    (void)e;
+    (void)out;
+    return err_set(err, ST_UNSUPPORTED, "the model runs on the CPU");
+}
+
 const struct text_model *engine_text(const struct engine *e) {
     return (const struct text_model *)e;
 }

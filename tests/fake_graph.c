@@ -195,6 +195,11 @@ const char *graph_device(const struct graph *g) {
     return "fake";
 }
 
+const char *graph_pci(const struct graph *g) {
+    (void)g;
+    return NULL;
+}
+
 const char *graph_kernels(const struct graph *g) {
     (void)g;
     return "none";

@@ -479,6 +479,7 @@ run doctor; is "doctor" 0 'sound'
 run doctor --json; is_json "doctor --json" 0 out 'd["machine"]["processor"]["ok"]'
 # -- GPU ------------------------------------------------------------------
 run doctor --device cuda; is "doctor --device cuda without a GPU" 1 'BAD  machine +gpu +no GPU: '
+if ! grep -q 'gpu load' out; then pass "which has no load"; else fail "which has no load"; fi
 run run tiny --device cuda hi; is "run --device cuda without a GPU" 1 - '^llmchat: no GPU: '
 run bench tiny -p 4 -n 2 -r 1 --json; is_json "auto without a GPU is the CPU" 0 out 'd[0]["device"]=="cpu"'
 echo 'device: cuda' >home/config/config.yaml
@@ -488,6 +489,12 @@ run run tiny --gpu-memory-utilization 1.5 hi; is "more than all of a GPU's memor
 if [ -e "${TEST_CUDA_MODULE:-}" ]; then
     LLMCHAT_CUDA_MODULE=$TEST_CUDA_MODULE
     run doctor --device cuda; is "doctor with a GPU" 0 '^ok   machine +gpu .*(sm_|host shim).* GiB free'
+    is "and without NVML" 0 '^ok   machine +gpu load +no NVML: '
+    export LLMCHAT_NVML="${FAKE_NVML_SO:-}" FAKE_NVML=limit
+    run doctor; is "doctor with NVML" 0 '^ok   machine +gpu load +20\.0 of 80\.0 GiB in use, 37 % busy \(memory 12 %\), 61 °C, 310 W$'
+    run doctor --json; is_json "doctor --json with NVML" 0 out 'd["machine"]["gpu load"]["found"].endswith("61 °C, 310 W")'
+    FAKE_NVML=init; run doctor; is "doctor where NVML does not start" 0 '^ok   machine +gpu load +no NVML: Driver Not Loaded$'
+    unset FAKE_NVML; LLMCHAT_NVML=none
     run run tiny-f32 --device cpu --raw --temperature 0 --max-tokens 24 tell me a tale; cp out tale
     run run tiny-f32 --device cuda --raw --temperature 0 --max-tokens 24 tell me a tale
     if [ "$rc" = 0 ] && cmp -s out tale; then pass "a GPU says what the CPU says"; else fail "a GPU says what the CPU says"; fi

@@ -11,6 +11,8 @@
  *   tensor cores   activations are rounded to bf16, 2^-8 of each, and so are weights that are
  *                  not bf16 already; with f16 weights activations to f16, 2^-11 of each and at
  *                  least 2^-25
+ *   int8 digits    activations are off by half a step of their group: its largest / 127, or
+ *                  254 times less where that is above twice the mean of the row's largest ones
  * Of the other operations: as in test_ops.c.
  */
 #include <setjmp.h>
@@ -301,6 +303,38 @@ static void rope_and_the_cache_are_those_of_the_reference(void **state) {
     }
 }
 
+/* Wherever it stands in a key or value, the scale of the int8 cache is none either. */
+static void a_key_that_is_no_number_has_no_scale(void **state) {
+    (void)state;
+    enum { D = 34, PART = 16 * D + 16 * 4 };
+    static const int32_t block[] = {0};
+    static const int at[] = {0, 3, 31, 32, 33};
+    const struct step_seq seq = {0, 1, 0, block};
+    const struct step s = {.T = 1, .seqs = &seq, .n_seq = 1};
+    assert_int_equal(kv_head_bytes(KV_I8, D), PART);
+    for (size_t i = 0; i < sizeof at / sizeof *at; i++) {
+        struct pair k = matrix(1, D, 1), v = matrix(1, D, 1);
+        struct kv_layer kv = {NULL, NULL, 2 * PART, KV_I8, 1, D};
+        char got[2 * PART];
+        float scale[2];
+        k.ref[at[i]] = v.ref[at[i]] = NAN;
+        dev->upload(dev, k.dev, k.ref, k.n * 4);
+        dev->upload(dev, v.dev, v.ref, v.n * 4);
+        kv.k = dev->alloc(dev, sizeof got);
+        kv.v = (char *)kv.k + PART;
+        dev->begin(dev, &s);
+        dev->kv_write(dev, &kv, k.dev, v.dev);
+        dev->download(dev, got, kv.k, sizeof got);
+        finish();
+        memcpy(&scale[0], got + 16 * D, 4);
+        memcpy(&scale[1], got + PART + 16 * D, 4);
+        assert_true(isnan(scale[0]) && isnan(scale[1]));
+        dev->free(dev, kv.k);
+        release(k);
+        release(v);
+    }
+}
+
 /* ---- products ---- */
 
 static double far(const struct weight *w, const struct kind *kind, int n, const float *row,
@@ -481,6 +515,211 @@ static void products_of_one_input_and_feed_forwards(void **state) {
         }
 }
 
+/* ---- int8 by int8 ---- */
+
+/* Random codes with a scale for each row, as LLM.int8 has it. */
+static void row_scaled_make(struct weight *w, int N, int K) {
+    int G = weight_pad_k(K) / 64;
+    uint8_t *code = xcalloc((size_t)N, (size_t)K);
+    float *scale = xcalloc((size_t)N * (size_t)G, sizeof *scale);
+    for (size_t i = 0; i < (size_t)N * (size_t)K; i++)
+        code[i] = (uint8_t)(rand_u32() & 255);
+    for (int n = 0; n < N; n++) {
+        float s = rand_normal() * 0.01f;
+        for (int g = 0; g < G; g++)
+            scale[n * G + g] = s;
+    }
+    weight_pack_codes(w, WEIGHT_I8, N, K, 64, code, scale, NULL, NULL);
+    free(code);
+    free(scale);
+}
+
+/* What an activation of group g of a row of K is off by: half a step. */
+static double half_step(const float *x, int K, int g) {
+    double sum = 0, top = 0;
+    int G = weight_pad_k(K) / 64;
+    for (int i = 0; i < G; i++) {
+        double most = 0;
+        for (int k = i * 64; k < K && k < i * 64 + 64; k++)
+            most = fmax(most, fabs((double)x[k]));
+        sum += most;
+        top = i == g ? most : top;
+    }
+    return top / 127 / (top > 2.00002 * sum / G ? 254 : 1) / 2;
+}
+
+static double far_in_digits(const float *row, const float *x, int K) {
+    double off = 0, A = 0;
+    for (int g = 0; g * 64 < K; g++) {
+        double half = half_step(x, K, g);
+        for (int k = g * 64; k < K && k < g * 64 + 64; k++) {
+            off += fabs((double)row[k]) * half * 1.001;
+            A += fabs((double)row[k] * (double)x[k]);
+        }
+    }
+    return off + (K / 32 + 8) * EPS * A;
+}
+
+/* Outliers as models have them: in a column, all of it; and one here and there. */
+static void add_outliers(struct pair x, int T, int K) {
+    size_t ld = (size_t)weight_pad_k(K);
+    for (int t = 0; t < T; t++) {
+        x.ref[(size_t)t * ld + (size_t)K / 3] *= 60;
+        if (t % 9 == 4)
+            x.ref[(size_t)t * ld + (size_t)(t * 37 % K)] *= 300;
+    }
+    dev->upload(dev, x.dev, x.ref, x.n * sizeof(float));
+}
+
+static void check_digits(int N, int K, int T) {
+    struct weight w, bound;
+    struct err err = {0};
+    size_t ldy = (size_t)N + GUARD, n_y = (size_t)T * ldy, ldx = (size_t)weight_pad_k(K);
+    struct pair x = matrix(T, K, 1);
+    float *y = xcalloc(n_y, sizeof *y), *sum = xcalloc(n_y, sizeof *y), bias[MAX_K];
+    float *row = xcalloc((size_t)K, sizeof *row), *dy = dev->alloc(dev, n_y * sizeof *y);
+    add_outliers(x, T, K);
+    rand_fill(bias, MAX_K, 1);
+    for (size_t i = 0; i < n_y; i++)
+        y[i] = guard;
+    dev->upload(dev, dy, y, n_y * sizeof *y);
+    row_scaled_make(&w, N, K);
+    assert_int_equal(dev->bind(dev, &w, &bound, &err), ST_OK);
+    assert_true(bound.row_scaled);
+    struct matmul_out out = {&bound, dy, ldy, bound_floats(bias, N)};
+    dev->matmul(dev, x.dev, T, K, &out, 1);
+    dev->download(dev, y, dy, n_y * sizeof *y);
+    dev->matmul_add(dev, x.dev, T, K, &out);
+    dev->download(dev, sum, dy, n_y * sizeof *y);
+    finish();
+    for (int n = 0; n < N; n++) {
+        weight_unpack_row(&w, n, row);
+        for (int t = 0; t < T; t++) {
+            const float *xt = x.ref + (size_t)t * ldx;
+            double want = (double)bias[n], off = far_in_digits(row, xt, K) + 1e-6;
+            size_t at = (size_t)t * ldy + (size_t)n;
+            for (int k = 0; k < K; k++)
+                want += (double)row[k] * (double)xt[k];
+            if (!(fabs((double)y[at] - want) <= off) ||
+                !(fabs((double)sum[at] - 2 * want) <= 2 * off))
+                fail_msg("%d tokens, [%d, %d]: y[%d, %d] = %g and then %g, want %g +- %g", T, N,
+                         K, t, n, (double)y[at], (double)sum[at], want, off);
+        }
+    }
+    for (size_t i = 0; i < n_y; i++)
+        assert_true(i % ldy < (size_t)N || (y[i] == guard && sum[i] == guard));
+    dev->free(dev, dy);
+    weight_pack_release(&w);
+    release(x);
+    free(y);
+    free(sum);
+    free(row);
+}
+
+static void int8_by_int8_with_outliers(void **state) {
+    (void)state;
+    static const int cases[][3] = {/* N, K, T: each of the kernel's widths on four processors */
+                                   {1, 1, 65},      {17, 64, 70},    {100, 200, 130},
+                                   {300, 1000, 65}, {300, 577, 200}, {520, 330, 130},
+                                   {130, 640, 300}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        check_digits(cases[i][0], cases[i][1], cases[i][2]);
+}
+
+/* Bits of a token among 66 and among 300, and a token that is no number, which harms no other.
+ */
+static void digits_of_a_token_are_its_own(void **state) {
+    (void)state;
+    enum { N = 140, K = 300, T = 300, FEW = 66, LDX = 320, LDY = 192 };
+    struct weight w, bound;
+    struct err err = {0};
+    struct pair x = matrix(T, K, 1), y = matrix(T, N, 0), z = matrix(FEW, N, 0);
+    float *many = xcalloc(y.n, 4), *few = xcalloc(z.n, 4);
+    add_outliers(x, T, K);
+    memset(x.ref + 7 * LDX, 0, K * sizeof(float));
+    x.ref[9 * LDX + 100] = NAN;
+    x.ref[11 * LDX + 200] = INFINITY;
+    dev->upload(dev, x.dev, x.ref, x.n * 4);
+    row_scaled_make(&w, N, K);
+    assert_int_equal(dev->bind(dev, &w, &bound, &err), ST_OK);
+    dev->matmul(dev, x.dev, T, K, &(struct matmul_out){&bound, y.dev, LDY, NULL}, 1);
+    dev->matmul(dev, x.dev, FEW, K, &(struct matmul_out){&bound, z.dev, LDY, NULL}, 1);
+    dev->download(dev, many, y.dev, y.n * 4);
+    dev->download(dev, few, z.dev, z.n * 4);
+    finish();
+    for (int t = 0; t < FEW; t++)
+        for (int n = 0; n < N; n++) {
+            float v = few[t * LDY + n];
+            if (t == 9 || t == 11)
+                assert_false(isfinite(v));
+            else
+                assert_true(isfinite(v) && (t != 7 || v == 0) &&
+                            memcmp(&v, &many[t * LDY + n], 4) == 0);
+        }
+    weight_pack_release(&w);
+    release(x);
+    release(y);
+    release(z);
+    free(many);
+    free(few);
+}
+
+/* Few tokens, and weights whose groups have scales of their own, stay what they were. */
+static void only_rows_with_one_scale_are_multiplied_in_int8(void **state) {
+    (void)state;
+    struct err err = {0};
+    struct weight w[2], bound[2];
+    struct backend_limits lim = {MAX_T, 256, 8, 8, 128};
+    if (!shim_function("shim_trace"))
+        skip();
+    struct backend *be = cuda_open();
+    assert_int_equal(be->reserve(be, &lim, &err), ST_OK);
+    float *x = be->alloc(be, 70 * 256 * 4), *y = be->alloc(be, 70 * 64 * 4);
+    weight_make(&w[0], &kinds[3], 40, 200); /* int8, by groups */
+    row_scaled_make(&w[1], 40, 200);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(be->bind(be, &w[i], &bound[i], &err), ST_OK);
+    assert_false(bound[0].row_scaled);
+    setenv("LLMCHAT_SHIM_FAIL", "w8a8", 1);
+    be->matmul(be, x, 70, 200, &(struct matmul_out){&bound[0], y, 64, NULL}, 1);
+    be->matmul(be, x, 64, 200, &(struct matmul_out){&bound[1], y, 64, NULL}, 1);
+    enum status others = be->finish(be, &err);
+    be->matmul(be, x, 65, 200, &(struct matmul_out){&bound[1], y, 64, NULL}, 1);
+    unsetenv("LLMCHAT_SHIM_FAIL");
+    assert_int_equal(others, ST_OK);
+    assert_int_equal(be->finish(be, &err), ST_DEVICE);
+    for (int i = 0; i < 2; i++)
+        weight_pack_release(&w[i]);
+    be->free(be, x);
+    be->free(be, y);
+    be->close(be);
+}
+
+static void the_shims_int8_fragments_are_those_of_the_manual(void **state) {
+    (void)state;
+    void (*try)(const int8_t *a, const int8_t *b, const int32_t *c, int32_t *d) = NULL;
+    void *f = shim_function("shim_try_mma_s8");
+    int8_t a[16 * 32], b[8 * 32];
+    int32_t c[16 * 8], d[16 * 8];
+    if (!f)
+        skip();
+    memcpy(&try, &f, sizeof try);
+    for (int i = 0; i < 16 * 32; i++)
+        a[i] = (int8_t)(rand_u32() & 255);
+    for (int i = 0; i < 8 * 32; i++)
+        b[i] = (int8_t)(rand_u32() & 255);
+    for (int i = 0; i < 16 * 8; i++)
+        c[i] = (int32_t)(rand_u32() & 0xffffff);
+    try(a, b, c, d);
+    for (int i = 0; i < 16; i++)
+        for (int j = 0; j < 8; j++) {
+            int32_t want = c[i * 8 + j];
+            for (int k = 0; k < 32; k++)
+                want += a[i * 32 + k] * b[j * 32 + k];
+            assert_int_equal(d[i * 8 + j], want);
+        }
+}
+
 /* ---- what can go wrong ---- */
 
 static void a_device_without_room_says_so(void **state) {
@@ -558,6 +797,7 @@ static void kernels_race_nowhere_and_rarely_wait_for_banks(void **state) {
         for (int T = 1; T <= 33; T += 8)
             check_product(&kinds[i], 40, 330, T);
     norms_are_those_of_the_reference(state);
+    check_digits(140, 330, 70);
     assert_int_equal(races(), 0);
     double worst = conflict(where);
     if (worst > MAX_CONFLICT)
@@ -572,10 +812,15 @@ int main(void) {
         cmocka_unit_test(activations_are_those_of_the_reference),
         cmocka_unit_test(rows_are_permuted_selected_and_scattered),
         cmocka_unit_test(rope_and_the_cache_are_those_of_the_reference),
+        cmocka_unit_test(a_key_that_is_no_number_has_no_scale),
         cmocka_unit_test(products_with_every_kind_of_weight),
         cmocka_unit_test(products_in_larger_shapes),
         cmocka_unit_test(few_tokens_have_the_bits_of_one),
         cmocka_unit_test(products_of_one_input_and_feed_forwards),
+        cmocka_unit_test(int8_by_int8_with_outliers),
+        cmocka_unit_test(digits_of_a_token_are_its_own),
+        cmocka_unit_test(only_rows_with_one_scale_are_multiplied_in_int8),
+        cmocka_unit_test(the_shims_int8_fragments_are_those_of_the_manual),
         cmocka_unit_test(a_device_without_room_says_so),
         cmocka_unit_test(a_fault_ends_in_an_error_of_the_step),
         cmocka_unit_test(a_module_that_is_not_there_is_named),

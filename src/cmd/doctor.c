@@ -74,8 +74,12 @@ static void processor(struct report *r) {
     long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGE_SIZE);
     finding(r, "machine", "memory", true, "%s", show_bytes((uint64_t)pages * (uint64_t)size));
     buf_clear(&b);
-    bool gpu = engine_gpu(&b);
+    struct buf load = {0};
+    bool gpu = engine_gpu(&b, &load);
     finding(r, "machine", "gpu", gpu || !r->wants_gpu, "%s", buf_str(&b));
+    if (gpu)
+        finding(r, "machine", "gpu load", true, "%s", buf_str(&load));
+    buf_release(&load);
     buf_release(&b);
 }
 

@@ -156,6 +156,7 @@ struct sample_got {
 struct backend {
     const char *device;  /* "cpu" */
     const char *kernels; /* "scalar", "avx2", "avx512" */
+    const char *pci;     /* PCI address of a GPU (nvml.h); NULL: it is none */
     int threads;
     enum kv_type kv_type; /* the type of 16 bits that its attention is fastest with */
     bool host_memory;     /* alloc() gives host memory, and outputs may be the caller's own */

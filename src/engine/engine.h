@@ -84,6 +84,11 @@ enum status engine_open(const char *path, const struct engine_params *params,
  * most), ends the thread, unmaps. NULL is allowed. */
 void engine_close(struct engine *e);
 const struct engine_info *engine_info(const struct engine *e); /* lives as long as the engine */
+/* Appends one line: memory, load, temperature and power of the GPU that e runs on, at most a
+ * second older than the question before. Returns at once. ST_BUSY: they are being read, ask
+ * again; ST_UNSUPPORTED: e runs on no GPU, or its card says nothing; ST_NOT_FOUND: NVIDIA's
+ * management library is not there, or does not know the card. */
+enum status engine_gpu_load(const struct engine *e, struct buf *out, struct err *err);
 
 struct session *session_new(struct engine *e);
 /* A second timeline with the same tokens; KV blocks are shared until one of the two writes to
@@ -242,8 +247,9 @@ bool engine_cpu_features(struct buf *out);
 /* Appends one line: whether weights can be read in huge pages. */
 void engine_huge_pages(struct buf *out);
 /* Appends one line: the GPU that would be used, with its kernels and memory; false: why there
- * is none. */
-bool engine_gpu(struct buf *out);
+ * is none. To load another: its memory, load, temperature and power just now, or why they are
+ * not known; nothing without a GPU. */
+bool engine_gpu(struct buf *out, struct buf *load);
 int engine_usable_cores(void);
 
 /* Perplexity as llama.cpp's tool defines it: the tokens are cut into windows of ctx that don't

@@ -105,29 +105,52 @@ void act_choose_model(struct app *a) {
     model_list_release(&list);
 }
 
-void act_model_info(struct app *a) {
+/* Appends what the GPU does just now, where that is known; in how many microseconds to ask
+ * again. */
+static int64_t gpu_load(struct app *a, struct buf *text) {
+    struct buf load = {0};
+    struct err err;
+    enum status st = chat_gpu_load(a->chat, &load, &err);
+    const char *s = buf_str(&load);
+    size_t first = strcspn(s, ","); /* all of it is wider than the dialog */
+    if (st == ST_OK && s[first])
+        buf_addf(text, "The GPU now     %.*s,\n               %s\n", (int)first, s,
+                 s + first + 1);
+    else if (st == ST_OK)
+        buf_addf(text, "The GPU now     %s\n", s);
+    buf_release(&load);
+    return st == ST_OK ? 1000000 : st == ST_BUSY ? 100000 : 0;
+}
+
+static int64_t model_info(struct app *a, struct buf *text) {
     const struct engine_info *m = chat_engine_info(a->chat);
-    if (!m) {
-        app_say(a, "No model is loaded");
-        return;
+    if (!m) { /* gone while it was looked at */
+        buf_adds(text, "No model is loaded");
+        return 0;
     }
-    struct buf text = {0};
-    buf_addf(&text, "%s (%s)\n\n", chat_model(a->chat), m->name);
-    buf_addf(&text, "Architecture    %s, %d layers, %d wide, %d heads (%d for keys)\n",
+    buf_addf(text, "%s (%s)\n\n", chat_model(a->chat), m->name);
+    buf_addf(text, "Architecture    %s, %d layers, %d wide, %d heads (%d for keys)\n",
              m->architecture, m->n_layer, m->n_embd, m->n_head, m->n_head_kv);
-    buf_addf(&text, "Parameters      %.0f million, vocabulary %d\n", (double)m->n_params / 1e6,
+    buf_addf(text, "Parameters      %.0f million, vocabulary %d\n", (double)m->n_params / 1e6,
              m->n_vocab);
-    buf_addf(&text, "Weights         %s, %.0f MB\n", m->quant, (double)m->weights_bytes / 1e6);
-    buf_addf(&text, "Context         %d tokens (trained with %d)\n", m->ctx_tok, m->ctx_train);
-    buf_addf(&text, "Runs on         %s, %s kernels", m->device, m->kernels);
+    buf_addf(text, "Weights         %s, %.0f MB\n", m->quant, (double)m->weights_bytes / 1e6);
+    buf_addf(text, "Context         %d tokens (trained with %d)\n", m->ctx_tok, m->ctx_train);
+    buf_addf(text, "Runs on         %s, %s kernels", m->device, m->kernels);
     if (strcmp(m->device, "cpu") == 0)
-        buf_addf(&text, ", %d threads", m->threads);
-    buf_addc(&text, '\n');
-    buf_addf(&text, "A token reads   %.0f MB of weights\n", (double)m->bytes_per_token / 1e6);
-    buf_addf(&text, "Licence         %s\n", m->license && *m->license ? m->license : "unknown");
-    buf_addf(&text, "File            %s", m->path);
-    dialog_message(a, "About the model", buf_str(&text));
-    buf_release(&text);
+        buf_addf(text, ", %d threads", m->threads);
+    buf_addc(text, '\n');
+    int64_t again = gpu_load(a, text);
+    buf_addf(text, "A token reads   %.0f MB of weights\n", (double)m->bytes_per_token / 1e6);
+    buf_addf(text, "Licence         %s\n", m->license && *m->license ? m->license : "unknown");
+    buf_addf(text, "File            %s", m->path);
+    return again;
+}
+
+void act_model_info(struct app *a) {
+    if (chat_engine_info(a->chat))
+        dialog_live(a, "About the model", model_info);
+    else
+        app_say(a, "No model is loaded");
 }
 
 /* -- the system prompt -- */

@@ -443,6 +443,7 @@ static int wait_ms(const struct app *a, int64_t now) {
     sooner(&due, a->guess_due_us);
     sooner(&due, a->toast_until_us);
     sooner(&due, a->quiet_us);
+    sooner(&due, a->renew_us);
     if (a->dirty)
         sooner(&due, a->painted_us + PAINT_US);
     if (chat_busy(a->chat))
@@ -459,6 +460,10 @@ static void run_timers(struct app *a, int64_t now) {
         guess_prompt(a);
     if (a->quiet_us && now >= a->quiet_us) {
         a->quiet_us = 0;
+        a->dirty = true;
+    }
+    if (a->renew_us && now >= a->renew_us) {
+        a->renew_us = 0;
         a->dirty = true;
     }
     if (a->toast_until_us && now >= a->toast_until_us) {

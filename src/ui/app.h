@@ -63,6 +63,7 @@ struct app {
     int64_t guess_due_us; /* when typing has paused; 0: the draft was not changed */
     int64_t ctrl_c_us;    /* when Ctrl-C was pressed last; 0: other input came after it */
     int64_t quiet_us; /* until then Enter in a dialog that came by itself is typing; 0 now */
+    int64_t renew_us; /* when the dialog that is open wants to be painted again; 0: not */
     bool save_failed;
 
     char toast[600];

@@ -95,15 +95,27 @@ struct text_dialog {
     int n, at, top, room, total;
     int first; /* answer that is drawn first: a narrow screen has no room for all */
     bool unasked;
+    int64_t (*make)(struct app *a, struct buf *out); /* of a text that changes, or NULL */
+    struct buf made;
+    int64_t due_us; /* when it is made again; 0: never */
 };
 
 static int answer_cells(const struct text_dialog *t, int i) {
     return (int)utf8_cells(t->answers[i], strlen(t->answers[i])) + 4;
 }
 
+static void make_text(struct app *a, struct text_dialog *t) {
+    buf_clear(&t->made);
+    int64_t after = t->make(a, &t->made);
+    t->text = buf_str(&t->made);
+    a->renew_us = t->due_us = after ? clock_us() + after : 0;
+}
+
 static void text_draw(struct app *a, struct overlay *o) {
     struct text_dialog *t = (struct text_dialog *)o;
     struct strlist lines = {0};
+    if (t->due_us && clock_us() >= t->due_us)
+        make_text(a, t);
     overlay_wrap(&lines, t->text, text_width());
     int w = widest(&lines), buttons = 0;
     for (int i = 0; i < t->n; i++)
@@ -264,6 +276,17 @@ int dialog_interrupt(struct app *a, const char *title, const char *text,
 
 void dialog_message(struct app *a, const char *title, const char *text) {
     dialog_ask(a, title, text, NULL, 0);
+}
+
+void dialog_live(struct app *a, const char *title,
+                 int64_t (*make)(struct app *a, struct buf *out)) {
+    struct text_dialog t = {.base = {.draw = text_draw, .key = text_key, .mouse = text_mouse},
+                            .title = title,
+                            .make = make};
+    make_text(a, &t);
+    app_modal(a, &t.base);
+    a->renew_us = 0;
+    buf_release(&t.made);
 }
 
 /* -- a text to type -- */

@@ -32,6 +32,10 @@ struct overlay {
 
 /* A text to read, with scrolling. */
 void dialog_message(struct app *a, const char *title, const char *text);
+/* The same for a text that changes: make() writes it, and again as long as the dialog is open
+ * after the microseconds that it returned; 0: not again. */
+void dialog_live(struct app *a, const char *title,
+                 int64_t (*make)(struct app *a, struct buf *out));
 /* A question with up to four answers; returns the number of the answer, -1 for Esc. The first
  * is the default. */
 int dialog_ask(struct app *a, const char *title, const char *text, const char *const *answers,

@@ -196,6 +196,7 @@ struct gpu *llmchat_gpu_open(int version, int index, char *error) {
     d->limit = limit ? strtoull(limit, nullptr, 10) : (size_t)8 << 30;
     g->kernels = "host shim";
     snprintf(g->info.name, sizeof g->info.name, "host shim");
+    snprintf(g->info.pci, sizeof g->info.pci, "0000:0f:00.0");
     g->info.major = 9;
     g->info.n_sm = 4;
     g->info.total_bytes = d->limit;

@@ -450,6 +450,24 @@ void shim_mma(float d[4], const uint32_t a[4], const uint32_t b[2], float (*real
     }
 }
 
+void mma_s8(int32_t d[4], const uint32_t a[4], const uint32_t b[2], const int32_t c[4]) {
+    uint32_t mine[8] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+    const unsigned char *all = shim_exchange(mine, sizeof mine);
+    /* a lane's bytes: 16 of a, 8 of b; k: 0..31 */
+    auto number = [&](int lane, int word, int k) {
+        return (int32_t)(int8_t)all[32 * lane + 4 * word + k % 4];
+    };
+    int g = current % 32 / 4, t = current % 32 % 4;
+    for (int i = 0; i < 4; i++) {
+        int high = i / 2, col = 2 * t + i % 2; /* row g + 8 high */
+        int32_t sum = c[i];
+        for (int k = 0; k < 32; k++)
+            sum += number(4 * g + k % 16 / 4, high + 2 * (k / 16), k) *
+                   number(4 * col + k % 16 / 4, 4 + k / 16, k);
+        d[i] = sum;
+    }
+}
+
 float f16_real(uint16_t h) {
     int e = h >> 10 & 31, m = h & 1023;
     float f = e == 31  ? (m ? NAN : INFINITY)

@@ -56,6 +56,7 @@ void shim_cp_async(void *shared, const void *global, int bytes, const char *file
 void shim_cp_commit(void);
 void shim_cp_wait(int n);
 void shim_mma(float d[4], const uint32_t a[4], const uint32_t b[2], float (*real)(uint16_t));
+void mma_s8(int32_t d[4], const uint32_t a[4], const uint32_t b[2], const int32_t c[4]);
 
 /* Runs body for all threads of a grid. */
 void shim_run(const char *kernel, dim3 grid, int block, size_t shared, void (*body)(void *ctx),
@@ -199,8 +200,10 @@ static void launch(struct gpu *g, const char *name, dim3 grid, int block, size_t
 
 extern "C" {
 void shim_trace(bool on); /* on: forgets what was found before */
-int shim_replays(void);   /* recorded steps that were run, since the start */
-int shim_races(void);     /* found since; each is described on standard error, some at most */
+/* mma_s8() of whole matrices: d [16, 8] = a [16, 32] b [8, 32]^T + c [16, 8] */
+void shim_try_mma_s8(const int8_t *a, const int8_t *b, const int32_t *c, int32_t *d);
+int shim_replays(void); /* recorded steps that were run, since the start */
+int shim_races(void);   /* found since; each is described on standard error, some at most */
 /* Passes that the accesses from a line of a kernel took beside what they would take without
  * conflicts, the worst line of all: 1 is none. where: its file and line. */
 double shim_worst_conflict(char where[64]);

@@ -93,8 +93,8 @@ static void killed_while_answering_loses_nothing_that_was_said(void **state) {
     tt_quit(t);
 }
 
-/* The device is the host shim, where keys and values can not be written: the answer does, the CPU is offered, and
- * the same question is answered there. */
+/* The device is the host shim, where keys and values can not be written: the answer does, the
+ * CPU is offered, and the same question is answered there. */
 static void a_gpu_that_fails_gives_way_to_the_cpu(void **state) {
     const char *module = getenv("TEST_CUDA_MODULE");
     char of_module[1200];
@@ -120,6 +120,37 @@ static void a_gpu_that_fails_gives_way_to_the_cpu(void **state) {
     tt_quit(t);
 }
 
+/* Over the shim and a fake NVML, whose temperature rises with each reading. */
+static void the_gpu_is_described_as_it_is_now(void **state) {
+    const char *module = getenv("TEST_CUDA_MODULE"), *nvml = getenv("FAKE_NVML_SO");
+    char of_module[1200], of_nvml[1200];
+    if (!module || access(module, R_OK) != 0 || !nvml)
+        skip();
+    snprintf(of_module, sizeof of_module, "LLMCHAT_CUDA_MODULE=%s", module);
+    snprintf(of_nvml, sizeof of_nvml, "LLMCHAT_NVML=%s", nvml);
+    const char *env[] = {of_module, of_nvml, NULL};
+    const char *argv[] = {getenv("LLMCHAT_BIN"), NULL};
+    make_model(*state);
+    struct tt *t = tt_start(*state, argv, env, 24, 110);
+    tt_wait(t, "tiny·nf4·cuda");
+    tt_type(t, "/show model" T_ENTER);
+    tt_wait(t, "About the model");
+    tt_wait(t, "The GPU now     20.0 of 80.0 GiB in use,");
+    tt_wait(t, "                37 % busy (memory 12 %), 61 °C, 310 of 700 W");
+    tt_wait(t, "62 °C");
+    tt_wait(t, "63 °C");
+    tt_type(t, T_ESC);
+    tt_wait_gone(t, "About the model");
+    tt_quit(t);
+    env[1] = "LLMCHAT_NVML=none";
+    t = tt_start(*state, argv, env, 24, 110);
+    tt_wait(t, "tiny·nf4·cuda");
+    tt_type(t, "/show model" T_ENTER);
+    tt_wait(t, "A token reads");
+    assert_false(tt_has(t, "The GPU now"));
+    tt_quit(t);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, tt_setup, tt_teardown)
     const struct CMUnitTest tests[] = {
@@ -127,6 +158,7 @@ int main(void) {
         T(a_real_model_answers_and_reuses_its_cache),
         T(killed_while_answering_loses_nothing_that_was_said),
         T(a_gpu_that_fails_gives_way_to_the_cpu),
+        T(the_gpu_is_described_as_it_is_now),
     };
     if (!tt_ready(getenv("LLMCHAT_BIN")) || !tt_ready(getenv("MKMODEL")))
         return 77;

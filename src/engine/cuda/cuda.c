@@ -23,12 +23,15 @@
  * Products. Few tokens read the weights as fast as memory gives them: q4gemv.cu where it can,
  * else gemv.cu up to four. Up to GPU_GEMM_TOK are multiplied on tensor cores from the quantised
  * weights (gemm.cu), and for more a slice of the weight is unpacked to 16 bits and cuBLAS
- * multiplies. f32 weights are for exact answers and always take gemv.cu.
+ * multiplies. f32 weights are for exact answers and always take gemv.cu. int8 weights with one
+ * scale a row are multiplied in int8 (w8a8.cu) above GPU_GEMM_TOK; up to there bytes read are
+ * what counts, and bf16 loses less.
  */
 #include "engine/cuda/cuda.h"
 
 #include "base/mem.h"
 #include "engine/cuda/gpu.h"
+#include "engine/cuda/nvml.h"
 #include "engine/quant/pack.h"
 #include <assert.h>
 #include <float.h>
@@ -90,9 +93,10 @@ struct cuda {
         void **p;
         int n;
     } scratch;
-    uint16_t *xb[2]; /* [max_tok, Kp] a product's input in bf16, in f16 */
-    uint16_t *work;  /* unpacked rows of a weight */
-    float *rows;     /* [max_tok, Kp] for select() in place, and for a feed-forward */
+    uint16_t *xb[2];          /* [max_tok, Kp] a product's input in bf16, in f16 */
+    struct gpu_digits digits; /* and in int8 */
+    uint16_t *work;           /* unpacked rows of a weight */
+    float *rows;              /* [max_tok, Kp] for select() in place, and for a feed-forward */
     struct gpu_parts parts;
     size_t parts_floats;
 
@@ -220,6 +224,21 @@ static enum status bind_part(struct cuda *c, const struct weight_part *p, const 
     return p->bytes ? cuda_bind_data(&c->be, p->from, p->bytes, dev, err) : ST_OK;
 }
 
+/* Whether the groups of a row that hold inputs have the bits of one scale, in all rows. */
+static bool row_scaled(const struct weight *w) {
+    if (w->type != WEIGHT_I8 || w->min)
+        return false;
+    for (int n = 0; n < w->N; n++) {
+        float first = weight_group_scale(w, n, 0);
+        for (int k = w->group; k < w->K; k += w->group) {
+            float scale = weight_group_scale(w, n, k / w->group);
+            if (memcmp(&scale, &first, sizeof scale) != 0)
+                return false;
+        }
+    }
+    return true;
+}
+
 static enum status cuda_bind(struct backend *be, const struct weight *host, struct weight *dev,
                              struct err *err) {
     struct cuda *c = cuda_of(be);
@@ -239,6 +258,7 @@ static enum status cuda_bind(struct backend *be, const struct weight *host, stru
     dev->code = at[3];
     dev->absmax2 = at[4];
     dev->code_map = host->code ? c->code_map : NULL;
+    dev->row_scaled = row_scaled(host);
     return ST_OK;
 }
 
@@ -280,6 +300,15 @@ static void *take(struct cuda *c, size_t n, size_t size_bytes, bool *failed) {
     return p;
 }
 
+static struct gpu_digits take_digits(struct cuda *c, int T, size_t Kp, bool *failed) {
+    size_t T8 = ((size_t)T + 7) / 8 * 8, G = Kp / 64;
+    return (struct gpu_digits){.q = {take(c, T8, Kp, failed), take(c, T8, Kp, failed)},
+                               .scale = {take(c, T8 * G, sizeof(float), failed),
+                                         take(c, T8 * G, sizeof(float), failed)},
+                               .second = take(c, T8 / 8, G, failed),
+                               .T8 = (int)T8};
+}
+
 /* Host data of a step but for its block tables: angles, some numbers for each token and
  * sequence, tokens or rows, what single operations stage, and what sample() does. */
 static size_t step_bytes(const struct backend_limits *lim) {
@@ -310,6 +339,7 @@ static enum status cuda_reserve(struct backend *be, const struct backend_limits 
                        GPU_ATT_MAX_D);
     c->xb[0] = take(c, T * Kp, sizeof(uint16_t), &failed);
     c->xb[1] = take(c, T * Kp, sizeof(uint16_t), &failed);
+    c->digits = take_digits(c, lim->max_tok, Kp, &failed);
     c->work = take(c, WORK_BYTES + 32 * Kp, 1, &failed);
     c->rows = take(c, T * Kp, sizeof(float), &failed);
     c->parts_floats = rows * (size_t)(lim->head_dim + 2);
@@ -507,7 +537,7 @@ static enum status cuda_finish(struct backend *be, struct err *err) {
 struct input {
     const float *x;
     int T, K;
-    bool made[2];
+    bool made[2], quantised;
 };
 
 static const uint16_t *input_16(struct cuda *c, struct input *in, bool f16) {
@@ -515,6 +545,16 @@ static const uint16_t *input_16(struct cuda *c, struct input *in, bool f16) {
         c->g->to_16(c->g, in->x, in->T, in->K, f16, c->xb[f16]);
     in->made[f16] = true;
     return c->xb[f16];
+}
+
+/* x in digits: laid out for its own T and K, so that each product's tokens lie together. */
+static struct gpu_digits input_digits(struct cuda *c, struct input *in) {
+    struct gpu_digits d = c->digits;
+    d.T8 = (in->T + 7) / 8 * 8;
+    if (!in->quantised)
+        c->g->quantise(c->g, in->x, in->T, in->K, d);
+    in->quantised = true;
+    return d;
 }
 
 /* Many tokens: as many rows as the workspace holds are unpacked and multiplied. */
@@ -545,7 +585,9 @@ static void multiply(struct cuda *c, const float *x, int T, int K, const struct 
         const struct matmul_out *o = &out[i];
         bool exact = o->w->type == WEIGHT_F32;
         assert(o->w->K == K && T <= c->lim.max_tok && K <= c->lim.max_k);
-        if (!exact && T > GPU_GEMM_TOK)
+        if (o->w->row_scaled && T > GPU_GEMM_TOK)
+            g->w8a8(g, input_digits(c, &in), T, o, add);
+        else if (!exact && T > GPU_GEMM_TOK)
             by_slices(c, &in, o, add);
         else if (!exact && T > GPU_GEMV_TOK)
             g->gemm(g, input_16(c, &in, o->w->type == WEIGHT_F16), T, o, add);
@@ -835,6 +877,7 @@ enum status cuda_backend_new(struct gpu *g, double utilization, struct backend *
     struct cuda *c = xcalloc(1, sizeof *c);
     c->be = cuda_table;
     c->be.kernels = g->kernels;
+    c->be.pci = g->info.pci;
     c->g = g;
     c->left_bytes = (size_t)((double)g->info.total_bytes * (1 - utilization));
     for (int i = 0; i < 2; i++)
@@ -853,7 +896,22 @@ enum status cuda_backend_open(double utilization, struct backend **out, struct e
     return cuda_backend_new(g, utilization, out, err);
 }
 
-bool engine_gpu(struct buf *out) {
+/* What g does just now, or why nobody says. */
+static void describe_load(const struct gpu *g, struct buf *out) {
+    struct nvml *n = NULL;
+    struct nvml_load load;
+    struct err err = {0};
+    enum status st = nvml_open(g->info.pci, &n, &err);
+    if (st == ST_OK)
+        st = nvml_read(n, &load, &err);
+    if (st == ST_OK)
+        nvml_text(&load, out);
+    else
+        buf_adds(out, err.msg);
+    nvml_close(n);
+}
+
+bool engine_gpu(struct buf *out, struct buf *load) {
     struct gpu *g = NULL;
     struct err err = {0};
     if (cuda_module_open(&g, &err) != ST_OK) {
@@ -862,6 +920,7 @@ bool engine_gpu(struct buf *out) {
     }
     buf_addf(out, "%s, %s, %.1f of %.1f GiB free", g->info.name, g->kernels,
              (double)g->room(g) / (1 << 30), (double)g->info.total_bytes / (1 << 30));
+    describe_load(g, load);
     g->close(g);
     return true;
 }

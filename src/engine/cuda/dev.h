@@ -149,6 +149,17 @@ DEVICE void mma_f16(float d[4], const uint32_t a[4], const uint32_t b[2]) {
 DEVICE uint32_t byte_perm(uint32_t a, uint32_t b, uint32_t select) {
     return __byte_perm(a, b, select);
 }
+/* d [16, 8] = a [16, 32] b [32, 8] + c [16, 8], int8 into int32. A word holds four numbers:
+ *   a: rows g, g + 8, g, g + 8; columns 4t .. 4t + 3 in a[0] and a[1], + 16 in a[2] and a[3]
+ *   b: column g; rows 4t .. 4t + 3 in b[0], + 16 in b[1]
+ *   c, d: as above */
+DEVICE void mma_s8(int32_t d[4], const uint32_t a[4], const uint32_t b[2], const int32_t c[4]) {
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %11, %12, %13};"
+                 : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(c[0]),
+                   "r"(c[1]), "r"(c[2]), "r"(c[3]));
+}
 DEVICE float bf16_real(uint16_t b) {
     return __uint_as_float((uint32_t)b << 16);
 }

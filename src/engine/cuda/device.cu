@@ -168,6 +168,8 @@ bool look_at(struct gpu *g, int index) {
     cudaDeviceProp p;
     gpu_check(g, cudaSetDevice(index), "cudaSetDevice");
     gpu_check(g, cudaGetDeviceProperties(&p, index), "cudaGetDeviceProperties");
+    gpu_check(g, cudaDeviceGetPCIBusId(g->info.pci, sizeof g->info.pci, index),
+              "cudaDeviceGetPCIBusId");
     if (g->failed)
         return false;
     cuda_device *d = device_of(g);

@@ -70,8 +70,17 @@ struct gpu_sample {
     double top_p, log_min_p, unit; /* top_p 1, log_min_p -infinity: off */
 };
 
+/* Activations in digits of 8 bits (w8a8.cu); T8: tokens of room, a multiple of 8. */
+struct gpu_digits {
+    int8_t *q[2];    /* [T8, Kp] first digits, second ones */
+    float *scale[2]; /* [Kp/64, T8] their steps, by groups of 64 inputs */
+    uint8_t *second; /* [Kp/64, T8/8] whether a group of eight tokens has second digits */
+    int T8;
+};
+
 struct gpu_info {
     char name[96];
+    char pci[32];     /* "0000:0f:00.0" */
     int major, minor; /* compute capability */
     int n_sm;
     size_t total_bytes;
@@ -141,6 +150,11 @@ struct gpu {
                    int n_out, bool add);
     bool (*q4ffn)(struct gpu *g, enum act_kind kind, const struct gpu_input *in,
                   const struct matmul_out *up, const struct matmul_out *gate);
+    /* w8a8.cu: rows of x [T, K] in digits, T <= out.T8; and a product with them, for int8
+     * weights with one scale a row (row_scaled), any T. */
+    void (*quantise)(struct gpu *g, const float *x, int T, int K, struct gpu_digits out);
+    void (*w8a8)(struct gpu *g, struct gpu_digits x, int T, const struct matmul_out *o,
+                 bool add);
     /* Rows of x [T, K] to xb [T, Kp]: bf16, or f16 */
     void (*to_16)(struct gpu *g, const float *x, int T, int K, bool f16, uint16_t *xb);
     /* Rows first .. first + n - 1 (multiples of 16) of w to wb [n, Kp]: bf16, or f16 for f16
@@ -169,6 +183,7 @@ void gpu_rows_kernels(struct gpu *g);
 void gpu_gemv_kernels(struct gpu *g);
 void gpu_q4gemv_kernels(struct gpu *g);
 void gpu_gemm_kernels(struct gpu *g);
+void gpu_w8a8_kernels(struct gpu *g);
 void gpu_attention_kernels(struct gpu *g);
 void gpu_sample_kernels(struct gpu *g);
 static inline void gpu_kernels(struct gpu *g) {
@@ -176,6 +191,7 @@ static inline void gpu_kernels(struct gpu *g) {
     gpu_gemv_kernels(g);
     gpu_q4gemv_kernels(g);
     gpu_gemm_kernels(g);
+    gpu_w8a8_kernels(g);
     gpu_attention_kernels(g);
     gpu_sample_kernels(g);
 }

@@ -80,9 +80,9 @@ DEVICE float kv_scale_of(float top, float *inv) {
     *inv = 127 / top;
     return top / 127;
 }
-/* max that a NaN survives */
+/* max that a NaN survives, whichever it is */
 DEVICE float max_or_nan(float a, float b) {
-    return !(a <= b) ? a : b;
+    return a != a || a > b ? a : b;
 }
 
 /* The factor with which bf16 holds a table best: the first that is exact, or else the one with

@@ -31,6 +31,7 @@
 #ifndef LLMCHAT_ENGINE_QUANT_WEIGHT_H
 #define LLMCHAT_ENGINE_QUANT_WEIGHT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -51,6 +52,8 @@ struct weight {
     float offset;          /* Q4 with a code: mean of the absmax values */
     float table[16];       /* Q4: value of a nibble */
     const float *code_map; /* Q4 with a code: [256] the 8-bit dynamic map of bitsandbytes */
+    bool row_scaled;       /* I8: known to have no minimums and the same scale all along a row;
+                              false where nobody looked */
 };
 
 static inline int weight_pad_n(int N) {

@@ -19,6 +19,7 @@
 #include "base/mem.h"
 #include "base/path.h"
 #include "base/thread.h"
+#include "engine/cuda/nvml.h"
 #include "engine/model/arch.h"
 #include "engine/quant/pack.h"
 #include "engine/run/eval.h"
@@ -75,7 +76,8 @@ struct engine {
     struct model *draft_model; /* or NULL, with what belongs to it */
     struct graph *draft_graph;
     struct draft *draft;
-    struct sched *sched; /* the thread's */
+    struct nvml_watch *gpu_watch; /* NULL: on no GPU */
+    struct sched *sched;          /* the thread's */
     struct mailbox *inbox;
     int max_waiting;
     atomic_int n_waiting; /* requests that wait for their first step */
@@ -297,6 +299,7 @@ static void close_graphs(struct engine *e) {
 }
 
 static void release(struct engine *e) {
+    nvml_watch_free(e->gpu_watch);
     mailbox_unref(e->inbox);
     close_graphs(e);
     if (e->draft_model)
@@ -403,6 +406,8 @@ enum status engine_open(const char *path, const struct engine_params *params,
     TRY(pool_size(p, &plan, ctx_tok, err));
     TRY(open_device(e, p, &plan, err));
     n_block = graph_n_block(e->graph);
+    if (graph_pci(e->graph))
+        e->gpu_watch = nvml_watch_new(graph_pci(e->graph));
     fill_info(e, path, ctx_tok, plan.both_bytes);
     if (!tell(p, 1))
         TRY(err_set(err, ST_CANCELLED, "cancelled"));
@@ -439,6 +444,15 @@ void engine_close(struct engine *e) {
 
 const struct engine_info *engine_info(const struct engine *e) {
     return &e->info;
+}
+
+enum status engine_gpu_load(const struct engine *e, struct buf *out, struct err *err) {
+    struct nvml_load load;
+    if (!e->gpu_watch)
+        return err_set(err, ST_UNSUPPORTED, "the model runs on the CPU");
+    CHECK(nvml_watch_get(e->gpu_watch, &load, err));
+    nvml_text(&load, out);
+    return ST_OK;
 }
 
 const struct text_model *engine_text(const struct engine *e) {

@@ -198,6 +198,10 @@ const char *graph_device(const struct graph *g) {
     return g->be->device;
 }
 
+const char *graph_pci(const struct graph *g) {
+    return g->be->pci;
+}
+
 const char *graph_kernels(const struct graph *g) {
     return g->be->kernels;
 }

@@ -59,6 +59,7 @@ void graph_close(struct graph *g);
 int graph_max_tok(const struct graph *g);
 const char *graph_device(const struct graph *g);  /* "cpu" */
 const char *graph_kernels(const struct graph *g); /* "scalar", "avx2", "avx512" */
+const char *graph_pci(const struct graph *g);     /* of its GPU; NULL: none (backend.h) */
 int graph_threads(const struct graph *g);
 enum kv_type graph_kv_type(const struct graph *g); /* what KV_AUTO became */
 int graph_n_block(const struct graph *g);          /* KV blocks in the pool */
