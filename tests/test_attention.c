@@ -17,9 +17,9 @@
  * that. So each weight is off by a factor of at most exp(2d) (sum and all), a result by
  * (exp(2d) - 1) times the largest |v|, and by the bound of the values.
  *
- * A set that multiplies bf16 rounds queries, by 2^-9 of each: a score is off by d = scale 2^-9
- * sum|q k|, a weight by exp(2d). And it rounds the weights: each is off by 2^-9 of itself,
- * their sum, which divides, is that of the rounded ones; together by 2^-8 and the square. CUDA
+ * A set that multiplies bf16 rounds queries, by 2^-8 of each: a score is off by d = scale 2^-8
+ * sum|q k|, a weight by exp(2d). And it rounds the weights: each is off by 2^-8 of itself,
+ * their sum, which divides, is that of the rounded ones; together by 2^-7 and the squares. CUDA
  * kernels do so for every type but f32, or as well as f16 does.
  */
 #include <setjmp.h>
@@ -372,8 +372,8 @@ static double products(const struct world *w, const struct truth *u, int t, int 
                         u->k[(size_t)(j * c->Hkv + hk) * (size_t)c->D + (size_t)d]);
         most = fmax(most, sum);
     }
-    most *= 0x1p-9 * (double)w->op.scale;
-    return (exp(2 * most) * (1 + 0x1.01p-8) - 1) * u->v_top[hk];
+    most *= 0x1p-8 * (double)w->op.scale;
+    return (exp(2 * most) * (1 + 0x1.02p-7) - 1) * u->v_top[hk];
 }
 
 /* All kernel sets have the same cache: what the answers should be is computed once. */
