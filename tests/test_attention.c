@@ -10,16 +10,16 @@
  * Of the cache itself, x being what is stored: f16 has 11 significant bits, so that the nearest
  * is off by |x| 2^-11 at most (2^-25 below 2^-14), bf16 has 8: |x| 2^-8; int8 by half a step of
  * absmax / 127, absmax / 254, and by the roundings of the step and of x / step, 2^-23 of x
- * each.
+ * each; fp8 has 4 significant bits: |x| 2^-4, 2^-10 below 2^-6.
  *
  * Both together, against the definition with unrounded keys and values: a score is off by at
  * most d = scale sum|q_i| e_i, where e is the bound of its key's numbers; cap only shrinks
  * that. So each weight is off by a factor of at most exp(2d) (sum and all), a result by
  * (exp(2d) - 1) times the largest |v|, and by the bound of the values.
  *
- * A set that multiplies bf16 rounds queries, by 2^-9 of each: a score is off by d = scale 2^-9
- * sum|q k|, a weight by exp(2d). And it rounds the weights: each is off by 2^-9 of itself,
- * their sum, which divides, is that of the rounded ones; together by 2^-8 and the square. CUDA
+ * A set that multiplies bf16 rounds queries, by 2^-8 of each: a score is off by d = scale 2^-8
+ * sum|q k|, a weight by exp(2d). And it rounds the weights: each is off by 2^-8 of itself,
+ * their sum, which divides, is that of the rounded ones; together by 2^-7 and the squares. CUDA
  * kernels do so for every type but f32, or as well as f16 does.
  */
 #include <setjmp.h>
@@ -32,6 +32,7 @@
 #include "base/mem.h"
 #include "cuda_device.h"
 #include "engine/cpu/cpu.h"
+#include "engine/quant/fp8.h"
 #include "engine/quant/quant.h"
 #include "rand.h"
 #include <math.h>
@@ -57,9 +58,9 @@ static bool multiplies_bf16(int i, enum kv_type type) {
     return type != KV_F32 && (i >= n_set || (type == KV_BF16 && sets[i]->kv == KV_BF16));
 }
 
-static const enum kv_type types[] = {KV_F32, KV_F16, KV_BF16, KV_I8};
+static const enum kv_type types[] = {KV_F32, KV_F16, KV_BF16, KV_I8, KV_FP8};
 enum { N_TYPE = sizeof types / sizeof *types };
-static const char *const type_names[] = {"", "f32", "f16", "bf16", "int8"};
+static const char *const type_names[] = {"", "f32", "f16", "bf16", "int8", "fp8"};
 
 struct att_case {
     int H, Hkv, D, n_past, n_tok;
@@ -90,7 +91,7 @@ static float *matrix(struct backend *be, int T, int K, float scale) {
 
 /* Bytes of a number, and of a head's keys in a block. */
 static size_t number(enum kv_type t) {
-    return t == KV_F32 ? 4 : t == KV_I8 ? 1 : 2;
+    return t == KV_F32 ? 4 : t == KV_I8 || t == KV_FP8 ? 1 : 2;
 }
 static size_t head_part(const struct kv_layer *kv) {
     return (size_t)kv->D * 16 * number(kv->type) + (kv->type == KV_I8 ? 64 : 0);
@@ -101,6 +102,17 @@ static const float *bound(struct world *w, const float *x) {
     struct err err = {0};
     assert_int_equal(w->be->bind_data(w->be, x, MAX_HEAD * sizeof *x, &dev, &err), ST_OK);
     return dev;
+}
+
+/* Keys and values to the cache. */
+static void write_case(struct world *w) {
+    int n_all = w->c->n_past + w->c->n_tok;
+    struct err err = {0};
+    struct step_seq seq = {0, n_all, 0, w->blocks};
+    struct step s = {.T = n_all, .seqs = &seq, .n_seq = 1};
+    w->be->begin(w->be, &s);
+    w->be->kv_write(w->be, &w->kv, w->k, w->v);
+    assert_int_equal(w->be->finish(w->be, &err), ST_OK);
 }
 
 static void world_open(struct world *w, const struct cpu_kernels *kernels,
@@ -138,11 +150,7 @@ static void world_open(struct world *w, const struct cpu_kernels *kernels,
                             .sinks = c->sinks ? bound(w, w->sinks) : NULL};
     for (int i = 0; i < BLOCKS; i++)
         w->blocks[i] = i ^ 5; /* not in order */
-    struct step_seq seq = {0, n_all, 0, w->blocks};
-    struct step s = {.T = n_all, .seqs = &seq, .n_seq = 1};
-    w->be->begin(w->be, &s);
-    w->be->kv_write(w->be, &w->kv, w->k, w->v);
-    assert_int_equal(w->be->finish(w->be, &err), ST_OK);
+    write_case(w);
 }
 
 static void world_close(struct world *w) {
@@ -162,6 +170,14 @@ static void run(struct world *w, int from, int n, float *out) {
     w->be->begin(w->be, &s);
     w->be->attention(w->be, &w->kv, &w->op, w->c->H, w->q + (size_t)from * w->ldq, out);
     assert_int_equal(w->be->finish(w->be, &err), ST_OK);
+}
+
+/* What a code of fp8 is: sign, exponent and mantissa, or the multiples of 2^-9; NaN. */
+static double fp8_value(int code) {
+    int exponent = code >> 3 & 15, mantissa = code & 7;
+    double a = exponent ? ldexp(8 + mantissa, exponent - 10) : ldexp(mantissa, -9);
+    a = (code & 0x7f) == 0x7f ? NAN : a;
+    return code & 0x80 ? -a : a;
 }
 
 /* What was stored: number d of KV head h at a position. */
@@ -186,6 +202,8 @@ static double element(const struct world *w, const void *base, int pos, int h, i
         memcpy(&f, p + (size_t)kv->D * 16 + (size_t)(pos % 16) * 4, 4);
         return (double)f * (signed char)*e;
     }
+    if (kv->type == KV_FP8)
+        return fp8_value((unsigned char)*e);
     memcpy(&half, e, 2);
     return (double)(kv->type == KV_F16 ? cpu_f16_to_f32(half) : bf16_to_f32(half));
 }
@@ -209,6 +227,8 @@ static double type_error(const struct world *w, const float *x, int pos, int h) 
         return fmax(absmax * 0x1p-11, 0x1p-25);
     case KV_BF16:
         return absmax * 0x1p-8;
+    case KV_FP8:
+        return fmax(absmax * 0x1p-4, 0x1p-10);
     case KV_I8:
         return absmax / 254 + 2 * absmax * 0x1p-23;
     default:
@@ -352,8 +372,8 @@ static double products(const struct world *w, const struct truth *u, int t, int 
                         u->k[(size_t)(j * c->Hkv + hk) * (size_t)c->D + (size_t)d]);
         most = fmax(most, sum);
     }
-    most *= 0x1p-9 * (double)w->op.scale;
-    return (exp(2 * most) * (1 + 0x1.01p-8) - 1) * u->v_top[hk];
+    most *= 0x1p-8 * (double)w->op.scale;
+    return (exp(2 * most) * (1 + 0x1.02p-7) - 1) * u->v_top[hk];
 }
 
 /* All kernel sets have the same cache: what the answers should be is computed once. */
@@ -509,6 +529,9 @@ static void odd_numbers_are_cached_alike(void **state) {
         {KV_BF16,
          {1e9f, -INFINITY, NAN, 0, 1e-39f, 1 + 0x1p-8f, 1 + 0x3p-8f, 3, -3, -1 - 0x1p-7f},
          {0x1.dcp29f, -INFINITY, NAN, 0, 0x1.6p-130f, 1, 1 + 0x1p-6f, 3, -3, -1 - 0x1p-7f}},
+        {KV_FP8,
+         {1e9f, -INFINITY, NAN, 0, 0x1p-10f, 1 + 0x1p-4f, 1 + 0x3p-4f, 3, -3, -0x3p-10f},
+         {448, -448, NAN, 0, 0, 1, 1.25f, 3, -3, -0x1p-8f}},
         {KV_I8,
          {127, -127, 0.5f, 1.5f, -2.5f, 64.4f, 0, 3, -3, 1e-30f},
          {127, -127, 0, 2, -2, 64, 0, 3, -3, 0}},
@@ -540,6 +563,125 @@ static void odd_numbers_are_cached_alike(void **state) {
         }
 }
 
+enum { FP8_D = 256, FP8_TOK = 16, FP8_N = FP8_D * FP8_TOK };
+static const struct att_case fp8_case = {1, 1, FP8_D, 0, FP8_TOK, 0, 0, 0, 0, 0};
+
+/* The nearest of the codes, the even one of two that are as near; by looking at all. */
+static int fp8_code(float x) {
+    int best = 0;
+    double a = fmin(fabs((double)x), 448);
+    if (isnan(x))
+        return 0x7f;
+    for (int c = 1; c < 0x7f; c++) {
+        double more = fabs(fp8_value(c) - a) - fabs(fp8_value(best) - a);
+        if (more < 0 || (more == 0 && c % 2 == 0))
+            best = c;
+    }
+    return best | (signbit(x) ? 0x80 : 0);
+}
+
+/* Every number of fp8, what is in the middle of two, the floats beside those, and what fp8 has
+ * no place for; then random ones of all sizes; of both signs. x [FP8_N] */
+static void fp8_inputs(float *x) {
+    static const float odd[] = {0,        NAN,        INFINITY, 448,      0x1.cp8f + 1,
+                                464,      1e9f,       3.4e38f,  1e-40f,   0x1p-126f,
+                                0x1p-10f, 0x1.8p-10f, 0x1p-6f,  0x1.fp-7f};
+    int n = 0;
+    for (size_t i = 0; i < sizeof odd / sizeof *odd; i++)
+        x[n++] = odd[i];
+    for (int c = 0; c < 0x7e; c++) {
+        float a = (float)fp8_value(c), middle = (a + (float)fp8_value(c + 1)) / 2;
+        float some[] = {a, nextafterf(middle, 0), middle, nextafterf(middle, 1000)};
+        for (int i = 0; i < 4; i++)
+            x[n++] = some[i];
+    }
+    assert_true(n <= FP8_N / 4);
+    for (; n < FP8_N / 2; n++)
+        x[n] = ldexpf(1 + (float)(rand_u32() % 1000003) / 1000003, (int)(rand_u32() % 24) - 13);
+    for (; n < FP8_N; n++)
+        x[n] = -x[n - FP8_N / 2];
+}
+
+/* Codes [FP8_TOK, FP8_D] of what was stored in the case's keys, or values. */
+static void fp8_codes(const struct world *w, bool keys, int *codes) {
+    const unsigned char *base = (const unsigned char *)(keys ? w->kv.k : w->kv.v);
+    for (int i = 0; i < FP8_N; i++) {
+        int t = i / FP8_D, d = i % FP8_D;
+        codes[i] = base[(size_t)w->blocks[0] * w->kv.stride +
+                        (size_t)(keys ? d * 16 + t : t * FP8_D + d)];
+    }
+}
+
+static void fp8_is_the_nearest_number(void **state) {
+    (void)state;
+    static float x[FP8_N];
+    static int codes[FP8_N];
+    fp8_inputs(x);
+    for (int i = 0; i < FP8_N; i++)
+        assert_int_equal(fp8_from_f32(x[i]) & (isnan(x[i]) ? 0x7f : 0xff), fp8_code(x[i]));
+    for (int i = 0; i < n_device; i++) {
+        struct world w;
+        world_open(&w, device(i), &fp8_case, KV_FP8);
+        size_t pitch = w.ldk;
+        for (int j = 0; j < FP8_N; j++) {
+            size_t at = (size_t)(j / FP8_D) * pitch + (size_t)(j % FP8_D);
+            w.k[at] = x[j];
+            w.v[at] = x[FP8_N - 1 - j];
+        }
+        write_case(&w);
+        for (int keys = 0; keys < 2; keys++) {
+            fp8_codes(&w, keys, codes);
+            for (int j = 0; j < FP8_N; j++) {
+                float from = x[keys ? j : FP8_N - 1 - j];
+                int code = codes[j] & (isnan(from) ? 0x7f : 0xff);
+                if (code != fp8_code(from))
+                    fail_msg("%s: %a is %02x, want %02x", device_name(i), (double)from,
+                             (unsigned)code, (unsigned)fp8_code(from));
+            }
+        }
+        world_close(&w);
+    }
+}
+
+/* A mean of equal values is that value (but for 2 FP8_TOK roundings of sums), so attention
+ * reads all codes here; with a key that is NaN it is NaN. The kernels for one token and for
+ * many, on a device; D of 250 in pieces of vectors and outside of tensor cores. */
+static void fp8_is_read_as_what_it_is(void **state) {
+    (void)state;
+    for (int c = 0; c < 256; c++) {
+        double have = (double)fp8_to_f32((uint8_t)c), want = fp8_value(c);
+        assert_true(have == want ? signbit(have) == signbit(want) : isnan(have) && isnan(want));
+    }
+    for (int i = 0; i < 4 * n_device; i++) {
+        struct att_case c = fp8_case;
+        struct world w;
+        c.D = i % 2 ? 250 : FP8_D;
+        c.H = i / 2 % 2 ? 8 : 1; /* 128 rows, or 16 */
+        world_open(&w, device(i / 4), &c, KV_FP8);
+        float *out = w.be->alloc(w.be, (size_t)c.n_tok * w.ldq * sizeof *out);
+        unsigned char *block = (unsigned char *)w.kv.v + (size_t)w.blocks[0] * w.kv.stride;
+        for (int t = 0; t < 16; t++)
+            for (int d = 0; d < c.D; d++)
+                block[t * c.D + d] = (unsigned char)(d + 6);
+        for (int bad = 0; bad < 2; bad++) {
+            run(&w, 0, c.n_tok, out);
+            for (int j = 0; j < c.n_tok * c.H * c.D; j++) {
+                int t = j / (c.H * c.D), d = j % c.D;
+                double want = bad && t >= 5 ? NAN : fp8_value((d + 6) % 256);
+                double got = (double)out[(size_t)t * w.ldq + (size_t)(j % (c.H * c.D))];
+                double most = fabs(want) * 2 * FP8_TOK * 0x1p-24;
+                if (!(isnan(want) ? isnan(got) : fabs(got - want) <= most))
+                    fail_msg("%s D %d H %d token %d [%d]: %g, want %g", device_name(i / 4), c.D,
+                             c.H, t, d, got, want);
+            }
+            block = (unsigned char *)w.kv.k + (size_t)w.blocks[0] * w.kv.stride;
+            block[3 * 16 + 5] = 0xff; /* of token 5 */
+        }
+        w.be->free(w.be, out);
+        world_close(&w);
+    }
+}
+
 int main(void) {
     n_set = cpu_kernel_sets(sets);
     n_device = n_set + cuda_is_here();
@@ -550,6 +692,8 @@ int main(void) {
         cmocka_unit_test(cache_holds_what_was_stored),
         cmocka_unit_test(cache_equals_that_of_the_reference),
         cmocka_unit_test(odd_numbers_are_cached_alike),
+        cmocka_unit_test(fp8_is_the_nearest_number),
+        cmocka_unit_test(fp8_is_read_as_what_it_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

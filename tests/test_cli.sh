@@ -426,18 +426,24 @@ run eval tiny-f32 --text page.txt --ctx 64 --save-logits base.kl; is "eval --sav
 run eval tiny-f32 --text page.txt --ctx 64 --kl-base base.kl --json; is_json "a model against itself: KL 0, top-1 1" 0 out 'abs(d["kl"])<1e-6 and d["top1"]==1'
 run eval tiny-f32 --text page.txt --ctx 64 --kv-type bf16 --kl-base base.kl --json; is_json "eval --kv-type bf16 --kl-base" 0 out '0<d["kl"]<1e-3'
 run eval tiny-f32 --text page.txt --ctx 64 --kv-type int8 --kl-base base.kl --json; is_json "eval --kv-type int8 --kl-base" 0 out '0<d["kl"]<1e-3'
+run eval tiny-f32 --text page.txt --ctx 64 --kv-type fp8 --kl-base base.kl --json; is_json "eval --kv-type fp8 --kl-base" 0 out '0<d["kl"]<1e-2'
 run eval tiny-f32 --text page.txt --ctx 64 --kv-type f32 --kl-base base.kl --json; is_json "auto is f32 for weights of f32" 0 out 'abs(d["kl"])<1e-6'
-run eval tiny-f32 --text page.txt --kv-type int4; is "eval: a type of KV that there is not" 2 - '--kv-type int4: must be one of auto\|f32\|f16\|bf16\|int8'
-run run tiny --kv-type fp8 hi; is "run: a type of KV that there is not" 2 - '--kv-type fp8: must be one of auto\|f32\|f16\|bf16\|int8'
-run --kv-type fp8; is "and the interface" 2 - '--kv-type fp8: must be one of auto\|f32\|f16\|bf16\|int8'
+run eval tiny-f32 --text page.txt --kv-type int4; is "eval: a type of KV that there is not" 2 - '--kv-type int4: must be one of auto\|f32\|f16\|bf16\|int8\|fp8'
+run run tiny --kv-type fp4 hi; is "run: a type of KV that there is not" 2 - '--kv-type fp4: must be one of auto\|f32\|f16\|bf16\|int8\|fp8'
+run --kv-type fp4; is "and the interface" 2 - '--kv-type fp4: must be one of auto\|f32\|f16\|bf16\|int8\|fp8'
 echo 'kv_type: int4' >home/config/config.yaml
-run run tiny hi; is "and the configuration" 1 - 'config.yaml:1: kv_type: int4 given, auto, f32, f16, bf16 or int8 wanted'
+run run tiny hi; is "and the configuration" 1 - 'config.yaml:1: kv_type: int4 given, auto, f32, f16, bf16, int8 or fp8 wanted'
 echo 'kv_type: bf16' >home/config/config.yaml
 run run tiny --max-tokens 8 --kv-type int8 hi; is "run --kv-type" 0 '' -
+run run tiny --max-tokens 8 --kv-type fp8 hi; is "run --kv-type fp8" 0 '' -
 rm home/config/config.yaml
+run run tiny --save --max-tokens 3 --json --kv-type fp8 $words
+n=$(sed -n 's/.*"prompt_tokens": *\([0-9]*\).*/\1/p' out); id=$(sed -n 's/.*conversation \([0-9]*\).*/\1/p' err)
+run run tiny --chat "$id" --max-tokens 3 --json --kv-type fp8 and on; is_json "a state of fp8 is used by fp8" 0 out "lines[-1]['cached_tokens']>=$n>0"
+run run tiny --chat "$id" --max-tokens 3 --json --kv-type int8 and on; is_json "and by no other type" 0 out "lines[-1]['cached_tokens']==0"
 run run tiny --raw --temperature 0 --max-tokens 40 --json --kv-type int8 --speculation draft --draft tiny tell me a tale of the tides
 is_json "a draft model has the same type of KV" 0 out 'lines[-1]["drafted_tokens"]==lines[-1]["accepted_tokens"]>0'
-for kind in f32:128 f16:64 bf16:64 int8:40; do # two heads of 16 numbers, and int8's two scales
+for kind in f32:128 f16:64 bf16:64 int8:40 fp8:32; do # two heads of 16 numbers, and int8's two scales
     run bench tiny -p 16 -n 8 -r 1 --kv-type ${kind%:*} --json
     is_json "bench --kv-type ${kind%:*}" 0 out "d[0]['kv_bytes_per_context_token']==2*2*${kind#*:}"
 done
@@ -498,6 +504,8 @@ if [ -e "${TEST_CUDA_MODULE:-}" ]; then
     run run tiny-f32 --device cpu --raw --temperature 0 --max-tokens 24 tell me a tale; cp out tale
     run run tiny-f32 --device cuda --raw --temperature 0 --max-tokens 24 tell me a tale
     if [ "$rc" = 0 ] && cmp -s out tale; then pass "a GPU says what the CPU says"; else fail "a GPU says what the CPU says"; fi
+    run eval tiny-f32 --device cuda --text page.txt --ctx 64 --kv-type fp8 --kl-base base.kl --json
+    is_json "eval --device cuda --kv-type fp8" 0 out '0<d["kl"]<1e-2'
     run bench tiny -p 40 -n 6 -b 1,3 -r 1 --json
     is_json "auto with a GPU is the GPU" 0 out 'len(d)==2 and all(r["device"]=="cuda" for r in d)'
     run run tiny --gpu-memory-utilization 0.5 --max-tokens 3 hi; is "a part of a GPU's memory" 0 '' -

@@ -107,7 +107,7 @@ static void mistakes_are_named_with_their_line(void **state) {
         {"model: x\nkv_cache: much\n", "c.yaml:2: kv_cache: a size like 4 GB or 500 MB wanted"},
         {"kv_cache: -1\n", "c.yaml:1: kv_cache"},
         {"kv_type: int4\n",
-         "c.yaml:1: kv_type: int4 given, auto, f32, f16, bf16 or int8 wanted"},
+         "c.yaml:1: kv_type: int4 given, auto, f32, f16, bf16, int8 or fp8 wanted"},
         {"kv_cache: 1e30\n", "c.yaml:1: kv_cache"},
         {"mouse: perhaps\n", "c.yaml:1: mouse: perhaps given, true or false wanted"},
         {"theme: pink\n", "c.yaml:1: theme: pink given, auto, dark, light or mono wanted"},

@@ -229,11 +229,16 @@ static void rows_are_permuted_selected_and_scattered(void **state) {
 
 /* ---- keys and values ---- */
 
+/* A number's place among those of fp8, from 0. */
+static int fp8_place(char code) {
+    return code & 0x80 ? -(code & 0x7f) : code;
+}
+
 /* Two sequences in one step: RoPE by both tables, the cache, and keys that move. */
 static void rope_and_the_cache_are_those_of_the_reference(void **state) {
     (void)state;
     enum { T = 20, HKV = 3, D = 34, DIM = 22, BLOCKS = 6 };
-    static const enum kv_type types[] = {KV_F32, KV_F16, KV_BF16, KV_I8};
+    static const enum kv_type types[] = {KV_F32, KV_F16, KV_BF16, KV_I8, KV_FP8};
     static const int32_t a[] = {4, 1}, b[] = {3, 0, 5}, moved[] = {4, 5};
     const struct step_seq seqs[] = {{0, 13, 9, a}, {13, 7, 30, b}};
     float angles[4][T * DIM], turn[2][2 * DIM * 16];
@@ -283,17 +288,19 @@ static void rope_and_the_cache_are_those_of_the_reference(void **state) {
         ref->kv_turn(ref, &kr, moved, 2, turn[0], turn[1], DIM);
         dev->download(dev, got, kd.k, bytes);
         finish();
-        double step = types[t] == KV_F32 ? 2e-6 : types[t] == KV_F16 ? 0x1p-9 : 0x1p-6;
+        bool half = types[t] == KV_F16 || types[t] == KV_BF16;
         for (size_t i = 0; i < bytes / 4 && types[t] == KV_F32; i++)
             assert_true(fabs((double)((float *)(void *)got)[i] - (double)((float *)kr.k)[i]) <=
-                        step * 8);
-        for (size_t i = 0; i < bytes / 2 && types[t] != KV_F32 && types[t] != KV_I8; i++) {
+                        2e-6 * 8);
+        for (size_t i = 0; i < bytes / 2 && half; i++) {
             uint16_t x = ((uint16_t *)(void *)got)[i], y = ((uint16_t *)kr.k)[i];
             assert_true(x - y <= 1 && y - x <= 1);
         }
         for (size_t i = 0; i < bytes && types[t] == KV_I8; i++)
             if (i % kv_head_bytes(types[t], D) < 16 * D)
                 assert_true(abs(got[i] - ((signed char *)kr.k)[i]) <= 1);
+        for (size_t i = 0; i < bytes && types[t] == KV_FP8; i++)
+            assert_true(abs(fp8_place(got[i]) - fp8_place(((char *)kr.k)[i])) <= 1);
         dev->free(dev, kd.k);
         ref->free(ref, kr.k);
         free(got);

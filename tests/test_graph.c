@@ -10,9 +10,10 @@
  *
  * What the cache is rounded to costs, of a number's deviation: bf16 at most 2^-8, as noise
  * about a third of that; int8 a step of absmax / 127 with absmax below 3.5 deviations (20
- * normal numbers), as noise 1/sqrt(12) of it, 0.8 %. Each goes through a key and a value of 2
- * layers, and a mean over values only lessens it: 2 % and 5 % of the logits are far above it,
- * and a scale of the wrong token or head is far above them.
+ * normal numbers), as noise 1/sqrt(12) of it, 0.8 %; fp8 at most 2^-4, as noise 2.6 %. Each
+ * goes through a key and a value of 2 layers, and a mean over values only lessens it: 2 %, 5 %
+ * and 15 % of the logits are far above it, and a scale of the wrong token or head is far above
+ * them.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -24,6 +25,7 @@
 #include "base/mem.h"
 #include "cuda_device.h"
 #include "engine/cpu/cpu_internal.h"
+#include "engine/quant/fp8.h"
 #include "engine/quant/pack.h"
 #include "engine/quant/quant.h"
 #include "engine/run/graph_internal.h"
@@ -179,7 +181,7 @@ static void everywhere(check_fn *check) {
         model_release();
     }
     model_make(WEIGHT_Q4, WEIGHT_I8);
-    for (kv_type = KV_F32; kv_type <= KV_I8; kv_type++)
+    for (kv_type = KV_F32; kv_type <= KV_FP8; kv_type++)
         with_every_set(check);
     kv_type = KV_AUTO;
     model_release();
@@ -543,6 +545,8 @@ static double key_get(const char *layer, int h, int d, int t) {
     if (type == KV_I8)
         return (double)((const float *)(const void *)(k + D * KV_BLOCK))[t] *
                ((const signed char *)k)[i];
+    if (type == KV_FP8)
+        return (double)fp8_to_f32(((const uint8_t *)k)[i]);
     if (type == KV_F32)
         return (double)((const float *)(const void *)k)[i];
     uint16_t half = ((const uint16_t *)(const void *)k)[i];
@@ -560,6 +564,8 @@ static void key_set(char *layer, int h, const double *x, int t) {
         size_t i = kv_k_at(type, (size_t)d, (size_t)t);
         if (type == KV_I8)
             ((signed char *)k)[i] = (signed char)lrint(x[d] / absmax * 127);
+        else if (type == KV_FP8)
+            ((uint8_t *)k)[i] = fp8_from_f32((float)x[d]);
         else if (type == KV_F32)
             ((float *)(void *)k)[i] = (float)x[d];
         else
@@ -579,6 +585,8 @@ static double rounding(const float *k, int i, double length) {
         return length * 0x1p-11;
     case KV_BF16:
         return length * 0x1p-8;
+    case KV_FP8:
+        return fmax(length * 0x1p-4, 0x1p-10);
     case KV_I8:
         for (int d = 0; d < D; d++)
             absmax =
@@ -629,7 +637,8 @@ static void assert_turned(const float *before, const float *after, int from, int
  * float angle of up to 52 is off by 2^-19, twice; a key of a smaller type is rounded once more,
  * and against one that was computed there both have been rounded before. In int8 a pair's two
  * errors of before make up to sqrt(2) of one when they are turned, and the step, of which they
- * are halves, may have been sqrt(2) of what it is now. So it is 4 times a rounding for int8 and
+ * are halves, may have been sqrt(2) of what it is now; in fp8 the two make as much where one
+ * number is tiny, and a length is itself off by 2^-4. So it is 4 times a rounding for these and
  * 3 for the others; errors of errors are in the last factor. */
 static void moved(struct graph *g) {
     static const int32_t kept[] = {0, 2, 3, 4}, again[] = {40, 41, 42, 43};
@@ -661,7 +670,7 @@ static void moved(struct graph *g) {
             for (int j = 0; j < HKV * D * KV_BLOCK; j++) {
                 int pair = (j / KV_BLOCK & 1) ? j - KV_BLOCK : j + KV_BLOCK;
                 double len = hypot(plain[j], plain[pair]);
-                double times = kv_found == KV_I8 ? 4 : 3;
+                double times = kv_found == KV_I8 || kv_found == KV_FP8 ? 4 : 3;
                 double most = 0x1p-18 * len + times * 1.02 * rounding(plain, j, len) + 0x1p-24;
                 if (j % KV_BLOCK < n_tok[b] && !(fabs((double)after[j] - plain[j]) <= most))
                     fail_msg("key %d of block %d: %g, computed there %g", j, b,
@@ -737,13 +746,16 @@ static float distance(const float *a, const float *b, size_t n) {
 }
 
 /* The next token sees what it would with exactly turned keys: but for the last bit of some keys
- * (2^-11 of a key in f16, 2^-8 in bf16, 1/127 of the largest number in int8; in few of
- * hundreds). Unturned keys are far from that. */
+ * (2^-11 of a key in f16, 2^-8 in bf16, 2^-3 in fp8, 1/127 of the largest number in int8; in
+ * few of hundreds, in fp8 one of thousands). Unturned keys are far from that. */
 static void goes_on(struct graph *g) {
     static const int32_t kept[] = {0, 2, 3, 4}, exact[] = {0, 50, 51, 52};
     float want[V], got[V], unturned[V];
-    static const float limit[] = {
-        [KV_F32] = 1e-5f, [KV_F16] = 1e-3f, [KV_BF16] = 8e-3f, [KV_I8] = 8e-3f};
+    static const float limit[] = {[KV_F32] = 1e-5f,
+                                  [KV_F16] = 1e-3f,
+                                  [KV_BF16] = 8e-3f,
+                                  [KV_I8] = 8e-3f,
+                                  [KV_FP8] = 3e-2f};
     float most = limit[kv_found];
     write_turned(g);
     forward(g, exact, 37, 1, want);
@@ -788,6 +800,7 @@ static void graph_block_bytes_follow_the_type_of_the_cache(void **state) {
     model_make(WEIGHT_Q4, WEIGHT_I8);
     assert_int_equal(graph_kv_block_bytes(&model, KV_AUTO), 2 * N_LAYER * HKV * D * 16 * 2);
     assert_int_equal(graph_kv_block_bytes(&model, KV_F32), 2 * N_LAYER * HKV * D * 16 * 4);
+    assert_int_equal(graph_kv_block_bytes(&model, KV_FP8), 2 * N_LAYER * HKV * D * 16);
     assert_int_equal(graph_kv_block_bytes(&model, KV_I8),
                      2 * N_LAYER * HKV * (D * 16 + 16 * sizeof(float)));
     model_release();
@@ -798,25 +811,26 @@ static void graph_types_of_the_cache_cost_what_they_round(void **state) {
     static const struct {
         enum kv_type type;
         float limit;
-    } types[] = {{KV_F16, 0.003f}, {KV_BF16, 0.02f}, {KV_I8, 0.05f}};
+    } types[] = {{KV_F16, 0.003f}, {KV_BF16, 0.02f}, {KV_I8, 0.05f}, {KV_FP8, 0.15f}};
     const struct cpu_kernels *sets[8];
     int n = cpu_kernel_sets(sets);
     model_make(WEIGHT_F32, WEIGHT_F32);
-    for (int i = 0; i < n; i++) {
-        struct graph *g = open_graph(sets[i]->name, 1);
+    for (int i = 0; i < n + cuda_is_here(); i++) {
+        const char *name = i < n ? sets[i]->name : "cuda";
+        struct graph *g = open_graph(name, 1);
         forward(g, straight, 0, N_TOK, logits_a);
         graph_close(g);
         float size = deviation(logits_a, N_TOK * V);
         for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
             kv_type = types[t].type;
-            g = open_graph(sets[i]->name, 1);
+            g = open_graph(name, 1);
             forward(g, straight, 0, N_TOK, logits_b);
             for (size_t j = 0; j < N_TOK * V; j++)
                 logits_b[j] -= logits_a[j];
             float noise = deviation(logits_b, N_TOK * V) / size;
             if (!(noise > 0 && noise <= types[t].limit))
-                fail_msg("%s type %d: noise %g of the logits, at most %g", sets[i]->name,
-                         (int)kv_type, (double)noise, (double)types[t].limit);
+                fail_msg("%s type %d: noise %g of the logits, at most %g", name, (int)kv_type,
+                         (double)noise, (double)types[t].limit);
             graph_close(g);
         }
         kv_type = KV_AUTO;

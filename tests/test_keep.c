@@ -200,6 +200,14 @@ static void states_of_another_type_of_cache_are_not_used(void **state) {
     kv_type = KV_F16;            /* which is what auto means for this model */
     turn(&a, 5, t, &n, 4);
     assert_int_equal(a.cached, 215);
+    kv_type = KV_FP8;
+    turn(&a, 5, t, &n, 4);
+    assert_int_equal(a.cached, 0);
+    turn(&a, 5, t, &n, 4);
+    assert_int_equal(a.cached, 223);
+    kv_type = KV_I8; /* a byte each, too */
+    turn(&a, 5, t, &n, 4);
+    assert_int_equal(a.cached, 0);
     kv_type = KV_AUTO;
 }
 

@@ -83,14 +83,14 @@ static int asked(struct world *w, uint8_t *times) {
 }
 
 static void all_that_is_read_is_asked_for_once(void **state) {
-    static const enum kv_type types[] = {KV_F32, KV_F16, KV_BF16, KV_I8};
+    static const enum kv_type types[] = {KV_F32, KV_F16, KV_BF16, KV_I8, KV_FP8};
     static const int windows[] = {0, 1, 20, 100};
     (void)state;
     for (int threads = 1; threads <= 7; threads += 3)
-        for (size_t i = 0; i < 16; i++) {
+        for (size_t i = 0; i < 20; i++) {
             struct world w;
-            int window = windows[i / 4], expected = 0;
-            world_open(&w, &cpu_scalar, threads, types[i % 4]);
+            int window = windows[i / 5], expected = 0;
+            world_open(&w, &cpu_scalar, threads, types[i % 5]);
             uint8_t *times = xcalloc(BLOCKS, w.kv.stride / LINE);
             w.be->begin(w.be, &w.step);
             w.be->expect(w.be, &w.kv, window);

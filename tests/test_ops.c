@@ -18,6 +18,7 @@
 #include "act_f64.h"
 #include "base/mem.h"
 #include "engine/cpu/cpu.h"
+#include "engine/quant/fp8.h"
 #include "engine/quant/pack.h"
 #include "engine/quant/quant.h"
 #include "rand.h"
@@ -542,6 +543,8 @@ static double key_at(const struct kv_layer *kv, const char *part, int d, int t) 
     case KV_I8:
         return (double)((const float *)(const void *)(part + TURN_D * 16))[t] *
                ((const signed char *)part)[i];
+    case KV_FP8:
+        return (double)fp8_to_f32(((const uint8_t *)part)[i]);
     default:
         return (double)((const float *)(const void *)part)[i];
     }
@@ -550,8 +553,9 @@ static double key_at(const struct kv_layer *kv, const char *part, int d, int t) 
 /* Columns 0 .. TURN_DIM - 1 of one head turned by angle [16, TURN_DIM / 2] (NULL: untouched).
  *
  * A turned pair is two products of halves each, rounded (4 EPS of the largest it can be, the
- * length of the pair), and rounded again as it is stored: f16 2^-11, bf16 2^-8; in int8 every
- * number of the key is, by half a step of the largest one. */
+ * length of the pair), and rounded again as it is stored: f16 2^-11, bf16 2^-8, fp8 2^-4, at
+ * most 2^-10 below 2^-6; in int8 every number of the key is, by half a step of the largest one.
+ */
 static void check_turned(const struct kv_layer *kv, const char *name, const char *before,
                          const char *after, double (*angle)[TURN_DIM / 2]) {
     for (int t = 0; t < 16; t++) {
@@ -562,6 +566,8 @@ static void check_turned(const struct kv_layer *kv, const char *name, const char
             want[d] = d % 2 ? x0 * sin(a) + x1 * cos(a) : x0 * cos(a) - x1 * sin(a);
             if (kv->type == KV_F16)
                 want[d] = fmax(-65504, fmin(65504, want[d]));
+            if (kv->type == KV_FP8)
+                want[d] = fmax(-448, fmin(448, want[d]));
             length[d] = hypot(x0, x1);
             absmax = fmax(absmax, fabs(want[d]));
         }
@@ -570,6 +576,7 @@ static void check_turned(const struct kv_layer *kv, const char *name, const char
             bool same = !angle || (d >= TURN_DIM && kv->type != KV_I8);
             most += kv->type == KV_I8     ? absmax * (1 / 254.0 + 4 * EPS)
                     : kv->type == KV_BF16 ? length[d] * 0x1p-8
+                    : kv->type == KV_FP8  ? fmax(length[d] * 0x1p-4, 0x1p-10)
                     : kv->type == KV_F16  ? length[d] * 0x1p-11 + 0x1p-25
                                           : 0x1p-25;
             if (!(fabs(got - want[d]) <= (same ? 0 : most)))
@@ -592,9 +599,9 @@ static void keys_are_turned_in_their_blocks_alone(void **state) {
             sn[at + 16] = (float)sin(angle[t][i]);
             sn[at] = -sn[at + 16];
         }
-    for (int i = 0; i < 4 * n_set; i++) {
-        struct backend *be = open_backend(sets[i / 4], 4, 64, TURN_HKV, TURN_HKV, TURN_D);
-        enum kv_type type = (enum kv_type)(KV_F32 + i % 4);
+    for (int i = 0; i < 5 * n_set; i++) {
+        struct backend *be = open_backend(sets[i / 5], 4, 64, TURN_HKV, TURN_HKV, TURN_D);
+        enum kv_type type = (enum kv_type)(KV_F32 + i % 5);
         size_t part = kv_head_bytes(type, TURN_D), bytes = HEADS * part;
         struct kv_layer kv = {be->alloc(be, bytes),
                               be->alloc(be, bytes),
@@ -607,9 +614,10 @@ static void keys_are_turned_in_their_blocks_alone(void **state) {
             for (int t = 0; t < 16; t++) {
                 float x[TURN_D];
                 rand_fill(x, TURN_D, 3);
-                if (h == 0 && type != KV_I8) /* a pair that f16 can't hold everywhere */
+                if (h == 0 &&
+                    type != KV_I8) /* a pair that f16 can't hold everywhere, nor fp8 */
                     x[0] = x[1] = 60000;
-                sets[i / 4]->kv_put(&kv, x, x, t, (char *)kv.k + (size_t)h * part, kv.v);
+                sets[i / 5]->kv_put(&kv, x, x, t, (char *)kv.k + (size_t)h * part, kv.v);
             }
         memcpy(before, kv.k, bytes);
         be->kv_turn(be, &kv, blocks, N, cs, sn, DIM);

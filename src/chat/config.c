@@ -68,9 +68,9 @@ static enum status read_threads(struct config *c, const struct ynode *v, struct 
 }
 
 static enum status read_kv_type(struct config *c, const struct ynode *v, struct err *err) {
-    static const char *const words[] = {"auto", "f32", "f16", "bf16", "int8"};
+    static const char *const words[] = {"auto", "f32", "f16", "bf16", "int8", "fp8"};
     int i;
-    CHECK(ytree_word(v, c->path, words, 5, &i, err));
+    CHECK(ytree_word(v, c->path, words, 6, &i, err));
     c->kv_type = (enum kv_type)i;
     return ST_OK;
 }

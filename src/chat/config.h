@@ -6,7 +6,7 @@
  *   device: auto                # auto | cpu | cuda
  *   gpu_memory_utilization: 0.9 # part of a GPU's memory that may be in use
  *   threads: 0                  # 0: one for each fast core
- *   kv_type: auto               # auto | f32 | f16 | bf16 | int8
+ *   kv_type: auto               # auto | f32 | f16 | bf16 | int8 | fp8
  *   theme: auto                 # auto | dark | light | mono
  *   mouse: true
  *   markdown: true

@@ -126,7 +126,7 @@ enum status parse_id(const char *s, int64_t *out, struct err *err);
 #define THREADS_HELP "Threads (default: one for each fast core this process may use)"
 #define KV_TYPE_HELP                                                                           \
     "Type of the KV cache: auto is f16, bf16 where the processor multiplies that, or f32 for " \
-    "weights of f32 or bf16; int8 is half of f16, and less exact"
+    "weights of f32 or bf16; int8 and fp8 are half of f16, and less exact"
 #define DEVICE_HELP                                                                            \
     "Where to compute: auto is an NVIDIA GPU that has room for the model, else the CPU"
 #define UTILIZATION_HELP                                                                       \

@@ -9,12 +9,12 @@
  *
  * KV: for each layer and block, K is [Hkv, D, 16] (the 16 tokens of a block innermost: 16
  * scores are one vector, without horizontal sums) and V is [Hkv, 16, D] (a weighted sum of
- * rows). Elements are of one type for the whole pool: f32; f16, which saturates; bf16; or int8
- * with a scale for each token: behind the D * 16 bytes of a head's keys lie their 16 scales,
- * and likewise behind its values. A token's scale is its own, so no element changes when the
- * next token comes. In bf16 the two numbers that a dot product takes at once are neighbours: K
- * is [Hkv, D/2, 16, 2], V [Hkv, 8, D, 2] with the tokens in pairs. kv_k_at() and kv_v_at() say
- * it for all types.
+ * rows). Elements are of one type for the whole pool: f32; bf16; f16 and fp8 (quant/fp8.h),
+ * which saturate; or int8 with a scale for each token: behind the D * 16 bytes of a head's keys
+ * lie their 16 scales, and likewise behind its values. A token's scale is its own, so no
+ * element changes when the next token comes. In bf16 the two numbers that a dot product takes
+ * at once are neighbours: K is [Hkv, D/2, 16, 2], V [Hkv, 8, D, 2] with the tokens in pairs.
+ * kv_k_at() and kv_v_at() say it for all types.
  *
  * A step: begin(), operations, finish(). Operations are ordered; a device may run them behind
  * the caller's back until finish() or download(), and host memory that an operation was given
@@ -87,7 +87,7 @@ struct kv_layer {
 #endif
 
 BACKEND_INLINE size_t kv_elem_bytes(enum kv_type t) {
-    return t == KV_I8 ? 1 : t == KV_F32 ? 4 : 2;
+    return t == KV_I8 || t == KV_FP8 ? 1 : t == KV_F32 ? 4 : 2;
 }
 /* The 16 keys, or the 16 values, of a head in a block, with their scales. */
 BACKEND_INLINE size_t kv_head_bytes(enum kv_type t, int D) {

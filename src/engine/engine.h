@@ -25,9 +25,9 @@ enum device { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
 
 /* What a number of the KV cache is stored as. auto: f16, bf16 where the kernels multiply that,
  * and f32 for models whose weights are f32 or bf16. int8 has a scale for each token and head,
- * of K and of V. */
-enum kv_type { KV_AUTO, KV_F32, KV_F16, KV_BF16, KV_I8 };
-#define KV_TYPE_WORDS "auto|f32|f16|bf16|int8" /* in the same order */
+ * of K and of V; fp8 (e4m3, quant/fp8.h) has none. */
+enum kv_type { KV_AUTO, KV_F32, KV_F16, KV_BF16, KV_I8, KV_FP8 };
+#define KV_TYPE_WORDS "auto|f32|f16|bf16|int8|fp8" /* in the same order */
 
 struct engine_params {
     enum device device;            /* auto: a GPU if there is one that has room, else the CPU */

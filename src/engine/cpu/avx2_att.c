@@ -58,6 +58,39 @@ static float put_i8(const float *x, size_t D, int8_t *to, size_t step) {
     return scale;
 }
 
+/* As fp8_from_f32(), in the lower half. */
+static inline __m128i fp8_of(__m256 x) {
+    const __m256 no_sign = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+    const __m256 step = _mm256_set1_ps(0x1p14f); /* the ulp of its sums is 2^-9 */
+    __m256 a = _mm256_min_ps(_mm256_set1_ps(448), _mm256_and_ps(x, no_sign)); /* or NaN */
+    __m256 nan = _mm256_cmp_ps(x, x, _CMP_UNORD_Q);
+    __m256 tiny = _mm256_cmp_ps(a, _mm256_set1_ps(0x1p-6f), _CMP_LT_OQ);
+    __m256i bits = _mm256_castps_si256(a),
+            sign = _mm256_castps_si256(_mm256_andnot_ps(no_sign, x));
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 20), _mm256_set1_epi32(1));
+    __m256i q = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7ffff)), odd);
+    __m256i multiple = _mm256_castps_si256(_mm256_add_ps(a, step));
+    q = _mm256_sub_epi32(_mm256_srli_epi32(q, 20), _mm256_set1_epi32((127 - 7) << 3));
+    multiple = _mm256_sub_epi32(multiple, _mm256_castps_si256(step));
+    q = _mm256_blendv_epi8(q, multiple, _mm256_castps_si256(tiny));
+    q = _mm256_blendv_epi8(q, _mm256_set1_epi32(0x7f), _mm256_castps_si256(nan));
+    q = _mm256_or_si256(q, _mm256_srli_epi32(sign, 24));
+    __m128i w = _mm_packus_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
+    return _mm_packus_epi16(w, w);
+}
+
+/* x [D] to bytes to[0], to[step], … */
+static void put_fp8(const float *x, size_t D, uint8_t *to, size_t step) {
+    for (size_t d = 0; d < D; d += 8) {
+        size_t n = D - d < 8 ? D - d : 8;
+        uint8_t q[8];
+        _mm_storel_epi64((__m128i *)(void *)q,
+                         fp8_of(_mm256_maskload_ps(x + d, first8((int)n))));
+        for (size_t i = 0; i < n; i++)
+            to[(d + i) * step] = q[i];
+    }
+}
+
 void avx2_kv_put(const struct kv_layer *kv, const float *k, const float *v, int slot,
                  void *dst_k, void *dst_v) {
     size_t D = (size_t)kv->D;
@@ -68,6 +101,11 @@ void avx2_kv_put(const struct kv_layer *kv, const float *k, const float *v, int 
     if (kv->type == KV_I8) {
         kv_scales(kv, dst_k, 0)[slot] = put_i8(k, D, (int8_t *)dst_k + slot, 16);
         kv_scales(kv, dst_v, 0)[slot] = put_i8(v, D, (int8_t *)dst_v + (size_t)slot * D, 1);
+        return;
+    }
+    if (kv->type == KV_FP8) {
+        put_fp8(k, D, (uint8_t *)dst_k + slot, 16);
+        put_fp8(v, D, (uint8_t *)dst_v + (size_t)slot * D, 1);
         return;
     }
     bool f16 = kv->type == KV_F16;
@@ -86,7 +124,16 @@ void avx2_kv_put(const struct kv_layer *kv, const float *k, const float *v, int 
     }
 }
 
-/* Reading */
+/* Reading: numbers over kv_unit() */
+
+/* A code moved by 7 bits is the f16 of its number over 2^8, its sign one bit further. NaN alone
+ * gives 0x3f80, which becomes 0x7f80. */
+static inline __m256 fp8_part(__m128i codes) {
+    __m128i x = _mm_slli_epi16(_mm_cvtepi8_epi16(codes), 7);
+    x = _mm_and_si128(x, _mm_set1_epi16((short)0xbf80));
+    __m128i nan = _mm_and_si128(_mm_add_epi16(x, _mm_set1_epi16(0x80)), _mm_set1_epi16(0x4000));
+    return _mm256_cvtph_ps(_mm_or_si128(x, nan));
+}
 
 static inline __attribute__((always_inline)) __m256 load_kv(const void *base, size_t i,
                                                             const enum kv_type type) {
@@ -96,6 +143,8 @@ static inline __attribute__((always_inline)) __m256 load_kv(const void *base, si
         return _mm256_cvtph_ps(_mm_loadu_si128(at));
     case KV_I8:
         return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(at)));
+    case KV_FP8:
+        return fp8_part(_mm_loadl_epi64(at));
     default:
         return _mm256_loadu_ps(at);
     }
@@ -153,6 +202,9 @@ turn_plain(void *k, const float *c, const float *s, int n, const enum kv_type ty
             y = _mm256_fmadd_ps(x[1 - j], _mm256_loadu_ps(s + pair[j]), y);
             if (type == KV_F32)
                 _mm256_storeu_ps((float *)k + pair[j], y);
+            else if (type == KV_FP8)
+                _mm_storel_epi64((__m128i *)(void *)((uint8_t *)k + pair[j]),
+                                 fp8_of(_mm256_mul_ps(y, _mm256_set1_ps(kv_unit(type)))));
             else
                 _mm_storeu_si128((__m128i *)((uint16_t *)k + pair[j]), f16_of(y));
         }
@@ -227,6 +279,9 @@ void avx2_kv_turn(const struct kv_layer *kv, void *k, const float *c, const floa
     case KV_I8:
         for (int i = 0; i < 16; i += 8)
             turn_i8((int8_t *)k + i, kv_scales(kv, k, 0) + i, c + i, s + i, n, kv->D);
+        break;
+    case KV_FP8:
+        turn_plain(k, c, s, n, KV_FP8);
         break;
     default:
         turn_plain(k, c, s, n, KV_F32);
@@ -308,7 +363,8 @@ att_values(const struct cpu_att *a, int key, int start, int n, int row, const in
     for (int i = 0; i < NR; i++)
         for (int c = 0; c < NV; c++)
             _mm256_maskstore_ps(o + (size_t)(row + i) * D + d + (size_t)c * 8,
-                                first8(part ? (int)part : 8), sum[i][c]);
+                                first8(part ? (int)part : 8),
+                                _mm256_mul_ps(sum[i][c], _mm256_set1_ps(kv_unit(type))));
 }
 
 /* Keys of a chunk: a row sees from .. see - 1, its group of rows start .. end - 1, start a
@@ -361,7 +417,7 @@ static inline __attribute__((always_inline)) void att_rows(const struct cpu_att 
     int see = att_sees(a, row + NR - 1, key, n), start = att_skips(a, row, key) / 16 * 16;
     for (int j = start; j < see; j += 16)
         att_scores(a, kv->k, kv_part(kv, type, a->blocks[(key + j) / 16], a->head), row, NR, j,
-                   a->op->scale, type);
+                   a->op->scale * kv_unit(type), type);
     for (int i = row; i < row + NR; i++) {
         float *s = a->scores + (size_t)i * CPU_ATT_CHUNK;
         struct span k = {att_skips(a, i, key), att_sees(a, i, key, see), start, see};
@@ -409,6 +465,9 @@ void avx2_att_chunk(const struct cpu_att *a, int row, int end, int key, int n, f
             break;
         case KV_I8:
             ATT_CASES(KV_I8)
+            break;
+        case KV_FP8:
+            ATT_CASES(KV_FP8)
             break;
         default:
             ATT_CASES(KV_F32)

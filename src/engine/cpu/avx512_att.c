@@ -11,6 +11,7 @@
 #include <immintrin.h>
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512cd,fma,f16c")
 
+#include "engine/cpu/avx2.h"
 #include "engine/cpu/avx512.h"
 #include "engine/cpu/avx512_inline.h"
 
@@ -97,7 +98,9 @@ void avx512_kv_put(const struct kv_layer *kv, const float *k, const float *v, in
         kv_scales(kv, dst_v, 0)[slot] = put_i8(v, D, (int8_t *)dst_v + (size_t)slot * D, 1);
         return;
     }
-    if (kv->type == KV_F16)
+    if (kv->type == KV_FP8)
+        avx2_kv_put(kv, k, v, slot, dst_k, dst_v);
+    else if (kv->type == KV_F16)
         put_f16(k, v, D, (size_t)slot, dst_k, dst_v);
     else
         put_bf16(k, v, D, (size_t)slot, dst_k, dst_v);
@@ -111,6 +114,15 @@ enum {
     VECS = 4,
 };
 
+/* 16 numbers of fp8 over kv_unit(), as in avx2_att.c. */
+static inline __m512 fp8_part(__m128i codes) {
+    __m256i x = _mm256_slli_epi16(_mm256_cvtepi8_epi16(codes), 7);
+    x = _mm256_and_si256(x, _mm256_set1_epi16((short)0xbf80));
+    __m256i nan = _mm256_and_si256(_mm256_add_epi16(x, _mm256_set1_epi16(0x80)),
+                                   _mm256_set1_epi16(0x4000));
+    return _mm512_cvtph_ps(_mm256_or_si256(x, nan));
+}
+
 static inline __attribute__((always_inline)) __m512
 load_kv(const void *base, size_t i, const enum kv_type type, __mmask16 m) {
     const void *at = (const char *)base + i * kv_elem_bytes(type);
@@ -119,6 +131,8 @@ load_kv(const void *base, size_t i, const enum kv_type type, __mmask16 m) {
         return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(m, at));
     case KV_I8:
         return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(m, at)));
+    case KV_FP8:
+        return fp8_part(_mm_maskz_loadu_epi8(m, at));
     default:
         return _mm512_maskz_loadu_ps(m, at);
     }
@@ -239,7 +253,8 @@ att_values(const struct cpu_att *a, int key, int start, int n, int row, const in
 #pragma GCC unroll 4
         for (int c = 0; c < NV; c++)
             _mm512_mask_storeu_ps(o + (size_t)(row + i) * D + d + (size_t)c * 16,
-                                  c == NV - 1 ? m : 0xffff, sum[i][c]);
+                                  c == NV - 1 ? m : 0xffff,
+                                  _mm512_mul_ps(sum[i][c], _mm512_set1_ps(kv_unit(type))));
 }
 
 /* Scores of a row to exp(s - m); those of keys that it does not see become 0. */
@@ -279,9 +294,9 @@ static inline __attribute__((always_inline)) void att_rows(const struct cpu_att 
         for (int b = 0; b < NB; b++)
             at[b] = kv_part(kv, type, a->blocks[(key + j) / 16 + b], a->head);
         if (NB == 2)
-            att_scores(a, at, row, NR, 2, j, a->op->scale, type);
+            att_scores(a, at, row, NR, 2, j, a->op->scale * kv_unit(type), type);
         else
-            att_scores(a, at, row, NR, 1, j, a->op->scale, type);
+            att_scores(a, at, row, NR, 1, j, a->op->scale * kv_unit(type), type);
         j += NB * 16;
     }
     for (int i = row; i < row + NR; i++) {
@@ -344,6 +359,9 @@ void avx512_att_chunk(const struct cpu_att *a, int row, int end, int key, int n,
             break;
         case KV_I8:
             ATT_CASES(KV_I8)
+            break;
+        case KV_FP8:
+            ATT_CASES(KV_FP8)
             break;
         default:
             ATT_CASES(KV_F32)

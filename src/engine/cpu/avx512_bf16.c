@@ -4,7 +4,7 @@
  *
  * vdpbf16ps multiplies two numbers a lane where f32 has one, and a bf16 cache is laid out for
  * it (backend.h). Queries are rounded to bf16, and so are the weights of values, exp(score -
- * max); their sum is that of the rounded ones. Each is off by 2^-9 of itself, less than by what
+ * max); their sum is that of the rounded ones. Each is off by 2^-8 of itself, less than by what
  * the 8-bit products before and behind attention are.
  *
  * As in avx512_att.c up to 8 query rows are kept in registers while a block's K, then its V, is

@@ -9,6 +9,7 @@
  */
 #include "engine/cpu/cpu.h"
 #include "engine/cpu/simd.h"
+#include "engine/quant/fp8.h"
 #include "engine/quant/pack.h"
 #include "engine/quant/quant.h"
 #include <math.h>
@@ -178,6 +179,9 @@ static void put_number(enum kv_type type, void *part, size_t i, float x, float i
     case KV_I8: /* at most 127, rounding included */
         ((int8_t *)part)[i] = (int8_t)(inv > 0 ? lrintf(x * inv) : 0);
         break;
+    case KV_FP8:
+        ((uint8_t *)part)[i] = fp8_from_f32(x);
+        break;
     default:
         ((float *)part)[i] = x;
     }
@@ -206,6 +210,8 @@ static float kv_at(const struct kv_layer *kv, const void *base, size_t i) {
         return bf16_to_f32(((const uint16_t *)base)[i]);
     case KV_I8:
         return (float)((const int8_t *)base)[i];
+    case KV_FP8:
+        return fp8_to_f32(((const uint8_t *)base)[i]);
     default:
         return ((const float *)base)[i];
     }

@@ -82,6 +82,12 @@ static inline float kv_i8_scale(uint32_t top, float *inv) {
     return absmax / KV_I8_STEPS;
 }
 
+/* The vector kernels read the numbers of a cache over this, and multiply sums by it: the bits
+ * of fp8 are, but for their place, those of f16 over 2^8. */
+static inline float kv_unit(enum kv_type type) {
+    return type == KV_FP8 ? 256 : 1;
+}
+
 /* kv_put for a cache of floats. */
 static inline void kv_put_f32(const float *k, const float *v, size_t D, int slot, float *dst_k,
                               float *dst_v) {

@@ -5,15 +5,16 @@
  * token r / G, head r % G, G = H / Hkv, so that all heads which read the same keys stand in one
  * tile. Row r sees the keys from[r] .. limit[r] - 1; both ascend with r. Blocks of the cache
  * that no row of a tile sees are never touched, and what a row does not see is masked by
- * select: it may be any bits. (With bf16 and f16 on tensor cores that is said of keys, and of
- * values that no row of the tile sees: one that is not finite reaches the rows before it too.)
+ * select: it may be any bits. (With bf16, f16 and fp8 on tensor cores that is said of keys, and
+ * of values that no row of the tile sees: one that is not finite reaches the rows before it
+ * too.)
  *
  * Three kernels over grids (Hkv * row tiles, parts, sequences), largest tiles first; the grid
  * comes from max_tok, so a launch can be replayed with other lengths:
  *
  *   plain   any type of cache, any even D <= 256; products and sums in f32. For f32, and where
  *           D is not a multiple of 16.
- *   tensor  on tensor cores, for bf16, f16 and int8; D is filled up with zeros to 64, 96, 128
+ *   tensor  on tensor cores, for all but f32; D is filled up with zeros to 64, 96, 128
  *           or 256. With FEW rows (decode) a tile has 16 rows, and the warps of all parts share
  *           its keys; else a block has 64 rows and its four warps share tiles of keys.
  *   merge   adds up the parts of a row's keys: m, l, o as below.
@@ -28,7 +29,8 @@
  * weights exp(s - m) are split in two likewise; of many rows they are rounded once (2^-8 in
  * bf16, 2^-11 in f16), and l is the sum of the rounded ones, so that a mean of equal values is
  * that value. int8 counts as bf16: numbers up to 127 are exact; a key's scale multiplies its
- * score, a value's the weight before it is rounded.
+ * score, a value's the weight before it is rounded. fp8 counts as f16: its numbers over 2^8 are
+ * multiplied, exactly; scores and o are multiplied by 2^8 then.
  *
  * Bound: with few rows by reading K and V, once for each 16 rows; else by the products, 3/2 of
  * those of unsplit queries.
@@ -257,6 +259,8 @@ static void attention(struct gpu *g, const struct gpu_step *s, const struct kv_l
         run<KV_F16>(g, A, few);
     else if (kv->type == KV_BF16)
         run<KV_BF16>(g, A, few);
+    else if (kv->type == KV_FP8)
+        run<KV_FP8>(g, A, few);
     else
         run<KV_I8>(g, A, few);
     if (A.parts.n > 1)

@@ -16,8 +16,8 @@
  *
  * So both K and V are read in quarters, one for each t; in shared memory 32 bytes lie between
  * two quarters (and 16 between two blocks of keys), so that the 32 lanes of a read reach all
- * banks once. Else the bytes lie as in the cache: cp.async brings them, 16 at a time, and f16
- * and int8 are paired up when they are read.
+ * banks once. Else the bytes lie as in the cache: cp.async brings them, 16 at a time, and f16,
+ * int8 and fp8 are paired up when they are read.
  */
 #ifndef LLMCHAT_ENGINE_CUDA_ATTENTION_TENSOR_H
 #define LLMCHAT_ENGINE_CUDA_ATTENTION_TENSOR_H
@@ -28,7 +28,10 @@ template <enum kv_type TYPE_, int DT_, bool FEW_> struct att_shape {
     static constexpr enum kv_type TYPE = TYPE_;
     static constexpr int DT = DT_; /* D and zeros */
     static constexpr bool FEW = FEW_;
-    static constexpr int BYTES = TYPE == KV_I8 ? 1 : 2; /* of a number */
+    /* Multiplied as f16, else as bf16; words_at() gives numbers over UNIT. */
+    static constexpr bool F16 = TYPE == KV_F16 || TYPE == KV_FP8;
+    static constexpr float UNIT = TYPE == KV_FP8 ? 256 : 1;
+    static constexpr int BYTES = TYPE == KV_I8 || TYPE == KV_FP8 ? 1 : 2; /* of a number */
     static constexpr int WARPS = FEW && DT > 128 ? 2 : 4;
     static constexpr int ROWS = FEW ? 16 : 16 * WARPS;
     static constexpr int KEYS = FEW || DT > 128 ? 32 : 64; /* of a tile of keys */
@@ -56,7 +59,7 @@ template <enum kv_type TYPE_, int DT_, bool FEW_> struct att_shape {
 /* A reference this far below the largest score lets f16 weights be up to e^9: those of 2^-27
  * are still not subnormal. */
 template <class S> DEVICE constexpr float reference() {
-    return S::TYPE == KV_F16 ? 9.0f : 0.0f;
+    return S::F16 ? 9.0f : 0.0f;
 }
 
 template <class S> DEVICE void team_sync() {
@@ -71,13 +74,13 @@ template <class S> DEVICE int team_thread() {
 
 /* Two numbers in a word, of the type that is multiplied, and back. */
 template <class S> DEVICE uint32_t pair_of(float lo, float hi) {
-    return S::TYPE == KV_F16 ? reals_f16(lo, hi) : reals_bf16(lo, hi);
+    return S::F16 ? reals_f16(lo, hi) : reals_bf16(lo, hi);
 }
 template <class S> DEVICE float pair_low(uint32_t w) {
-    return S::TYPE == KV_F16 ? f16_real((uint16_t)w) : low_bf16(w);
+    return S::F16 ? f16_real((uint16_t)w) : low_bf16(w);
 }
 template <class S> DEVICE float pair_high(uint32_t w) {
-    return S::TYPE == KV_F16 ? f16_real((uint16_t)(w >> 16)) : high_bf16(w);
+    return S::F16 ? f16_real((uint16_t)(w >> 16)) : high_bf16(w);
 }
 /* What two numbers have behind those. */
 template <class S> DEVICE uint32_t pair_rest(float lo, float hi, uint32_t w) {
@@ -86,7 +89,7 @@ template <class S> DEVICE uint32_t pair_rest(float lo, float hi, uint32_t w) {
 template <class S>
 DEVICE void multiply(float d[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
     const uint32_t b[2] = {b0, b1};
-    if constexpr (S::TYPE == KV_F16)
+    if constexpr (S::F16)
         mma_f16(d, a, b);
     else
         mma_bf16(d, a, b);
@@ -103,6 +106,12 @@ DEVICE uint32_t byte_real(uint32_t q, int j) {
     return bits;
 }
 
+/* Pairs of a and b: of their low halves, of their high ones. */
+DEVICE void pair_up(uint32_t a, uint32_t b, uint32_t *low, uint32_t *high) {
+    *low = (a & 0xffff) | b << 16;
+    *high = a >> 16 | (b & 0xffff0000);
+}
+
 /* Four words of a B fragment: of four neighbours at p and the four `next` bytes behind, with
  * which they are to be pairs; bf16 is paired already. */
 template <class S> DEVICE word4 words_at(const unsigned char *p, int next) {
@@ -112,11 +121,13 @@ template <class S> DEVICE word4 words_at(const unsigned char *p, int next) {
     } else if constexpr (S::TYPE == KV_F16) {
         uint64_t a = lds((const uint64_t *)p), b = lds((const uint64_t *)(p + next));
         UNROLL
-        for (int i = 0; i < 2; i++) {
-            uint32_t x = (uint32_t)(a >> 32 * i), y = (uint32_t)(b >> 32 * i);
-            w.w[2 * i] = (x & 0xffff) | y << 16;
-            w.w[2 * i + 1] = x >> 16 | (y & 0xffff0000);
-        }
+        for (int i = 0; i < 2; i++)
+            pair_up((uint32_t)(a >> 32 * i), (uint32_t)(b >> 32 * i), &w.w[2 * i],
+                    &w.w[2 * i + 1]);
+    } else if constexpr (S::TYPE == KV_FP8) {
+        uint32_t a = lds((const uint32_t *)p), b = lds((const uint32_t *)(p + next));
+        pair_up(fp8_f16(a), fp8_f16(b), &w.w[0], &w.w[2]);
+        pair_up(fp8_f16(a >> 8), fp8_f16(b >> 8), &w.w[1], &w.w[3]);
     } else {
         uint32_t a = lds((const uint32_t *)p) ^ 0x80808080;
         uint32_t b = lds((const uint32_t *)(p + next)) ^ 0x80808080;
@@ -181,9 +192,9 @@ DEVICE void stage_values(const att_args &A, const att_tile &t, int block, unsign
  * sees has the weight 0, but may be infinite or NaN. */
 template <class S> DEVICE void clear_values(unsigned char *tile, int begin, int end) {
     for (int i = max_int(begin, 0); i < min_int(end, S::KEYS); i++)
-        for (int d = team_thread<S>(); d < S::DT; d += S::TEAM) {
+        for (int d = team_thread<S>(); d < S::DT * S::BYTES / 2; d += S::TEAM) {
             int at = S::TYPE == KV_BF16 ? i % 8 / 2 * S::DT * 4 + d * 4 + i % 2 * 2
-                                        : i % 8 * S::DT * 2 + d * 2;
+                                        : i % 8 * S::DT * S::BYTES + d * 2;
             sts((uint16_t *)(tile + S::V_AT + i / 8 * S::V_QUARTER + at), (uint16_t)0);
         }
 }
@@ -277,6 +288,11 @@ DEVICE void multiply_keys(const word4 *q, const unsigned char *tile, float s[S::
             for (int j = 0; j < 4; j++)
                 multiply<S>(s[u][j], low.w, b0.w[j], b1.w[j]);
         }
+    }
+    if constexpr (S::UNIT != 1) {
+        UNROLL
+        for (int i = 0; i < S::GROUPS * 16; i++)
+            s[i / 16][i / 4 % 4][i % 4] *= S::UNIT;
     }
     if constexpr (S::TYPE == KV_I8) {
         const float *scales = (const float *)(tile + S::SCALES_AT) + lane_id() % 4 * 8;
@@ -516,6 +532,11 @@ template <class S> KERNEL void BOUNDS(S::WARPS * 32, S::MIN_BLOCKS) tensor_kerne
     for (int h = 0; h < 2; h++) {
         st.l[h] += shfl_xor(st.l[h], 1);
         st.l[h] += shfl_xor(st.l[h], 2);
+    }
+    if constexpr (S::UNIT != 1) {
+        UNROLL
+        for (int i = 0; i < S::DT / 2; i++)
+            st.o[i / 16][i / 4 % 4][i % 4] *= S::UNIT;
     }
     if constexpr (S::FEW) {
         float *o = (float *)shared, *ml = o + S::WARPS * 16 * S::O_LD;

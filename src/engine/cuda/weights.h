@@ -6,6 +6,7 @@
 #define LLMCHAT_ENGINE_CUDA_WEIGHTS_H
 
 #include "engine/cuda/dev.h"
+#include "engine/quant/fp8.h"
 
 /* The scale of group g of row n, double-quantised or not. */
 DEVICE float weight_scale(const struct weight &w, int n, int g) {
@@ -53,6 +54,8 @@ DEVICE float kv_get(enum kv_type type, const char *part, size_t i) {
         return bf16_real(((const uint16_t *)part)[i]);
     if (type == KV_I8)
         return (float)((const int8_t *)part)[i];
+    if (type == KV_FP8)
+        return f16_real((uint16_t)fp8_f16(((const uint8_t *)part)[i])) * 256;
     return ((const float *)part)[i];
 }
 /* inv: 1 / scale of an int8 cache */
@@ -63,6 +66,8 @@ DEVICE void kv_put(enum kv_type type, char *part, size_t i, float x, float inv) 
         ((uint16_t *)part)[i] = real_bf16(x);
     else if (type == KV_I8)
         ((int8_t *)part)[i] = (int8_t)(inv > 0 ? rintf(x * inv) : 0);
+    else if (type == KV_FP8)
+        ((uint8_t *)part)[i] = fp8_from_f32(x);
     else
         ((float *)part)[i] = x;
 }

@@ -10,6 +10,7 @@
  */
 #include "engine/model/container.h"
 #include "engine/model/source.h"
+#include "engine/quant/fp8.h"
 #include "engine/quant/ggml_types.h"
 
 #include <string.h>
@@ -46,17 +47,9 @@ static void from_bf16(const unsigned char *p, float *out, size_t n) {
     }
 }
 
-/* arXiv:2209.05433: exponent 15 is an exponent like the others, but for mantissa 7: NaN. */
 static void from_e4m3(const unsigned char *p, float *out, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        uint32_t sign = (uint32_t)(p[i] & 0x80) << 24, e = p[i] >> 3 & 15, m = p[i] & 7;
-        if (e == 0)
-            out[i] = (float)m * (sign ? -0x1p-9f : 0x1p-9f);
-        else if (e == 15 && m == 7)
-            from_bits(sign | 0x7ff00000, &out[i]);
-        else
-            from_bits(sign | (e + 127 - 7) << 23 | m << 20, &out[i]);
-    }
+    for (size_t i = 0; i < n; i++)
+        out[i] = fp8_to_f32(p[i]);
 }
 
 static void from_e5m2(const unsigned char *p, float *out, size_t n) {
