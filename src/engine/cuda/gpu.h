@@ -24,7 +24,7 @@ extern "C" {
 #include "engine/backend.h"
 
 enum {
-    GPU_VERSION = 1,   /* of this table: raised when program and module would not agree */
+    GPU_VERSION = 2,   /* of this table: raised when program and module would not agree */
     GPU_GEMV_TOK = 4,  /* most tokens of gemv() */
     GPU_GEMM_TOK = 64, /* most tokens of gemm(): above, unpacking a weight and cuBLAS take less
                           time (an H200, weights of 4096 x 4096 and larger) */
