@@ -48,7 +48,7 @@ enum {
     N_BLOCK = 32,
     N_TOK = 53,
     DECODED = 8, /* by devices: the shim is slow */
-    HANG_S = 100 /* far beyond what a test takes, with sanitizers too */
+    HANG_S = 300 /* far beyond what a test takes, with sanitizers too */
 };
 
 static struct layer layers[N_LAYER];
@@ -638,6 +638,38 @@ static void devices_share_a_model_by_nccl(void **state) {
     assert_int_equal(left(), 0);
 }
 
+/* Rank 0 has the head beside what all have, and so fewer blocks: the pool has as many as it,
+ * and the last of them is there on every device. */
+static void the_pool_has_blocks_that_all_devices_have(void **state) {
+    (void)state;
+    two_devices();
+    if (!is_shim())
+        skip();
+    model_make("f32");
+    setenv("LLMCHAT_SHIM_BYTES", "200000000", 1);
+    struct graph *g = NULL, *alone = NULL;
+    struct err err = {0};
+    struct graph_params p = on_host;
+    p.threads = 1;
+    p.max_tok = MAX_TOK;
+    p.n_block = 1 << 20;
+    if (graph_open(&model, &p, &g, &err) != ST_OK)
+        fail_msg("%s", err.msg);
+    p.tensor_parallel = 1;
+    assert_int_equal(graph_open(&model, &p, &alone, &err), ST_OK);
+    int n = graph_n_block(g), whole = graph_n_block(alone);
+    /* half of a block, and of most weights, is on each */
+    assert_true(n > 3 * whole / 2 && n < 3 * whole);
+    const int32_t blocks[] = {n - 1, n - 2, n - 3, n - 4};
+    forward(alone, straight, 0, N_TOK, logits_a);
+    forward(g, blocks, 0, N_TOK, logits_b);
+    close_enough("last blocks", 2, 1e-5);
+    graph_close(g);
+    graph_close(alone);
+    unsetenv("LLMCHAT_SHIM_BYTES");
+    model_release();
+}
+
 static void a_device_that_fails_stops_all(void **state) {
     (void)state;
     static const struct {
@@ -728,6 +760,7 @@ int main(void) {
         cmocka_unit_test(a_rank_that_fails_stops_all),
         cmocka_unit_test(devices_share_a_model),
         cmocka_unit_test(devices_share_a_model_by_nccl),
+        cmocka_unit_test(the_pool_has_blocks_that_all_devices_have),
         cmocka_unit_test(a_device_that_fails_stops_all),
         cmocka_unit_test(a_failure_ends_the_sums_of_nccl),
         cmocka_unit_test(what_is_missing_is_said),
