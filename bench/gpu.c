@@ -146,7 +146,7 @@ static void products(struct weight host, double bytes_s, double flop_s) {
     int N = host.N, K = host.K;
     struct backend_limits lim = {size.max_tok, K, 32, 8, 128};
     struct weight dev[SETS];
-    if (cuda_backend_open(1, &be, &err) != ST_OK || be->reserve(be, &lim, &err) != ST_OK) {
+    if (cuda_backend_open(0, 1, &be, &err) != ST_OK || be->reserve(be, &lim, &err) != ST_OK) {
         printf("%s\n", err.msg);
         return;
     }
@@ -360,7 +360,7 @@ static void ready(const struct model *m) {
 int main(int argc, char **argv) {
     static const int batches[] = {1, 8, 32}, contexts[] = {128, 4096, 32768};
     struct err err;
-    if (cuda_module_open(&gpu, &err) != ST_OK) {
+    if (cuda_module_open(0, &gpu, &err) != ST_OK) {
         fprintf(stderr, "%s\n", err.msg);
         return 1;
     }

@@ -26,7 +26,7 @@ static inline bool cuda_is_here(void) {
 static inline struct backend *cuda_open(void) {
     struct backend *be = NULL;
     struct err err = {0};
-    if (cuda_backend_open(1, &be, &err) != ST_OK)
+    if (cuda_backend_open(0, 1, &be, &err) != ST_OK)
         fprintf(stderr, "%s\n", err.msg);
     return be;
 }

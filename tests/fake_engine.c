@@ -110,6 +110,8 @@ enum status engine_open(const char *path, const struct engine_params *params, st
     fake.kv_dir = params->kv_dir ? "states" : NULL;
     fake.kv_dir_bytes = params->kv_dir_bytes;
     fake.kv_type = params->kv_type;
+    fake.device = params->device;
+    fake.tensor_parallel = params->tensor_parallel;
     *out = e;
     return ST_OK;
 }

@@ -29,6 +29,8 @@ struct fake {
     const char *kv_dir;        /* of the engine opened last; NULL or "states" */
     uint64_t kv_dir_bytes;
     enum kv_type kv_type;
+    enum device device;
+    int tensor_parallel;
     int n_kept;                /* sessions freed whose state would be saved */
     int64_t kept;              /* for whom the last of them */
     int64_t forgotten;         /* the last conversation whose states were removed */

@@ -624,6 +624,20 @@ static void model_is_switched_between_turns(void **state) {
     assert_string_equal(last()->model, "other");
 }
 
+/* Several GPUs are asked for until the CPU goes on for one that failed. */
+static void gpus_are_not_asked_for_once_the_cpu_goes_on(void **state) {
+    (void)state;
+    config.device = DEVICE_CUDA;
+    config.tensor_parallel = 4;
+    load("big");
+    assert_int_equal(fake.device, DEVICE_CUDA);
+    assert_int_equal(fake.tensor_parallel, 4);
+    OK(chat_load_on_cpu(chat, &e));
+    fetch(is_loaded);
+    assert_int_equal(fake.device, DEVICE_CPU);
+    assert_int_equal(fake.tensor_parallel, 1);
+}
+
 static void touch(const char *file, time_t at) {
     const struct timespec t[2] = {{.tv_sec = at}, {.tv_sec = at}};
     OK(file_write_atomic(file, "model", 5, &e));
@@ -1114,6 +1128,7 @@ int main(void) {
         T(failed_load_leaves_the_old_model),
         T(rates_are_those_of_the_reply_and_its_model),
         T(model_is_switched_between_turns),
+        T(gpus_are_not_asked_for_once_the_cpu_goes_on),
         T(a_model_that_changed_on_disk_is_told_from_the_loaded_one),
         T(newest_load_counts),
         BARE(model_is_chosen_in_order),

@@ -492,6 +492,11 @@ echo 'device: cuda' >home/config/config.yaml
 run doctor; is "doctor where the configuration wants a GPU" 1 'BAD  machine +gpu '
 rm home/config/config.yaml
 run run tiny --gpu-memory-utilization 1.5 hi; is "more than all of a GPU's memory" 2 - 'at most 1'
+run run tiny-f32 --tensor-parallel 2 hi; is "two GPUs where there is none: not the CPU" 1 - '^llmchat: a model over 2 GPUs: no GPU: '
+run run tiny-f32 --tensor-parallel 2 --device cpu hi; is "GPUs and the CPU" 2 - 'tensor-parallel 2 .*--device cpu'
+run run tiny-f32 --tensor-parallel 3 hi; is "heads that three GPUs can't share" 1 - '4 heads .*3 GPUs'
+run run tiny --tensor-parallel 2 hi; is "scales that two GPUs can't share" 1 - 'layer 0: wo: 64 inputs'
+run run tiny --tensor-parallel 0 hi; is "no GPU at all" 2 - 'tensor-parallel 0'
 if [ -e "${TEST_CUDA_MODULE:-}" ]; then
     LLMCHAT_CUDA_MODULE=$TEST_CUDA_MODULE
     run doctor --device cuda; is "doctor with a GPU" 0 '^ok   machine +gpu .*(sm_|host shim).* GiB free'
@@ -514,6 +519,19 @@ if [ -e "${TEST_CUDA_MODULE:-}" ]; then
     is_json "auto without room is the CPU" 0 out 'd[0]["device"]=="cpu"'
     LLMCHAT_SHIM_BYTES=3000000 run run tiny --max-tokens 3 hi; is "which is said" 0 '' 'on the CPU: .*room'
     LLMCHAT_SHIM_FAIL=rope_kv run run tiny --device cuda hi; is "a fault of a GPU" 1 - 'rope_kv.*--device cpu'
+    run run tiny-f32 --tensor-parallel 2 hi; is "two GPUs where there is one" 1 - 'over 2 GPUs: GPU 1 is wanted, and there are 1'
+    export LLMCHAT_SHIM_DEVICES=2 LLMCHAT_NCCL=none
+    run run tiny-f32 --tensor-parallel 2 hi; is "two GPUs without NCCL" 1 - 'NCCL.*none'
+    LLMCHAT_NCCL=$TEST_NCCL
+    for more in "" "--draft tiny-f32 --speculation draft" "--kv-type int8"; do
+        run run tiny-f32 --tensor-parallel 2 --raw --temperature 0 --max-tokens 24 $more tell me a tale
+        if [ "$rc" = 0 ] && cmp -s out tale; then pass "two GPUs say what the CPU says $more"; else fail "two GPUs say what the CPU says $more"; fi
+    done
+    LLMCHAT_SHIM_FAIL=rope_kv@1 run run tiny-f32 --tensor-parallel 2 hi; is "a fault of one of two" 1 - 'GPU 1: .*rope_kv.*--device cpu'
+    echo 'tensor_parallel: 3' >home/config/config.yaml
+    run run tiny-f32 hi; is "tensor_parallel in the configuration" 1 - '3 GPUs'
+    rm home/config/config.yaml
+    unset LLMCHAT_SHIM_DEVICES LLMCHAT_NCCL
     LLMCHAT_CUDA_MODULE=none
 else
     echo "skip commands with a GPU: no C++ compiler made the host shim"

@@ -31,7 +31,8 @@ static void everything_is_read(void **state) {
               "sampling: { temperature: 0.2, stop: [a, \"b\"], seed: 9007199254740993, "
               "speculation: off }\n"
               "keys:\n  send: enter\n  new-chat: [ctrl-n, f2]\n"
-              "gpu_memory_utilization: 0.5\n",
+              "gpu_memory_utilization: 0.5\n"
+              "tensor_parallel: 4\n",
               &c) != ST_OK)
         fail_msg("%s", e.msg);
     assert_string_equal(c.model, "smol");
@@ -39,6 +40,8 @@ static void everything_is_read(void **state) {
     assert_false(c.draft_wanted);
     assert_int_equal(c.device, DEVICE_CUDA);
     assert_true(c.gpu_memory_utilization == 0.5);
+    assert_int_equal(c.tensor_parallel, 4);
+    assert_int_equal(config_engine(&c).tensor_parallel, 4);
     assert_int_equal(c.threads, 3);
     assert_int_equal(c.kv_type, KV_BF16);
     assert_int_equal(c.theme, THEME_LIGHT);
@@ -101,6 +104,8 @@ static void mistakes_are_named_with_their_line(void **state) {
         {"model: a\nmodel: b\n", "c.yaml:2: the key \"model\" was given on line 1 already"},
         {"gpu_memory_utilization: 1.1\n", "c.yaml:1: gpu_memory_utilization: 1.1"},
         {"gpu_memory_utilization: half\n", "c.yaml:1: gpu_memory_utilization: half"},
+        {"tensor_parallel: 0\n", "c.yaml:1"},
+        {"tensor_parallel: two\n", "c.yaml:1"},
         {"threads: many\n",
          "c.yaml:1: threads: many given, a whole number from 0 to 1024 wanted"},
         {"threads: 99999999999999999999\n", "c.yaml:1: threads"},

@@ -778,7 +778,7 @@ static void a_module_that_is_not_there_is_named(void **state) {
     struct err err = {0};
     char *was = xstrdup(getenv("LLMCHAT_CUDA_MODULE"));
     setenv("LLMCHAT_CUDA_MODULE", "/nowhere/llmchat-cuda.so", 1);
-    assert_int_equal(cuda_backend_open(1, &be, &err), ST_NOT_FOUND);
+    assert_int_equal(cuda_backend_open(0, 1, &be, &err), ST_NOT_FOUND);
     assert_non_null(strstr(err.msg, "/nowhere/llmchat-cuda.so"));
     setenv("LLMCHAT_CUDA_MODULE", was, 1);
     free(was);

@@ -8,7 +8,8 @@
  * worst of a few thousand. A router whose choice is nearly even could flip by rounding: it
  * would be seen as an error of 1, and none of these models does.
  *
- * The same logits must come bit by bit however the prompt is cut.
+ * The same logits must come bit by bit however the prompt is cut. Ranks that share a model are
+ * held to the same bound, and to their own bits.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -24,6 +25,7 @@
 #include "engine/quant/quant.h"
 #include "engine/run/graph_internal.h"
 #include "engine/run/rope.h"
+#include "engine/run/shard.h"
 #include "rand.h"
 #include <math.h>
 #include <stdio.h>
@@ -448,15 +450,20 @@ static void plain_logits(double *logits) {
 
 /* ---- checks ---- */
 
-static struct graph *open_graph(const char *kernels, int threads) {
+static struct graph *open_ranks(const char *kernels, int threads, int n_rank) {
     struct graph *g = NULL;
     struct err err = {0};
-    struct graph_params p = {.threads = threads, .n_block = 8, .max_tok = 32};
+    struct graph_params p = {
+        .threads = threads, .n_block = 8, .max_tok = 32, .tensor_parallel = n_rank};
     setenv("LLMCHAT_CPU", kernels, 1);
     if (graph_open(&model, &p, &g, &err) != ST_OK)
         fail_msg("%s", err.msg);
     unsetenv("LLMCHAT_CPU");
     return g;
+}
+
+static struct graph *open_graph(const char *kernels, int threads) {
+    return open_ranks(kernels, threads, 1);
 }
 
 static void forward(struct graph *g, int from, int n, int n_logits, float *logits) {
@@ -505,6 +512,40 @@ static void check_cuts(const char *name, struct graph *g, const float *whole) {
         fail_msg("%s: decoding has other bits", name);
 }
 
+static void check_logits(const char *name, const char *kernels, const float *got,
+                         const double *want, double size) {
+    for (int i = 0; i < T * V; i++)
+        if (!(fabs((double)got[i] - want[i]) <= 1e-4 * size))
+            fail_msg("%s %s: logit %d of token %d is %g, want %g (deviation %g)", name, kernels,
+                     i % V, i / V, (double)got[i], want[i], size);
+}
+
+/* Whether n ranks can share it; F and H are divided by 2 and 4. */
+static bool can_share(const struct family *f, int n) {
+    const struct hparams *hp = &model.hp;
+    return hp->n_head_kv % n == 0 && hp->n_ff_expert % n == 0 && hp->n_ff_shared % n == 0 &&
+           !f->perm && !(f->qk_norm && hp->qk_norm_rows == QK_NORM_ROWS);
+}
+
+static int n_shared; /* families that ranks shared */
+
+static void check_ranks(const struct family *f, const char *kernels, const double *want,
+                        double size) {
+    static float got[T * V];
+    for (int n = 2; n <= 4; n += 2) {
+        struct err err;
+        assert_int_equal(shard_check(&model, n, &err) == ST_OK, can_share(f, n));
+        if (!can_share(f, n))
+            continue;
+        struct graph *g = open_ranks(kernels, 1, n);
+        forward(g, 0, T, T, got);
+        check_logits(f->name, "ranks", got, want, size);
+        check_cuts(f->name, g, got);
+        graph_close(g);
+        n_shared++;
+    }
+}
+
 static void check_family(const struct family *f) {
     static double want[T * V];
     static float got[T * V];
@@ -520,14 +561,12 @@ static void check_family(const struct family *f) {
     for (int s = 0; s < n; s++) {
         struct graph *g = open_graph(sets[s]->name, s == 0 ? 2 : 1);
         forward(g, 0, T, T, got);
-        for (int i = 0; i < T * V; i++)
-            if (!(fabs((double)got[i] - want[i]) <= 1e-4 * size))
-                fail_msg("%s %s: logit %d of token %d is %g, want %g (deviation %g)", f->name,
-                         sets[s]->name, i % V, i / V, (double)got[i], want[i], size);
+        check_logits(f->name, sets[s]->name, got, want, size);
         check_cuts(f->name, g, got);
         check_settled(f->name, g, got);
         graph_close(g);
     }
+    check_ranks(f, sets[n - 1]->name, want, size);
     model_free();
 }
 
@@ -683,6 +722,7 @@ static void families_equal_the_plain_graph(void **state) {
         rand_state = 100 + i;
         check_family(&families[i]);
     }
+    assert_true(n_shared > 20);
 }
 
 static bool coin(void) {
@@ -709,7 +749,7 @@ static void random_family(struct family *f) {
     hp->qk_norm_rows = coin();
     hp->n_expert = 7;
     hp->n_expert_used = 1 + (int)(rand_u32() % 7);
-    hp->n_ff_expert = 33;
+    hp->n_ff_expert = coin() ? 33 : 36;
     hp->n_ff_shared = 20;
     hp->expert_norm = coin();
     hp->expert_sigmoid = coin();

@@ -63,6 +63,11 @@ static enum status read_utilization(struct config *c, const struct ynode *v, str
     return st;
 }
 
+static enum status read_tensor_parallel(struct config *c, const struct ynode *v,
+                                        struct err *err) {
+    return ytree_int(v, c->path, 1, 64, &c->tensor_parallel, err);
+}
+
 static enum status read_threads(struct config *c, const struct ynode *v, struct err *err) {
     return ytree_int(v, c->path, 0, 1024, &c->threads, err);
 }
@@ -174,15 +179,16 @@ static enum status read_keys(struct config *c, const struct ynode *v, struct err
 }
 
 static const char *const key_names[] = {
-    "model",        "draft_model", "device",        "threads",
-    "kv_type",      "theme",       "mouse",         "markdown",
-    "context_full", "kv_cache",    "prefill_draft", "system",
-    "prompt",       "sampling",    "keys",          "gpu_memory_utilization"};
+    "model",          "draft_model", "device",        "threads",
+    "kv_type",        "theme",       "mouse",         "markdown",
+    "context_full",   "kv_cache",    "prefill_draft", "system",
+    "prompt",         "sampling",    "keys",          "gpu_memory_utilization",
+    "tensor_parallel"};
 static const read_key key_readers[] = {
-    read_model,   read_draft_model, read_device,        read_threads,
-    read_kv_type, read_theme,       read_mouse,         read_markdown,
-    read_full,    read_kv_cache,    read_prefill_draft, read_system,
-    read_prompt,  read_sampling,    read_keys,          read_utilization};
+    read_model,         read_draft_model,    read_device,   read_threads,  read_kv_type,
+    read_theme,         read_mouse,          read_markdown, read_full,     read_kv_cache,
+    read_prefill_draft, read_system,         read_prompt,   read_sampling, read_keys,
+    read_utilization,   read_tensor_parallel};
 enum { N_KEYS = sizeof key_names / sizeof *key_names };
 
 static enum status apply(struct config *c, const struct ynode *root, struct err *err) {
@@ -314,6 +320,7 @@ bool config_share(const char *s, double *share) {
 struct engine_params config_engine(const struct config *c) {
     return (struct engine_params){.device = c->device,
                                   .gpu_memory_utilization = c->gpu_memory_utilization,
+                                  .tensor_parallel = c->tensor_parallel,
                                   .threads = c->threads,
                                   .kv_type = c->kv_type};
 }

@@ -5,6 +5,7 @@
  *   draft_model: NAME           # a smaller one with the same vocabulary that guesses for it
  *   device: auto                # auto | cpu | cuda
  *   gpu_memory_utilization: 0.9 # part of a GPU's memory that may be in use
+ *   tensor_parallel: 1          # GPUs that share each layer of a model
  *   threads: 0                  # 0: one for each fast core
  *   kv_type: auto               # auto | f32 | f16 | bf16 | int8 | fp8
  *   theme: auto                 # auto | dark | light | mono
@@ -49,6 +50,7 @@ struct config {
     enum device device;
     int threads;
     double gpu_memory_utilization; /* 0: not said */
+    int tensor_parallel;           /* GPUs; 0: not said */
     enum kv_type kv_type;
     enum theme theme;
     bool mouse, markdown, prefill_draft;

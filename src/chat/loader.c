@@ -142,8 +142,10 @@ enum status chat_load_model(struct chat *c, const char *name, struct err *err) {
                          .draft = c->config->draft_model,
                          .draft_wanted = c->config->draft_wanted,
                          .params = config_engine(c->config)};
-    if (c->on_cpu)
+    if (c->on_cpu) {
         l->params.device = DEVICE_CPU;
+        l->params.tensor_parallel = 1;
+    }
     l->params.ctx_tok = c->settings.ctx;
     l->params.progress = progress;
     l->params.user = l;

@@ -279,6 +279,7 @@ void use_compute_options(struct args *a) {
     if (arg_text(a, "kv-type"))
         a->config.kv_type = (enum kv_type)word_number(KV_TYPE_WORDS, arg_text(a, "kv-type"));
     a->config.threads = (int)arg_count(a, "threads", a->config.threads);
+    a->config.tensor_parallel = (int)arg_count(a, "tensor-parallel", a->config.tensor_parallel);
 }
 
 long arg_count(const struct args *a, const char *name, long otherwise) {

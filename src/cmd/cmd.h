@@ -132,11 +132,14 @@ enum status parse_id(const char *s, int64_t *out, struct err *err);
 #define UTILIZATION_HELP                                                                       \
     "The part of a GPU's memory that may be in use; what the model leaves becomes KV cache "   \
     "(default: four contexts, within 0.9)"
+#define TENSOR_PARALLEL_HELP                                                                   \
+    "GPUs that share each layer of the model, the first N, by NCCL (default 1)"
 #define COMPUTE_OPTS(letter)                                                                   \
     {"threads", letter, OPT_COUNT, "N", 1, THREADS_HELP},                                      \
         {"kv-type", 0, OPT_CHOICE, KV_TYPE_WORDS, 0, KV_TYPE_HELP},                            \
-        {"device", 0, OPT_CHOICE, DEVICE_WORDS, 0, DEVICE_HELP}, {                             \
-        "gpu-memory-utilization", 0, OPT_SHARE, "F", 0, UTILIZATION_HELP                       \
+        {"device", 0, OPT_CHOICE, DEVICE_WORDS, 0, DEVICE_HELP},                               \
+        {"gpu-memory-utilization", 0, OPT_SHARE, "F", 0, UTILIZATION_HELP}, {                  \
+        "tensor-parallel", 0, OPT_COUNT, "N", 1, TENSOR_PARALLEL_HELP                          \
     }
 /* Puts what these and --draft say into a->config. */
 void use_compute_options(struct args *a);

@@ -34,6 +34,8 @@ struct engine_params {
     double gpu_memory_utilization; /* the part of a GPU's memory that may be in use when all is
                                       allocated, 0..1; what the model leaves of it becomes the
                                       KV pool. 0: kv_bytes, or the default, within 0.9 of it */
+    int tensor_parallel; /* GPUs that share each layer, the first ones; 0, 1: one. More: device
+                            auto is cuda, and the draft model is on the first alone */
     int threads; /* 0: one for each fast core this process may use (hyperthreads of a core
                     count once) */
     int ctx_tok; /* longest timeline of a session; 0: the model's, at most 8192 by default */

@@ -3,7 +3,8 @@
  * shim's fibres. Device memory is the heap's, so ASan sees a kernel that leaves it.
  *
  * LLMCHAT_SHIM_BYTES limits it, so that running out can be tested; a kernel named by
- * LLMCHAT_SHIM_FAIL fails, as after a fault on a device.
+ * LLMCHAT_SHIM_FAIL fails, as after a fault on a device; with @N behind the name only on device
+ * N. There are as many devices as LLMCHAT_SHIM_DEVICES says, or one.
  */
 #include "engine/cuda/dev.h"
 
@@ -28,6 +29,7 @@ typedef std::vector<recorded_launch> recording;
 
 struct host_device {
     struct gpu gpu;
+    int index;
     size_t used, limit;
     std::map<void *, size_t> sizes;
     recording *open; /* while a step is recorded */
@@ -163,12 +165,20 @@ void dev_close(struct gpu *g) {
 
 } // namespace
 
+/* Whether LLMCHAT_SHIM_FAIL means this kernel of this device. */
+static bool told_to_fail(struct gpu *g, const char *name) {
+    const char *told = getenv("LLMCHAT_SHIM_FAIL");
+    size_t n = strlen(name);
+    if (!told || strncmp(told, name, n) != 0)
+        return false;
+    return told[n] == 0 || (told[n] == '@' && atoi(told + n + 1) == host_of(g)->index);
+}
+
 void shim_launch(struct gpu *g, const char *name, dim3 grid, int block, size_t shared,
                  void (*body)(void *), void *ctx, size_t ctx_bytes) {
-    const char *fail = getenv("LLMCHAT_SHIM_FAIL");
     if (g->failed)
         return;
-    if (fail && strcmp(fail, name) == 0) {
+    if (told_to_fail(g, name)) {
         g->failed = true;
         snprintf(g->error, sizeof g->error, "%s: the shim was told to fail", name);
         return;
@@ -185,13 +195,19 @@ int shim_replays(void) {
 }
 
 struct gpu *llmchat_gpu_open(int version, int index, char *error) {
-    if (version != GPU_VERSION || index != 0) {
-        snprintf(error, 256, "the host shim has version %d and one device, wanted %d of %d",
-                 GPU_VERSION, index, version);
+    const char *devices = getenv("LLMCHAT_SHIM_DEVICES");
+    int n = devices ? atoi(devices) : 1;
+    if (version != GPU_VERSION) {
+        snprintf(error, 256, "the host shim has version %d, wanted %d", GPU_VERSION, version);
+        return nullptr;
+    }
+    if (index >= n) {
+        snprintf(error, 256, "GPU %d is wanted, and there are %d, counted from 0", index, n);
         return nullptr;
     }
     struct host_device *d = new host_device();
     struct gpu *g = &d->gpu;
+    d->index = index;
     const char *limit = getenv("LLMCHAT_SHIM_BYTES");
     d->limit = limit ? strtoull(limit, nullptr, 10) : (size_t)8 << 30;
     g->kernels = "host shim";

@@ -19,6 +19,7 @@
 
 #include <algorithm>
 #include <map>
+#include <mutex>
 #include <set>
 #include <stdio.h>
 #include <stdlib.h>
@@ -92,6 +93,7 @@ struct access {
     std::vector<part> parts;
 };
 
+std::mutex running; /* a launch: all that follows is of the one that runs */
 std::vector<fibre> fibres;
 std::vector<warp> warps;
 int n_fibre, alive, waiting, current = -1;
@@ -531,6 +533,7 @@ static void run_block(int n) {
 
 void shim_run(const char *name, dim3 grid, int block, size_t shared, void (*f)(void *),
               void *ctx) {
+    std::lock_guard<std::mutex> alone(running); /* devices run in threads of their own */
     kernel = name;
     if (block < 32 || block > 1024 || block % 32 || shared > MAX_SHARED || grid.x < 1 ||
         grid.y < 1 || grid.z < 1 || grid.y > 65535 || grid.z > 65535)

@@ -58,7 +58,7 @@ void shim_cp_wait(int n);
 void shim_mma(float d[4], const uint32_t a[4], const uint32_t b[2], float (*real)(uint16_t));
 void mma_s8(int32_t d[4], const uint32_t a[4], const uint32_t b[2], const int32_t c[4]);
 
-/* Runs body for all threads of a grid. */
+/* Runs body for all threads of a grid; one launch at a time, whoever asks. */
 void shim_run(const char *kernel, dim3 grid, int block, size_t shared, void (*body)(void *ctx),
               void *ctx);
 

@@ -890,9 +890,14 @@ enum status cuda_backend_new(struct gpu *g, double utilization, struct backend *
     return ST_OK;
 }
 
-enum status cuda_backend_open(double utilization, struct backend **out, struct err *err) {
+struct gpu *cuda_gpu(struct backend *be) {
+    return cuda_of(be)->g;
+}
+
+enum status cuda_backend_open(int index, double utilization, struct backend **out,
+                              struct err *err) {
     struct gpu *g = NULL;
-    CHECK(cuda_module_open(&g, err));
+    CHECK(cuda_module_open(index, &g, err));
     return cuda_backend_new(g, utilization, out, err);
 }
 
@@ -914,7 +919,7 @@ static void describe_load(const struct gpu *g, struct buf *out) {
 bool engine_gpu(struct buf *out, struct buf *load) {
     struct gpu *g = NULL;
     struct err err = {0};
-    if (cuda_module_open(&g, &err) != ST_OK) {
+    if (cuda_module_open(0, &g, &err) != ST_OK) {
         buf_addf(out, "%s", err.msg);
         return false;
     }

@@ -12,15 +12,19 @@
 
 struct gpu;
 
-/* Device 0 as a backend. ST_NOT_FOUND: this build or installation has no module, a library of
- * CUDA is missing, there is no driver or no device; the message says which. */
-enum status cuda_backend_open(double utilization, struct backend **out, struct err *err);
+/* Device `index` as a backend. ST_NOT_FOUND: this build or installation has no module, a
+ * library of CUDA is missing, there is no driver or no such device; the message says which. */
+enum status cuda_backend_open(int index, double utilization, struct backend **out,
+                              struct err *err);
 /* A backend over a device that is open; takes it. utilization: the part of the device's memory
  * that may be in use, by whom ever, when all is allocated (0..1). */
 enum status cuda_backend_new(struct gpu *g, double utilization, struct backend **out,
                              struct err *err);
 
-/* Opens the device behind the module. */
-enum status cuda_module_open(struct gpu **out, struct err *err);
+/* The device of a backend that cuda_backend_open() made. */
+struct gpu *cuda_gpu(struct backend *be);
+
+/* Opens device `index` behind the module; the calling thread is the one that uses it. */
+enum status cuda_module_open(int index, struct gpu **out, struct err *err);
 
 #endif

@@ -216,8 +216,12 @@ __attribute__((visibility("default"))) struct gpu *llmchat_gpu_open(int version,
         return nullptr;
     }
     cudaError_t e = cudaGetDeviceCount(&n);
-    if (e != cudaSuccess || index >= n) {
+    if (e != cudaSuccess || n == 0) {
         snprintf(error, 256, "%s", e == cudaSuccess ? "no CUDA device" : cudaGetErrorString(e));
+        return nullptr;
+    }
+    if (index >= n) {
+        snprintf(error, 256, "GPU %d is wanted, and there are %d, counted from 0", index, n);
         return nullptr;
     }
     cuda_device *d = new cuda_device();

@@ -57,7 +57,7 @@ static bool driver_there(void) {
     return so != NULL;
 }
 
-static enum status open_module(const char *path, struct gpu **out, struct err *err) {
+static enum status open_module(const char *path, int index, struct gpu **out, struct err *err) {
     struct gpu *(*door)(int version, int index, char *error) = NULL;
     char why[256] = "";
     void *so = dlopen(path, RTLD_NOW | RTLD_LOCAL);
@@ -68,15 +68,15 @@ static enum status open_module(const char *path, struct gpu **out, struct err *e
     if (!symbol)
         return err_set(err, ST_NOT_FOUND, "no GPU: %s is no CUDA module of llmchat", path);
     memcpy(&door, &symbol, sizeof door);
-    *out = door(GPU_VERSION, 0, why);
-    return *out ? ST_OK : err_set(err, ST_NOT_FOUND, "no GPU: %s", why);
+    *out = door(GPU_VERSION, index, why);
+    return *out ? ST_OK : err_set(err, ST_NOT_FOUND, index ? "%s" : "no GPU: %s", why);
 }
 
-enum status cuda_module_open(struct gpu **out, struct err *err) {
+enum status cuda_module_open(int index, struct gpu **out, struct err *err) {
     const char *told = getenv("LLMCHAT_CUDA_MODULE");
     bool there;
     if (told && *told)
-        return open_module(told, out, err);
+        return open_module(told, index, out, err);
     char *path = find(&there);
     enum status st =
         !there            ? err_set(err, ST_NOT_FOUND,
@@ -84,7 +84,7 @@ enum status cuda_module_open(struct gpu **out, struct err *err) {
                                     path)
         : !driver_there() ? err_set(err, ST_NOT_FOUND,
                                     "no GPU: NVIDIA's driver is not installed (libcuda.so.1)")
-                          : open_module(path, out, err);
+                          : open_module(path, index, out, err);
     free(path);
     return st;
 }

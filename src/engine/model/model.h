@@ -158,10 +158,12 @@ struct model {
     struct linear head; /* as embd; the same data as embd when tied */
     struct norm embd_norm; /* of the embedding */
     struct norm out_norm;
-    const float *rope_freqs; /* [rope_dim / 2] divisors of the inverse frequencies, or NULL */
-    const float *rope_long;  /* [rope_dim / 2] the same beyond rope_orig_ctx (ROPE_LONG) */
-    struct layer *layers;    /* [n_layer] */
-    struct text_model *text; /* tokenizer and template; owned */
+    const float *rope_freqs;   /* [rope_dim / 2] divisors of the inverse frequencies, or NULL */
+    const float *rope_long;    /* [rope_dim / 2] the same beyond rope_orig_ctx (ROPE_LONG) */
+    struct layer *layers;      /* [n_layer] */
+    int first_head, all_heads; /* of a rank's part (run/shard.h): its heads begin here, of so
+                                  many; 0, 0: the model is whole */
+    struct text_model *text;   /* tokenizer and template; owned */
     void *priv;
 };
 

@@ -192,9 +192,10 @@ enum status graph_bind(struct graph *g, struct err *err) {
     }
     if (hp->alibi == ALIBI_NONE)
         return ST_OK;
-    g->slopes_host = xcalloc((size_t)hp->n_head, sizeof *g->slopes_host);
-    make_slopes(g->slopes_host, hp->n_head, hp->alibi == ALIBI_FALCON);
-    return bind_floats(g, g->slopes_host, hp->n_head, &g->slopes, err);
+    int all = m->all_heads ? m->all_heads : hp->n_head;
+    g->slopes_host = xcalloc((size_t)all, sizeof *g->slopes_host);
+    make_slopes(g->slopes_host, all, hp->alibi == ALIBI_FALCON);
+    return bind_floats(g, g->slopes_host + m->first_head, hp->n_head, &g->slopes, err);
 }
 
 void graph_unbind(struct graph *g) {

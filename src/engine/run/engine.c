@@ -327,6 +327,7 @@ static enum status open_graphs(struct engine *e, const struct engine_params *p,
     bool fill = device == DEVICE_CUDA && p->gpu_memory_utilization > 0;
     struct graph_params gp = {
         .device = device,
+        .tensor_parallel = p->tensor_parallel,
         .threads = p->threads,
         .kv_type = p->kv_type,
         .n_block = fill ? MAX_BLOCKS : plan->n_block,
@@ -346,15 +347,24 @@ static enum status open_graphs(struct engine *e, const struct engine_params *p,
     gp.n_block = gp.room.min_block = graph_n_block(e->graph);
     gp.max_logits = SPEC_MAX_SEQ;
     gp.room.block_bytes = gp.room.spare_bytes = 0;
+    gp.tensor_parallel = 1;
     CHECK(graph_open(e->draft_model, &gp, &e->draft_graph, err));
     e->draft = draft_new(e->draft_model, e->draft_graph, gp.n_block, e->model->hp.n_vocab);
     return ST_OK;
 }
 
-/* On the device that was asked for; auto tries a GPU first. */
+/* On the device that was asked for; auto tries a GPU first. Who wants several GPUs wants no
+ * CPU. */
 static enum status open_device(struct engine *e, const struct engine_params *p,
                                const struct pool_plan *plan, struct err *err) {
     struct err why = {0};
+    if (p->tensor_parallel > 1 && p->device == DEVICE_CPU)
+        return err_set(err, ST_USAGE,
+                       "--tensor-parallel %d shares the model among GPUs: it can't be combined "
+                       "with --device cpu",
+                       p->tensor_parallel);
+    if (p->tensor_parallel > 1)
+        return open_graphs(e, p, DEVICE_CUDA, plan, err);
     if (p->device != DEVICE_AUTO)
         return open_graphs(e, p, p->device, plan, err);
     if (open_graphs(e, p, DEVICE_CUDA, plan, &why) == ST_OK)

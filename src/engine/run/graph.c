@@ -16,6 +16,7 @@
 
 #include "base/mem.h"
 #include "engine/cuda/cuda.h"
+#include "engine/run/ranks.h"
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -145,6 +146,8 @@ static enum status alloc_kv(struct graph *g, const struct graph_room *room, stru
 enum status graph_open(const struct model *m, const struct graph_params *p, struct graph **out,
                        struct err *err) {
     enum status st;
+    if (p->tensor_parallel > 1)
+        return ranks_open(m, p, out, err);
     struct graph *g = xcalloc(1, sizeof *g);
     g->model = m;
     g->max_tok = p->max_tok > 0 ? p->max_tok : DEFAULT_TOK;
@@ -155,7 +158,8 @@ enum status graph_open(const struct model *m, const struct graph_params *p, stru
         TRY(err_set(err, ST_FORMAT, "learned positions of %d tokens, the context has %d",
                     m->hp.n_pos, m->hp.ctx_train));
     if (p->device == DEVICE_CUDA)
-        TRY(cuda_backend_open(p->room.utilization > 0 ? p->room.utilization : 1, &g->be, err));
+        TRY(cuda_backend_open(p->device_index,
+                              p->room.utilization > 0 ? p->room.utilization : 1, &g->be, err));
     else
         TRY(cpu_backend_open(p->threads, &g->be, err));
     g->kv_type = choose_kv(m, p->kv_type, g->be->kv_type);
@@ -174,6 +178,10 @@ out:
 void graph_close(struct graph *g) {
     if (!g)
         return;
+    if (g->ranks) {
+        ranks_close(g);
+        return;
+    }
     if (g->be) {
         g->be->free(g->be, g->kv);
         g->be->free(g->be, g->scratch);
@@ -235,6 +243,10 @@ void graph_copy_block(struct graph *g, int dst, int src, int n_tok) {
     assert(n_tok >= 0 && n_tok <= KV_BLOCK);
     if (n_tok == 0 || dst == src)
         return;
+    if (g->ranks) {
+        ranks_copy_block(g->ranks, dst, src, n_tok);
+        return;
+    }
     /* slots behind n_tok are written before they are read */
     g->be->copy(g->be, block_memory(g, dst), block_memory(g, src), g->kv_block);
 }
@@ -265,6 +277,10 @@ void graph_move_blocks(struct graph *g, const int32_t *blocks, int n, int from, 
     const size_t dim = (size_t)g->model->hp.rope_dim;
     const int most = g->max_tok / KV_BLOCK; /* the tables of a step hold so many */
     assert(!graph_cannot_move(g) && most > 0);
+    if (g->ranks) {
+        ranks_move_blocks(g->ranks, blocks, n, from, to);
+        return;
+    }
     for (int done = 0, part; dim > 0 && done < n; done += part) {
         part = n - done < most ? n - done : most;
         for (int i = 0; i < g->n_rope; i++)
@@ -301,6 +317,10 @@ void graph_read_block(struct graph *g, int block, int n_tok, void *host) {
     const struct kv_layer kv = graph_kv(g, 0);
     char *to = host;
     assert(n_tok >= 0 && n_tok <= KV_BLOCK);
+    if (g->ranks) {
+        ranks_read_block(g->ranks, block, n_tok, host);
+        return;
+    }
     g->be->download(g->be, host, block_memory(g, block), g->kv_block);
     if (n_tok < KV_BLOCK)
         for (int i = 0; i < g->model->hp.n_layer; i++, to += 2 * g->kv_part)
@@ -308,11 +328,15 @@ void graph_read_block(struct graph *g, int block, int n_tok, void *host) {
 }
 
 void graph_write_block(struct graph *g, int block, const void *host) {
+    if (g->ranks) {
+        ranks_write_block(g->ranks, block, host);
+        return;
+    }
     g->be->upload(g->be, block_memory(g, block), host, g->kv_block);
 }
 
 void *graph_host_block(struct graph *g, int block) {
-    return g->be->host_memory ? block_memory(g, block) : NULL;
+    return g->be->host_memory && !g->ranks ? block_memory(g, block) : NULL;
 }
 
 /* The angles of row t, which is token pos of its sequence. */
@@ -441,6 +465,8 @@ static void run_head(struct graph *g, const struct wanted *w, int n) {
 
 bool graph_settle(struct graph *g) {
     size_t part = g->settle.bytes / SETTLE_PARTS + 1;
+    if (g->ranks)
+        return ranks_settle(g->ranks);
     if (!g->be->settle || g->settle.next == g->settle.n)
         return false;
     if (g->settle.n_call++ < SETTLE_AFTER)
@@ -461,10 +487,11 @@ static void run_layers(struct graph *g, const struct step *s) {
 }
 
 /* A step that a device may record: each sequence decodes one token, whose logits are wanted,
- * and nothing comes to the host before them. */
+ * and nothing comes to the host before them. A rank's steps are not: nobody has seen yet how
+ * NCCL's sums are recorded. */
 static bool decodes(const struct graph *g, const struct step *s) {
-    return g->be->step_again && s->n_seq == s->T && s->n_rows == s->T && s->T <= LOGIT_ROWS &&
-           g->model->hp.n_expert == 0;
+    return g->be->step_again && !g->comm && s->n_seq == s->T && s->n_rows == s->T &&
+           s->T <= LOGIT_ROWS && g->model->hp.n_expert == 0;
 }
 
 static void run_decode(struct graph *g, const struct step *s, const struct wanted *w) {
@@ -486,7 +513,7 @@ static enum status run_step(struct graph *g, const struct batch *b, const struct
         run_decode(g, &s, w);
     } else {
         run_layers(g, &s);
-        if (s.n_rows > 0)
+        if (s.n_rows > 0 && (w->logits || w->got)) /* of ranks the first has a head */
             run_head(g, w, s.n_rows);
     }
     CHECK(g->be->finish(g->be, err));
@@ -495,11 +522,13 @@ static enum status run_step(struct graph *g, const struct batch *b, const struct
 
 enum status graph_forward(struct graph *g, const struct batch *b, float *logits,
                           struct err *err) {
+    if (g->ranks)
+        return ranks_forward(g->ranks, b, logits, err);
     return run_step(g, b, &(struct wanted){.logits = logits}, err);
 }
 
 bool graph_can_sample(const struct graph *g, int n) {
-    return g->be->sample && n <= BACKEND_SAMPLE_ROWS &&
+    return !g->ranks && g->be->sample && n <= BACKEND_SAMPLE_ROWS &&
            g->model->hp.n_vocab <= BACKEND_SAMPLE_VOCAB;
 }
 

@@ -50,6 +50,10 @@ struct graph_params {
     } room;                 /* where the backend's memory is not the host's */
     int max_tok;            /* largest batch; 0: 512 */
     int max_logits;         /* largest sum of n_logits; 0: max_tok */
+    int tensor_parallel; /* more than 1: each layer is shared by so many GPUs, 0 .. (ranks.h);
+                            on the CPU, by threads: for tests */
+    int device_index;    /* which GPU */
+    bool sum_on_host;    /* GPUs share without NCCL, over the host: for tests */
 };
 
 struct graph;

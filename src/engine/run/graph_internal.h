@@ -1,7 +1,7 @@
 /*
  * graph_internal.h - what the files of the layer graph share: graph.c opens it and runs a step,
  * bind.c takes the model's tensors to the device, layer.c is a layer, experts.c a mixture of
- * experts.
+ * experts; ranks.c makes several graphs one.
  */
 #ifndef LLMCHAT_ENGINE_RUN_GRAPH_INTERNAL_H
 #define LLMCHAT_ENGINE_RUN_GRAPH_INTERNAL_H
@@ -28,8 +28,14 @@ struct routing {
     float *in, *sum; /* [max_tok, n_embd] rows of one expert; all experts together */
 };
 
+struct comm;
+struct ranks;
+
 struct graph {
     const struct model *model;
+    struct comm *comm;   /* of a rank: where its sums meet those of others; NULL: none do */
+    struct ranks *ranks; /* of the door to several graphs (ranks.h): its other fields are those
+                            of rank 0, and only read; NULL: this is a graph itself */
     struct backend *be;
     struct model
         dev; /* embd with its projections, pos, head, norms, layers as the backend bound them */

@@ -11,7 +11,11 @@
  * the attention's output first does not disturb it.
  *
  * A linear whose inputs are reordered (act-order) reads a permuted copy in px.
+ *
+ * A rank of several (ranks.h) has a part of the heads and of the feed-forward: what its wo and
+ * down give is added up over the ranks before anything is done with it.
  */
+#include "engine/run/comm.h"
 #include "engine/run/graph_internal.h"
 #include <assert.h>
 #include <math.h>
@@ -99,9 +103,11 @@ void graph_hidden(struct graph *g, const struct linear *gate, const struct linea
     }
 }
 
-/* x += residual_scale * norm(y); y is overwritten */
+/* x += residual_scale * norm(y), y added up over the ranks; y is overwritten */
 static void add_block(struct graph *g, float *y, int T, const struct norm *post) {
     const struct hparams *hp = &g->model->hp;
+    if (g->comm)
+        g->comm->all_reduce(g->comm, g->be, y, (size_t)T * row_floats(hp->n_embd));
     graph_norm(g, post, y, T, y);
     g->be->add(g->be, hp->residual_scale, y, T, hp->n_embd, g->x);
 }
@@ -109,7 +115,7 @@ static void add_block(struct graph *g, float *y, int T, const struct norm *post)
 /* x += residual_scale * norm(in w^T + bias) */
 static void add_linear(struct graph *g, const float *in, int T, const struct linear *w,
                        const struct norm *post) {
-    if (g->be->matmul_add && !post->g && g->model->hp.residual_scale == 1) {
+    if (g->be->matmul_add && !g->comm && !post->g && g->model->hp.residual_scale == 1) {
         const struct matmul_out out = {&w->w, g->x, row_floats(w->w.N), w->bias};
         g->be->matmul_add(g->be, permuted(g, w->perm, in, T, w->w.K), T, w->w.K, &out);
         return;
