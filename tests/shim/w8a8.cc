@@ -4,6 +4,7 @@
 /* d [16, 8] = a [16, 32] b [8, 32]^T + c [16, 8], by a warp: which lane holds what is as the
  * PTX ISA says of the fragments of mma.m16n8k32 with .s8. */
 static void mma_s8_kernel(const int8_t *a, const int8_t *b, const int32_t *c, int32_t *d) {
+    wait_for_others();
     int group = lane_id() / 4, thread = lane_id() % 4;
     int8_t ra[16], rb[8];
     uint32_t wa[4], wb[2];
