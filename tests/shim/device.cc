@@ -215,6 +215,7 @@ struct gpu *llmchat_gpu_open(int version, int index, char *error) {
     snprintf(g->info.pci, sizeof g->info.pci, "0000:0f:00.0");
     g->info.major = 9;
     g->info.n_sm = 4;
+    g->info.block_bytes = 227 << 10;
     g->info.total_bytes = d->limit;
     g->close = dev_close;
     g->alloc = dev_alloc;

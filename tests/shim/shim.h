@@ -9,10 +9,10 @@
  *
  * Found at once, ending the program with the kernel's name: a barrier that not all threads
  * reach; threads that don't wait for the kernels before, once; a warp operation without all 32
- * lanes; asynchronous copies that are read too early give the old bytes. With shim_trace(true) also: two threads that touch a byte of shared
- * memory, one of them writing, with no barrier between (additions by sts_add() may meet each
- * other, but nothing else); and for each place in the source how many passes its accesses to
- * shared memory take (bank conflicts).
+ * lanes; asynchronous copies that are read too early give the old bytes. With shim_trace(true)
+ * also: two threads that touch a byte of shared memory, one of them writing, with no barrier
+ * between (additions by sts_add() may meet each other, but nothing else); and for each place in
+ * the source how many passes its accesses to shared memory take (bank conflicts).
  *
  * Only whole warps are launched. A block's threads are one-dimensional.
  */
@@ -126,6 +126,16 @@ static inline void sts_add(uint64_t *p, uint64_t v, const char *file = __builtin
                            int line = __builtin_LINE()) {
     shim_touch(p, sizeof *p, SHIM_ADD, file, line);
     *p += v;
+}
+static inline int add_global(int *p, int v) {
+    int was = *p;
+    *p = was + v;
+    return was;
+}
+static inline void make_visible() {
+}
+static inline float ld_fresh(const float *p) {
+    return *p;
 }
 static inline float mul_rounded(float a, float b) {
     return a * b; /* compiled with -ffp-contract=off */

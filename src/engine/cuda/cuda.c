@@ -96,7 +96,8 @@ struct cuda {
     uint16_t *xb[2];          /* [max_tok, Kp] a product's input in bf16, in f16 */
     struct gpu_digits digits; /* and in int8 */
     uint16_t *work;           /* unpacked rows of a weight */
-    float *rows;              /* [max_tok, Kp] for select() in place, and for a feed-forward */
+    struct gpu_q4_room q4;
+    float *rows; /* [max_tok, Kp] for select() in place, and for a feed-forward */
     struct gpu_parts parts;
     size_t parts_floats;
 
@@ -339,8 +340,11 @@ static enum status cuda_reserve(struct backend *be, const struct backend_limits 
                        GPU_ATT_MAX_D);
     c->xb[0] = take(c, T * Kp, sizeof(uint16_t), &failed);
     c->xb[1] = take(c, T * Kp, sizeof(uint16_t), &failed);
+    c->q4.pairs = take(c, GPU_GEMM_TOK * Kp, sizeof(uint16_t), &failed);
+    c->q4.count = take(c, GPU_Q4_COUNTS, sizeof(int), &failed);
     c->digits = take_digits(c, lim->max_tok, Kp, &failed);
     c->work = take(c, WORK_BYTES + 32 * Kp, 1, &failed);
+    c->q4.work = (float *)(void *)c->work; /* never at once with unpacked weights */
     c->rows = take(c, T * Kp, sizeof(float), &failed);
     c->parts_floats = rows * (size_t)(lim->head_dim + 2);
     c->parts.at = take(c, c->parts_floats, sizeof(float), &failed);
@@ -579,7 +583,8 @@ static void multiply(struct cuda *c, const float *x, int T, int K, const struct 
     struct gpu *g = c->g;
     struct input in = {.x = x, .T = T, .K = K};
     const struct gpu_input few = {x, T, K, NULL};
-    if (T == 0 || g->q4gemv(g, &few, out, n_out, add))
+    if (T == 0 || g->q4gemv(g, &few, out, n_out, add) ||
+        g->q4gemm(g, x, T, K, c->q4, out, n_out, add))
         return;
     for (int i = 0; i < n_out; i++) {
         const struct matmul_out *o = &out[i];

@@ -103,6 +103,18 @@ DEVICE void sts_add(uint64_t *p, uint64_t v) {
     if (uint32_t high = (uint32_t)(v >> 32) + carry)
         atomicAdd(half + 1, high);
 }
+/* Adds to a number in device memory, whoever else does so; what stood there. What this thread
+ * wrote before make_visible() others find who see what it writes behind it; they read it by
+ * ld_fresh(). */
+DEVICE int add_global(int *p, int v) {
+    return atomicAdd(p, v);
+}
+DEVICE void make_visible() {
+    __threadfence();
+}
+DEVICE float ld_fresh(const float *p) {
+    return __ldcg(p);
+}
 /* a b, rounded before anything is added to it */
 DEVICE float mul_rounded(float a, float b) {
     return __fmul_rn(a, b);
@@ -135,15 +147,15 @@ template <int N> DEVICE void cp_async_wait() {
  *   d: rows g (d[0], d[1]) and g + 8 (d[2], d[3]); columns 2t, 2t + 1 */
 DEVICE void mma_bf16(float d[4], const uint32_t a[4], const uint32_t b[2]) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 DEVICE void mma_f16(float d[4], const uint32_t a[4], const uint32_t b[2]) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
-                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 /* Byte i of the result is byte number (select >> 4 i) & 7 of b:a, a's being the first four. */
 DEVICE uint32_t byte_perm(uint32_t a, uint32_t b, uint32_t select) {
@@ -155,10 +167,10 @@ DEVICE uint32_t byte_perm(uint32_t a, uint32_t b, uint32_t select) {
  *   c, d: as above */
 DEVICE void mma_s8(int32_t d[4], const uint32_t a[4], const uint32_t b[2], const int32_t c[4]) {
     asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
-                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %11, %12, %13};"
-                 : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(c[0]),
-                   "r"(c[1]), "r"(c[2]), "r"(c[3]));
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %11, %12, %13};"
+        : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(c[0]),
+          "r"(c[1]), "r"(c[2]), "r"(c[3]));
 }
 DEVICE float bf16_real(uint16_t b) {
     return __uint_as_float((uint32_t)b << 16);

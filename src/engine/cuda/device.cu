@@ -177,6 +177,7 @@ bool look_at(struct gpu *g, int index) {
     g->info.major = p.major;
     g->info.minor = p.minor;
     g->info.n_sm = p.multiProcessorCount;
+    g->info.block_bytes = p.sharedMemPerBlockOptin;
     g->info.total_bytes = p.totalGlobalMem;
     snprintf(d->kernels, sizeof d->kernels, "sm_%d%d", p.major, p.minor);
     g->kernels = d->kernels;

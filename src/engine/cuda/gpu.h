@@ -28,8 +28,10 @@ enum {
     GPU_GEMV_TOK = 4,  /* most tokens of gemv() */
     GPU_GEMM_TOK = 64, /* most tokens of gemm(): above, unpacking a weight and cuBLAS take less
                           time (an H200, weights of 4096 x 4096 and larger) */
-    GPU_ATT_ROWS = 16, /* query rows that attention multiplies at once */
-    GPU_ATT_MAX_D = 256, /* largest head */
+    GPU_Q4_WORK = 16 << 20, /* floats of workspace of q4gemm(), */
+    GPU_Q4_COUNTS = 4096,   /* and numbers */
+    GPU_ATT_ROWS = 16,      /* query rows that attention multiplies at once */
+    GPU_ATT_MAX_D = 256,    /* largest head */
 };
 
 /* The step's sequences in device memory; a token's row is its number. */
@@ -70,6 +72,13 @@ struct gpu_sample {
     double top_p, log_min_p, unit; /* top_p 1, log_min_p -infinity: off */
 };
 
+/* What q4gemm() works in. */
+struct gpu_q4_room {
+    uint16_t *pairs; /* [GPU_GEMM_TOK, Kp] */
+    float *work;     /* [GPU_Q4_WORK] */
+    int *count;      /* [GPU_Q4_COUNTS] zeros, before and behind */
+};
+
 /* Activations in digits of 8 bits (w8a8.cu); T8: tokens of room, a multiple of 8. */
 struct gpu_digits {
     int8_t *q[2];    /* [T8, Kp] first digits, second ones */
@@ -83,6 +92,7 @@ struct gpu_info {
     char pci[32];     /* "0000:0f:00.0" */
     int major, minor; /* compute capability */
     int n_sm;
+    size_t block_bytes; /* shared memory that a block may have */
     size_t total_bytes;
 };
 
@@ -150,6 +160,9 @@ struct gpu {
                    int n_out, bool add);
     bool (*q4ffn)(struct gpu *g, enum act_kind kind, const struct gpu_input *in,
                   const struct matmul_out *up, const struct matmul_out *gate);
+    /* q4gemm.cu: the same for up to GPU_GEMM_TOK tokens, x in bf16. */
+    bool (*q4gemm)(struct gpu *g, const float *x, int T, int K, struct gpu_q4_room room,
+                   const struct matmul_out *out, int n_out, bool add);
     /* w8a8.cu: rows of x [T, K] in digits, T <= out.T8; and a product with them, for int8
      * weights with one scale a row (row_scaled), any T. */
     void (*quantise)(struct gpu *g, const float *x, int T, int K, struct gpu_digits out);
@@ -182,6 +195,7 @@ struct gpu {
 void gpu_rows_kernels(struct gpu *g);
 void gpu_gemv_kernels(struct gpu *g);
 void gpu_q4gemv_kernels(struct gpu *g);
+void gpu_q4gemm_kernels(struct gpu *g);
 void gpu_gemm_kernels(struct gpu *g);
 void gpu_w8a8_kernels(struct gpu *g);
 void gpu_attention_kernels(struct gpu *g);
@@ -190,6 +204,7 @@ static inline void gpu_kernels(struct gpu *g) {
     gpu_rows_kernels(g);
     gpu_gemv_kernels(g);
     gpu_q4gemv_kernels(g);
+    gpu_q4gemm_kernels(g);
     gpu_gemm_kernels(g);
     gpu_w8a8_kernels(g);
     gpu_attention_kernels(g);

@@ -1,54 +1,34 @@
 /*
- * q4gemv.cu - products of few tokens with 4-bit weights, bound by reading the weights: NF4,
- * FP4, Q4_0, IQ4_NL and whatever else has groups of 64 or 32 inputs and no minimums.
+ * q4gemv.cu - products of few tokens with 4-bit weights (q4.h), bound by reading the weights.
  *
  *   gemv   y = x w^T + bias for up to four outputs of one input (q, k and v) in one launch
  *   ffn    y = act(x gate^T + b) (x up^T + b), the two products of a row side by side
  *
- * Work split. A block computes 32 rows, two tiles of the file's layout; its 8 or 16 warps take
- * turns along the inputs, 64 at a time, and add up in shared memory. A warp reads a kilobyte: a
- * lane 16 bytes, twice, which are four neighbouring rows of unit t and of unit t + 4 (a unit is
- * 8 inputs, t = lane % 4). That is what tensor cores want: a byte of two weights becomes one
- * register of an A fragment by one look-up, since the order of k inside a product is free as
- * long as B has the same, and rows may be numbered as one likes. So weights go from memory to
- * registers without a stop in shared memory, and nothing is arranged anew when a model is
- * opened. f32 arithmetic, as gemv.cu has it, took three times the instructions and 17 % of an
- * H200's copy rate.
+ * x may be normalised on the way (RMS): its numbers are multiplied by the norm's weights while
+ * they are brought in, and a row's sum by the scale, which is known by then.
+ *
+ * Work split. A block goes along tiles of 32 rows; its 8 or 16 warps take turns along the
+ * inputs, a chunk at a time, and add up in shared memory at the end of a tile. What a warp
+ * reads next does not depend on x: it is on its way while x is brought in, while tiles are
+ * added up, and before the kernels are done that this one waits for. f32 arithmetic, as gemv.cu
+ * has it, took three times the instructions and 17 % of an H200's copy rate. Slots in shared
+ * memory that cp.async fills, five deep, were rejected: 274 instructions a kilobyte for 142.
  *
  * Arithmetic. B is x as a sum of two bf16 numbers, whose columns are neighbours: x is off by
- * 2^-16, and four tokens fill the eight columns. A is the table in bf16, times the factor that
- * suits it best (weights.h: NF4 is off by 1.9e-3 of a value at most, tables of integers and FP4
- * are exact), and the f32 sum over a group is multiplied by the group's scale over that factor.
- * The order of sums is that of the weight's shape, so a token's bits don't depend on the
- * others.
+ * 2^-16, and four tokens fill the eight columns. The f32 sum over a group is multiplied by the
+ * group's scale. The order of sums is that of the weight's shape, so a token's bits don't
+ * depend on the others.
  *
- * x is brought to shared memory a slab of inputs at a time, as bf16 pairs (j, j + 4). The table
- * of pairs has a copy for each lane, in the lane's own bank: 32 KB, at a multiple of 32 KB, so
- * that a look-up is a shift, a mask with the lane's place, and a load. Five to thirty-two
- * tokens in this way (each once in bf16) were no faster than gemm.cu, which reads x less often.
+ * x is brought to shared memory a slab of inputs at a time, as bf16 pairs (j, j + 4), between
+ * the rows of the table of pairs.
  */
 #include "engine/cuda/act.h"
-#include "engine/cuda/weights.h"
-
-/* How the scales of a chunk lie: one for its 64 inputs, one for each half, or quantised. */
-enum scales { ONE, HALVES, QUANTISED };
+#include "engine/cuda/q4.h"
 
 enum {
-    CHUNK = 64,
-    ROWS = 32,
-    DEPTH = 2,        /* chunks that a lane has on their way, */
-    AHEAD = 4,        /* and that are on their way to the second-level cache */
-    TABLE_ROW = 256,  /* bytes: 32 words of a pair, then 8 units of x */
-    SLAB = 8192,      /* inputs of a token in shared memory at once, at most */
-    MAP_BYTES = 256 * (int)sizeof(float),
-};
-
-struct q4_out {
-    struct weight w;
-    float *y;
-    size_t ldy;
-    const float *bias;
-    float inverse; /* of the table's factor; the kernel's table is multiplied already */
+    DEPTH = 2,   /* chunks that a lane has on their way, */
+    AHEAD = 4,   /* and that are on their way to the second-level cache */
+    SLAB = 8192, /* inputs of a token in shared memory at once, at most */
 };
 
 struct q4_args {
@@ -58,7 +38,7 @@ struct q4_args {
     const float *x;                 /* [T, Kp] */
     const float *g;                 /* [K] x is normalised by it first (NORM_RMS), or NULL */
     float eps;
-    int T, K, Kp, slab;             /* slab: inputs in shared memory at once */
+    int T, K, Kp, slab; /* slab: inputs in shared memory at once */
     bool add, gated;
     enum act_kind act;
 };
@@ -109,9 +89,9 @@ DEVICE float weigh_unit(const q4_args &a, int u, real4 *lo, real4 *hi) {
     return sum;
 }
 
-/* The inputs k0 .. of TOKENS tokens to the table's rows; column 2t is the first part of token t, column 2t +
- * 1 the rest. squares[t] += the thread's share of what a norm sums up. A thread asks for four
- * units before it waits for one: everybody waits for this. */
+/* The inputs k0 .. of TOKENS tokens to the table's rows; column 2t is the first part of token
+ * t, column 2t + 1 the rest. squares[t] += the thread's share of what a norm sums up. A thread
+ * asks for four units before it waits for one: everybody waits for this. */
 template <int TOKENS>
 DEVICE void stage_slab(const q4_args &a, int k0, unsigned char *table, float squares[TOKENS]) {
     enum { AT_ONCE = 4 };
@@ -142,28 +122,6 @@ DEVICE void stage_slab(const q4_args &a, int k0, unsigned char *table, float squ
 }
 
 /* ---- weights ---- */
-
-/* Where a lane finds its part of a tile's chunks: of each the words of four rows, and scales of
- * one of them. */
-struct lane_place {
-    const char *data;
-    const uint8_t *code;  /* NULL: */
-    const float *scale;   /* of the chunk's groups; or absmax2, */
-    uint32_t absmax2_row; /* whose first group counts from here */
-};
-
-/* Of rows first .. first + 31 of a weight, those behind its end being the last ones again. */
-DEVICE lane_place place_of(const struct weight &w, int first) {
-    int g = lane_id() / 4, t = lane_id() % 4, quad = g % 4, row = quad * 4 + t;
-    int G = w.Kp / w.group, tile = min_int(first / 16 + g / 4, w.Np / 16 - 1);
-    size_t at = (size_t)tile * (size_t)G * 16;
-    lane_place p;
-    p.data = (const char *)w.data + (size_t)tile * (size_t)w.Kp * 8 + (t * 4 + quad) * 16;
-    p.code = w.code ? w.code + at + row : NULL;
-    p.scale = w.code ? w.absmax2 : w.scale + at + row;
-    p.absmax2_row = (uint32_t)(tile * 16 + row) * (uint32_t)G;
-    return p;
-}
 
 /* A warp's way along the tiles of its block and its share of their chunks: what comes next. */
 struct cursor {
@@ -202,27 +160,6 @@ DEVICE void begin_tile(const q4_args &a, const share &s, int tile, cursor *k) {
         ahead(s, *k, k->c + i * s.warps);
 }
 
-struct lane_chunk {
-    word4 q[2];     /* units t and t + 4 */
-    float scale[2]; /* of the halves; or scale[0] = absmax2, and */
-    uint32_t code;
-};
-
-template <enum scales SCALES> DEVICE void load_chunk(const lane_place &p, int c, lane_chunk *l) {
-    const char *data = p.data + (size_t)c * 512;
-    l->q[0] = ld_stream(data);
-    l->q[1] = ld_stream(data + 256);
-    if (SCALES == HALVES) {
-        l->scale[0] = p.scale[c * 32];
-        l->scale[1] = p.scale[c * 32 + 16];
-    } else if (SCALES == QUANTISED) {
-        l->code = p.code[c * 16];
-        l->scale[0] = p.scale[(p.absmax2_row + (uint32_t)c) / WEIGHT_SCALE_BLOCK];
-    } else {
-        l->scale[0] = p.scale[c * 16];
-    }
-}
-
 /* Chunk i of the warp's next DEPTH of a tile. Behind the last of a tile's comes the next tile.
  */
 template <enum scales SCALES>
@@ -238,12 +175,6 @@ DEVICE void step_on(const q4_args &a, const share &s, cursor *k) {
     k->c += DEPTH * s.warps;
     if (k->c >= s.n_chunk)
         begin_tile(a, s, k->tile + n_block_x(), k);
-}
-
-/* The pair of values of byte j of a row's word, from the lane's place of the table's row; lane:
- * 4 times the lane's number. */
-DEVICE uint32_t pair_of(const unsigned char *table, uint32_t word, int j, uint32_t lane) {
-    return lds((const uint32_t *)(table + byte_perm(word, lane, 0x5504u | (uint32_t)j << 4)));
 }
 
 /* d[row pair] += the products of half a chunk: the lane's words q of four rows, and x, a unit
@@ -283,12 +214,6 @@ DEVICE void add_scaled(float mine, float d[2][4], float acc[2][4]) {
     }
 }
 
-/* What turns a chunk's words of scales into scales over the table's factor. */
-struct decoder {
-    const float *map; /* of quantised ones */
-    float offset, inverse;
-};
-
 /* What a chunk adds to acc; x: the lane's column and first unit, step: to the second. */
 template <int COLUMNS, enum scales SCALES>
 DEVICE void use_chunk(const lane_chunk &l, const decoder &of, const unsigned char *x, int step,
@@ -310,7 +235,7 @@ DEVICE void use_chunk(const lane_chunk &l, const decoder &of, const unsigned cha
 /* What all warps have: part [WARPS][tokens][PART_ROW]. Row i of the lanes of g is at 8i + g, so
  * that no two lanes meet in a bank. Behind it are sums of squares. */
 enum { PART_ROW = ROWS + 4 };
-template <int WARPS, int TOKENS> constexpr int part_floats = WARPS * TOKENS * (PART_ROW + 1);
+template <int WARPS, int TOKENS> constexpr int part_floats = WARPS *TOKENS *(PART_ROW + 1);
 DEVICE int row_at(int place) {
     return place % 8 * 4 + place / 8;
 }
@@ -350,9 +275,9 @@ template <int WARPS, int TOKENS> DEVICE float norm_scale(const q4_args &a, const
 
 /* In front of the table: the map, and parts; the table begins at a multiple of its rows. */
 template <int WARPS, int TOKENS>
-constexpr int front_bytes =
-    (MAP_BYTES + 2 * part_floats<WARPS, TOKENS> * (int)sizeof(float) + TABLE_ROW - 1) /
-    TABLE_ROW * TABLE_ROW;
+constexpr int front_bytes = (MAP_BYTES + 2 * part_floats<WARPS, TOKENS> * (int)sizeof(float) +
+                             TABLE_ROW - 1) /
+                            TABLE_ROW *TABLE_ROW;
 
 /* The rows of a tile from all warps' parts to y. */
 template <int WARPS, int TOKENS>
@@ -371,21 +296,6 @@ DEVICE void finish(const q4_args &a, int tile, int warps, const float *part) {
         v = act_of(a.act, gate) * act_up(a.act, v);
     }
     *y = a.add ? *y + v : v;
-}
-
-/* The block's table of pairs: each word stands 32 times; a lane writes four of them at once. */
-template <int WARPS> DEVICE void fill_pairs(const float *values, unsigned char *table) {
-    float mine = 0; /* lane i has values[i % 16] */
-    UNROLL
-    for (int i = 0; i < 16; i++)
-        mine = lane_id() % 16 == i ? values[i] : mine;
-    UNROLL
-    for (int i = 0; i < 64 / WARPS; i++) {
-        int b = (i * WARPS + warp_id()) * 4 + lane_id() / 8;
-        uint32_t pair = reals_bf16(shfl(mine, b % 16), shfl(mine, b / 16));
-        word4 four = {{pair, pair, pair, pair}};
-        sts((word4 *)(table + b * TABLE_ROW + lane_id() % 8 * 16), four);
-    }
 }
 
 /* Block b computes tiles b, b + blocks, … Of a gated product one half of the warps has up's
@@ -437,8 +347,8 @@ KERNEL void BOUNDS(WARPS * 32, WARPS > 8 ? 1 : 2) q4gemv_kernel(q4_args a) {
                 for (int i = 0; i < DEPTH; i++) {
                     int at = c + i * s.warps;
                     if (at < end)
-                        use_chunk<2 * TOKENS, SCALES>(
-                            l[i], of, x + (at - first) * TABLE_ROW, step, table, acc);
+                        use_chunk<2 * TOKENS, SCALES>(l[i], of, x + (at - first) * TABLE_ROW,
+                                                      step, table, acc);
                     load_next<SCALES>(a, s, next, i, &l[i]);
                 }
                 step_on(a, s, &next);
@@ -457,28 +367,12 @@ KERNEL void BOUNDS(WARPS * 32, WARPS > 8 ? 1 : 2) q4gemv_kernel(q4_args a) {
 
 /* ---- launching ---- */
 
-/* Whether these kernels can multiply with a weight. */
-static bool fits(const struct weight *w) {
-    return w->type == WEIGHT_Q4 && !w->min && w->group >= 32;
-}
-
-static void fill_out(struct q4_out *to, const struct matmul_out *o) {
-    float factor = table_factor(o->w->table);
-    to->w = *o->w;
-    for (int i = 0; i < 16; i++)
-        to->w.table[i] *= factor;
-    to->y = o->y;
-    to->ldy = o->ldy;
-    to->bias = o->bias;
-    to->inverse = 1 / factor;
-}
-
 template <int WARPS, int TOKENS, enum scales SCALES>
 static void run(struct gpu *g, struct q4_args *a, int blocks) {
     const int most = SLAB / TOKENS, tiles = a->first[a->n];
     a->slab = a->Kp < most ? a->Kp : most;
     int units = 2 * TOKENS * (a->slab / 8 + 4), rows = (units + 7) / 8;
-    int bytes = front_bytes<WARPS, TOKENS> + (rows > 256 ? rows : 256) * TABLE_ROW;
+    int bytes = front_bytes<WARPS, TOKENS> + (rows > 256 ? rows * TABLE_ROW : TABLE_BYTES);
     blocks = tiles < blocks ? tiles : blocks;
     launch<q4gemv_kernel<WARPS, TOKENS, SCALES>>(g, "q4gemv", dim3((unsigned)blocks),
                                                  WARPS * 32, (size_t)bytes, *a);
@@ -511,12 +405,17 @@ static void start(struct gpu *g, struct q4_args *a, const struct gpu_input *in) 
     a->T = in->T;
     a->K = in->K;
     a->Kp = weight_pad_k(in->K);
-    if (a->o[0].w.group == 32)
+    switch (scales_of(&a->o[0].w)) {
+    case HALVES:
         run_warps<HALVES>(g, a);
-    else if (a->o[0].w.code)
+        break;
+    case QUANTISED:
         run_warps<QUANTISED>(g, a);
-    else
+        break;
+    case ONE:
         run_warps<ONE>(g, a);
+        break;
+    }
 }
 
 static int tiles_of(const struct weight *w) {
@@ -529,21 +428,15 @@ static bool takes(const struct gpu_input *in) {
     return in->T <= GPU_GEMV_TOK && (!n || (n->kind == NORM_RMS && n->H == 1 && !n->b));
 }
 
-/* Whether one launch can have both: its blocks have one table. */
-static bool alike(const struct weight *a, const struct weight *b) {
-    return a->group == b->group && (a->code != NULL) == (b->code != NULL) &&
-           memcmp(a->table, b->table, sizeof a->table) == 0;
-}
-
 static bool q4gemv(struct gpu *g, const struct gpu_input *in, const struct matmul_out *o,
                    int n_out, bool add) {
     for (int i = 0; i < n_out; i++)
-        if (!takes(in) || !fits(o[i].w))
+        if (!takes(in) || !q4_fits(o[i].w))
             return false;
     for (int i = 0; i < n_out;) {
         struct q4_args a = {};
-        for (int j = i; i < n_out && alike(o[j].w, o[i].w); i++, a.n++) {
-            fill_out(&a.o[a.n], &o[i]);
+        for (int j = i; i < n_out && q4_alike(o[j].w, o[i].w); i++, a.n++) {
+            q4_out_of(&a.o[a.n], &o[i]);
             a.first[a.n + 1] = a.first[a.n] + tiles_of(o[i].w);
         }
         a.add = add;
@@ -555,10 +448,10 @@ static bool q4gemv(struct gpu *g, const struct gpu_input *in, const struct matmu
 static bool q4ffn(struct gpu *g, enum act_kind act, const struct gpu_input *in,
                   const struct matmul_out *up, const struct matmul_out *gate) {
     struct q4_args a = {};
-    if (!takes(in) || !fits(up->w) || !fits(gate->w) || !alike(up->w, gate->w))
+    if (!takes(in) || !q4_fits(up->w) || !q4_fits(gate->w) || !q4_alike(up->w, gate->w))
         return false;
-    fill_out(&a.o[0], up);
-    fill_out(&a.o[1], gate);
+    q4_out_of(&a.o[0], up);
+    q4_out_of(&a.o[1], gate);
     a.first[1] = tiles_of(up->w);
     a.n = 1;
     a.gated = true;

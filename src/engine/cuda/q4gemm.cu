@@ -1,0 +1,357 @@
+/*
+ * q4gemm.cu - products of 5 to 64 tokens with 4-bit weights (q4.h) on tensor cores:
+ *
+ *   y (+)= x w^T + bias
+ *
+ * for up to four outputs of one input in one launch, x [T, Kp] in bf16.
+ *
+ * Work split. A block computes 128 rows for 32 tokens (8 or 16 where there are not more) over a
+ * part of the inputs. Of its sixteen warps four have the same 32 rows and take turns along the
+ * inputs, a chunk at a time; a warp's fragments of weights are looked up once and multiplied
+ * with all tokens. x comes to shared memory in slabs of eight chunks, the next one by cp.async
+ * while one is multiplied; so x is read once for 128 rows, where gemm.cu reads it once for 32.
+ * Where a weight has too few rows to keep all multiprocessors busy, several blocks share its
+ * inputs and leave their sums in memory; who comes last adds them up, in their order, so that
+ * the result does not depend on who that is.
+ *
+ * Arithmetic. bf16 times bf16 in f32; the sum over a group is multiplied by its scale. What a
+ * token gets does not depend on the other tokens, but on how many there are (8, 16, 32).
+ *
+ * Bound: reading the weights, and look-ups, up to 16 tokens; with 32 the products take as long.
+ */
+#include "engine/cuda/q4.h"
+
+enum {
+    WARPS = 16,
+    GROUPS = 4,              /* of rows in a block */
+    SHARE = WARPS / GROUPS,  /* warps that share a group's inputs */
+    TILE = GROUPS * ROWS,    /* rows of a block */
+    SLAB = 2 * SHARE,        /* chunks of x in shared memory at once, */
+    UNITS = SLAB * 8,        /* which are so many units */
+    TOKENS = 32,             /* of a block, at most */
+    X_ROW = UNITS * 16 + 64, /* bytes of a token: two of them meet different banks */
+    PART_ROW = ROWS + 4,
+};
+
+struct q4gemm_args {
+    struct q4_out o[BACKEND_MAX_OUT];
+    int first[BACKEND_MAX_OUT + 1]; /* tile of an output's first rows */
+    int n;
+    const uint16_t *x; /* [T, Kp]; unit u of a row as pairs (j, j + 4) */
+    int T, Kp;
+    int splits, slabs; /* blocks that share a tile's inputs, and slabs of each */
+    bool add;
+    float *work; /* [splits][T][tiles * TILE] sums of the splits */
+    int *count;  /* [tiles][groups of tokens] blocks that have left theirs; zeros between
+                    launches */
+};
+
+/* ---- x ---- */
+
+/* Thread (u, t): unit u of token t as pairs (j, j + 4). */
+KERNEL void to_pairs_kernel(const float *x, int T, int Kp, uint16_t *pairs) {
+    wait_for_others();
+    int i = block_x() * n_thread() + thread_x();
+    if (i >= T * (Kp / 8))
+        return;
+    const real4 lo = ((const real4 *)x)[2 * i], hi = ((const real4 *)x)[2 * i + 1];
+    word4 w;
+    UNROLL
+    for (int j = 0; j < 4; j++)
+        w.w[j] = reals_bf16(lo.v[j], hi.v[j]);
+    ((word4 *)pairs)[i] = w;
+}
+
+/* Asks for slab s of the block's tokens; what is behind the inputs or the tokens comes as
+ * zeros. */
+template <int NT>
+DEVICE void ask_slab(const q4gemm_args &a, int token0, int s, unsigned char *to) {
+    int unit0 = s * UNITS, all = a.Kp / 8;
+    for (int i = thread_x(); i < NT * 8 * UNITS; i += WARPS * 32) {
+        int t = i / UNITS, u = i % UNITS;
+        bool there = token0 + t < a.T && unit0 + u < all;
+        const uint16_t *from = a.x;
+        if (there)
+            from += (size_t)(token0 + t) * (size_t)a.Kp + (size_t)(unit0 + u) * 8;
+        cp_async(to + t * X_ROW + u * 16, from, there ? 16 : 0);
+    }
+    cp_async_commit();
+}
+
+/* ---- products ---- */
+
+/* The fragments of half a chunk: [rows 2p, 2p + 1][bytes 2s, 2s + 1]. */
+DEVICE void look_up(const word4 &q, const unsigned char *table, uint32_t frag[2][2][4]) {
+    const uint32_t lane = (uint32_t)lane_id() * 4;
+    UNROLL
+    for (int p = 0; p < 2; p++)
+        UNROLL
+    for (int s = 0; s < 2; s++)
+        UNROLL
+    for (int i = 0; i < 4; i++)
+        frag[p][s][i] = pair_of(table, q.w[2 * p + i % 2], 2 * s + i / 2, lane);
+}
+
+DEVICE void half_products(const uint32_t frag[2][2][4], const unsigned char *x, float d[2][4]) {
+    word4 b = lds((const word4 *)x);
+    UNROLL
+    for (int p = 0; p < 2; p++)
+        UNROLL
+    for (int s = 0; s < 2; s++)
+        mma_bf16(d[p], frag[p][s], &b.w[2 * s]);
+}
+
+DEVICE void add_scaled(const float scale[4], const float d[2][4], float acc[2][4]) {
+    UNROLL
+    for (int p = 0; p < 2; p++)
+        UNROLL
+    for (int i = 0; i < 4; i++)
+        acc[p][i] += d[p][i] * scale[2 * p + i / 2];
+}
+
+/* The scales of the lane's four rows: mine is that of row t. */
+DEVICE void all_scales(float mine, float scale[4]) {
+    int quad = lane_id() / 4 * 4;
+    UNROLL
+    for (int i = 0; i < 4; i++)
+        scale[i] = shfl(mine, quad + i);
+}
+
+/* acc += scale times the products of half h of a chunk, or of both, with all tokens. */
+template <int NT, int HALF0, int N>
+DEVICE void all_products(const uint32_t frag[N][2][2][4], const float scale[4],
+                         const unsigned char *x, float acc[NT][2][4]) {
+    UNROLL
+    for (int i = 0; i < NT; i++) {
+        float d[2][4] = {};
+        UNROLL
+        for (int h = 0; h < N; h++)
+            half_products(frag[h], x + i * 8 * X_ROW + (HALF0 + h) * 64, d);
+        add_scaled(scale, d, acc[i]);
+    }
+}
+
+/* acc += a chunk's products, and the next chunk is asked for as soon as this one is looked up.
+ * x: the chunk's first unit of the lane's token in the slab. */
+template <int NT, enum scales SCALES>
+DEVICE void use_chunk(lane_chunk *l, const lane_place &place, int next, int end,
+                      const decoder &of, const unsigned char *table, const unsigned char *x,
+                      float acc[NT][2][4]) {
+    float scale[4], mine = l->scale[0];
+    if constexpr (SCALES == HALVES) {
+        uint32_t frag[1][2][2][4];
+        float rest = l->scale[1];
+        look_up(l->q[0], table, frag[0]);
+        all_scales(mine * of.inverse, scale);
+        all_products<NT, 0, 1>(frag, scale, x, acc);
+        look_up(l->q[1], table, frag[0]);
+        if (next < end)
+            load_chunk<SCALES>(place, next, l);
+        all_scales(rest * of.inverse, scale);
+        all_products<NT, 1, 1>(frag, scale, x, acc);
+    } else {
+        uint32_t frag[2][2][2][4];
+        look_up(l->q[0], table, frag[0]);
+        look_up(l->q[1], table, frag[1]);
+        if (SCALES == QUANTISED)
+            mine = lds(&of.map[l->code]) * mine + of.offset;
+        if (next < end)
+            load_chunk<SCALES>(place, next, l);
+        all_scales(mine * of.inverse, scale);
+        all_products<NT, 0, 2>(frag, scale, x, acc);
+    }
+}
+
+/* ---- the end ---- */
+
+/* The warps' sums: [WARPS][NT * 8 tokens][PART_ROW], rows 4g + i of lane (g, t). */
+template <int NT> DEVICE void put_parts(const float acc[NT][2][4], float *part) {
+    int g = lane_id() / 4, t = lane_id() % 4;
+    UNROLL
+    for (int i = 0; i < NT; i++)
+        UNROLL
+    for (int e = 0; e < 2; e++) {
+        int token = (warp_id() * NT + i) * 8 + 2 * t + e;
+        real4 rows = {{acc[i][0][e], acc[i][0][2 + e], acc[i][1][e], acc[i][1][2 + e]}};
+        sts((real4 *)(part + token * PART_ROW + 4 * g), rows);
+    }
+}
+
+/* Adds to y, or puts there, what row n of an output has for token t. */
+DEVICE void put_sum(const q4gemm_args &a, const q4_out &o, int t, int n, float v) {
+    float *y = &o.y[(size_t)t * o.ldy + (size_t)n];
+    v += o.bias ? o.bias[n] : 0;
+    *y = a.add ? *y + v : v;
+}
+
+/* True for all threads of the block that is the last of a tile's. */
+DEVICE bool come_last(const q4gemm_args &a, int *count, int *shared) {
+    make_visible();
+    block_sync();
+    if (thread_x() == 0) {
+        int last = add_global(count, 1) == a.splits - 1;
+        if (last)
+            *count = 0; /* for the next launch */
+        sts(shared, last);
+    }
+    block_sync();
+    make_visible();
+    return lds(shared) != 0;
+}
+
+template <int NT>
+DEVICE void finish(const q4gemm_args &a, int out, int token0, const float *part, int *shared) {
+    const int tile = block_x(), row0 = (tile - a.first[out]) * TILE;
+    const int n_tok = min_int(NT * 8, a.T - token0), all = a.first[a.n] * TILE;
+    const q4_out &o = a.o[out];
+    float *work = a.work + (size_t)token0 * (size_t)all + (size_t)tile * TILE;
+    size_t split = (size_t)a.T * (size_t)all;
+    for (int i = thread_x(); i < n_tok * TILE; i += WARPS * 32) {
+        int t = i / TILE, n = i % TILE;
+        float v = 0;
+        UNROLL
+        for (int k = 0; k < SHARE; k++)
+            v +=
+                lds(&part[(size_t)((n / ROWS * SHARE + k) * NT * 8 + t) * PART_ROW + n % ROWS]);
+        if (a.splits > 1)
+            work[(size_t)block_y() * split + (size_t)t * (size_t)all + (size_t)n] = v;
+        else if (row0 + n < o.w.N)
+            put_sum(a, o, token0 + t, row0 + n, v);
+    }
+    if (a.splits == 1 || !come_last(a, a.count + token0 / TOKENS * a.first[a.n] + tile, shared))
+        return;
+    for (int i = thread_x(); i < n_tok * TILE; i += WARPS * 32) {
+        int t = i / TILE, n = i % TILE;
+        float v = 0;
+        for (int k = 0; k < a.splits; k++)
+            v += ld_fresh(&work[(size_t)k * split + (size_t)t * (size_t)all + (size_t)n]);
+        if (row0 + n < o.w.N)
+            put_sum(a, o, token0 + t, row0 + n, v);
+    }
+}
+
+/* Block (tile, split, group of tokens). Shared memory: the table; the map; two slabs of x, and
+ * in the end the warps' sums in their place. */
+template <int NT, enum scales SCALES>
+KERNEL void BOUNDS(WARPS * 32, 1) q4gemm_kernel(q4gemm_args a) {
+    SHARED(shared);
+    float *map = (float *)(shared + TABLE_BYTES);
+    unsigned char *slabs = shared + TABLE_BYTES + MAP_BYTES;
+    const int token0 = block_z() * TOKENS, group = warp_id() / SHARE, share = warp_id() % SHARE;
+    const int first = block_y() * a.slabs * SLAB;
+    const int end = min_int(first + a.slabs * SLAB, a.Kp / CHUNK);
+    int out = 0;
+    while (out + 1 < a.n && block_x() >= a.first[out + 1])
+        out++;
+    const q4_out &o = a.o[out];
+    let_next_begin();
+    lane_chunk l = {};
+    const lane_place place = place_of(o.w, (block_x() - a.first[out]) * TILE + group * ROWS);
+    if (first + share < end)
+        load_chunk<SCALES>(place, first + share, &l);
+    if (SCALES == QUANTISED && thread_x() < 256)
+        sts(&map[thread_x()], o.w.code_map[thread_x()]);
+    fill_pairs<WARPS>(o.w.table, shared);
+    const decoder of = {map, o.w.offset, o.inverse};
+    const int lane_x = lane_id() / 4 * X_ROW + lane_id() % 4 * 16;
+    float acc[NT][2][4] = {};
+    wait_for_others();
+    ask_slab<NT>(a, token0, first / SLAB, slabs);
+    for (int c0 = first, odd = 0; c0 < end; c0 += SLAB, odd = 1 - odd) {
+        cp_async_wait<0>();
+        block_sync(); /* this slab is there, and the last one was read */
+        if (c0 + SLAB < end)
+            ask_slab<NT>(a, token0, c0 / SLAB + 1, slabs + (1 - odd) * NT * 8 * X_ROW);
+        const unsigned char *x = slabs + odd * NT * 8 * X_ROW + lane_x;
+        for (int c = c0 + share; c < min_int(c0 + SLAB, end); c += SHARE)
+            use_chunk<NT, SCALES>(&l, place, c + SHARE, end, of, shared, x + (c - c0) * 128,
+                                  acc);
+    }
+    block_sync();
+    put_parts<NT>(acc, (float *)(void *)slabs);
+    block_sync();
+    finish<NT>(a, out, token0, (const float *)(const void *)slabs, (int *)(void *)map);
+}
+
+/* ---- launching ---- */
+
+static int n_tile(int T) {
+    return T <= 8 ? 1 : T <= 16 ? 2 : 4;
+}
+
+static size_t block_bytes(int nt) {
+    int x = 2 * nt * 8 * X_ROW, parts = WARPS * nt * 8 * PART_ROW * (int)sizeof(float);
+    return (size_t)(TABLE_BYTES + MAP_BYTES + (x > parts ? x : parts));
+}
+
+template <int NT, enum scales SCALES>
+static void run(struct gpu *g, const struct q4gemm_args *a) {
+    dim3 grid((unsigned)a->first[a->n], (unsigned)a->splits,
+              (unsigned)(a->T + TOKENS - 1) / TOKENS);
+    launch<q4gemm_kernel<NT, SCALES>>(g, "q4gemm", grid, WARPS * 32, block_bytes(NT), *a);
+}
+
+template <enum scales SCALES>
+static void run_tokens(struct gpu *g, const struct q4gemm_args *a) {
+    if (n_tile(a->T) == 1)
+        run<1, SCALES>(g, a);
+    else if (n_tile(a->T) == 2)
+        run<2, SCALES>(g, a);
+    else
+        run<4, SCALES>(g, a);
+}
+
+/* Blocks for every multiprocessor, as far as inputs go, and the workspace. */
+static void share_inputs(struct gpu *g, struct q4gemm_args *a) {
+    int tiles = a->first[a->n], all = (a->Kp / CHUNK + SLAB - 1) / SLAB;
+    int tokens = (a->T + TOKENS - 1) / TOKENS, want = g->info.n_sm / (tiles * tokens);
+    size_t room = GPU_Q4_WORK / ((size_t)a->T * (size_t)tiles * TILE);
+    want = (size_t)want < room ? want : (int)room;
+    if (tiles * tokens > GPU_Q4_COUNTS)
+        want = 1;
+    want = want < 1 ? 1 : want > all ? all : want;
+    a->slabs = (all + want - 1) / want;
+    a->splits = (all + a->slabs - 1) / a->slabs;
+}
+
+static bool q4gemm(struct gpu *g, const float *x, int T, int K, struct gpu_q4_room room,
+                   const struct matmul_out *o, int n_out, bool add) {
+    int Kp = weight_pad_k(K), units = T * (Kp / 8);
+    if (T > GPU_GEMM_TOK || g->info.block_bytes < block_bytes(n_tile(T)))
+        return false;
+    for (int i = 0; i < n_out; i++)
+        if (!q4_fits(o[i].w))
+            return false;
+    launch<to_pairs_kernel>(g, "to_pairs", dim3((unsigned)(units + 255) / 256), 256, 0, x, T,
+                            Kp, room.pairs);
+    for (int i = 0; i < n_out;) {
+        struct q4gemm_args a = {};
+        for (int j = i; i < n_out && q4_alike(o[j].w, o[i].w); i++, a.n++) {
+            q4_out_of(&a.o[a.n], &o[i]);
+            a.first[a.n + 1] = a.first[a.n] + (o[i].w->Np + TILE - 1) / TILE;
+        }
+        a.x = room.pairs;
+        a.T = T;
+        a.Kp = Kp;
+        a.add = add;
+        a.work = room.work;
+        a.count = room.count;
+        share_inputs(g, &a);
+        switch (scales_of(o[i - 1].w)) {
+        case HALVES:
+            run_tokens<HALVES>(g, &a);
+            break;
+        case QUANTISED:
+            run_tokens<QUANTISED>(g, &a);
+            break;
+        case ONE:
+            run_tokens<ONE>(g, &a);
+            break;
+        }
+    }
+    return true;
+}
+
+void gpu_q4gemm_kernels(struct gpu *g) {
+    g->q4gemm = q4gemm;
+}
