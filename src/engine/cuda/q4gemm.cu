@@ -23,15 +23,19 @@
 
 enum {
     WARPS = 16,
-    GROUPS = 4,              /* of rows in a block */
-    SHARE = WARPS / GROUPS,  /* warps that share a group's inputs */
-    TILE = GROUPS * ROWS,    /* rows of a block */
-    SLAB = 2 * SHARE,        /* chunks of x in shared memory at once, */
-    UNITS = SLAB * 8,        /* which are so many units */
-    TOKENS = 32,             /* of a block, at most */
-    X_ROW = UNITS * 16 + 64, /* bytes of a token: two of them meet different banks */
+    GROUPS = 4,             /* of rows in a block */
+    SHARE = WARPS / GROUPS, /* warps that share a group's inputs */
+    TILE = GROUPS * ROWS,   /* rows of a block */
+    TOKENS = 32,            /* of a block, at most */
     PART_ROW = ROWS + 4,
 };
+
+/* Chunks that a lane has on their way: registers. */
+template <int NT> constexpr int DEPTH = NT == 4 ? 1 : 2;
+
+/* SLAB: chunks of x in shared memory at once. A row of it, a token's, is longer than its units,
+ * so that two tokens meet different banks. */
+template <int SLAB> constexpr int X_ROW = SLAB * 8 * 16 + 64;
 
 struct q4gemm_args {
     struct q4_out o[BACKEND_MAX_OUT];
@@ -64,8 +68,9 @@ KERNEL void to_pairs_kernel(const float *x, int T, int Kp, uint16_t *pairs) {
 
 /* Asks for slab s of the block's tokens; what is behind the inputs or the tokens comes as
  * zeros. */
-template <int NT>
+template <int NT, int SLAB>
 DEVICE void ask_slab(const q4gemm_args &a, int token0, int s, unsigned char *to) {
+    const int UNITS = SLAB * 8;
     int unit0 = s * UNITS, all = a.Kp / 8;
     for (int i = thread_x(); i < NT * 8 * UNITS; i += WARPS * 32) {
         int t = i / UNITS, u = i % UNITS;
@@ -73,7 +78,7 @@ DEVICE void ask_slab(const q4gemm_args &a, int token0, int s, unsigned char *to)
         const uint16_t *from = a.x;
         if (there)
             from += (size_t)(token0 + t) * (size_t)a.Kp + (size_t)(unit0 + u) * 8;
-        cp_async(to + t * X_ROW + u * 16, from, there ? 16 : 0);
+        cp_async(to + t * X_ROW<SLAB> + u * 16, from, there ? 16 : 0);
     }
     cp_async_commit();
 }
@@ -118,7 +123,7 @@ DEVICE void all_scales(float mine, float scale[4]) {
 }
 
 /* acc += scale times the products of half h of a chunk, or of both, with all tokens. */
-template <int NT, int HALF0, int N>
+template <int NT, int SLAB, int HALF0, int N>
 DEVICE void all_products(const uint32_t frag[N][2][2][4], const float scale[4],
                          const unsigned char *x, float acc[NT][2][4]) {
     UNROLL
@@ -126,14 +131,14 @@ DEVICE void all_products(const uint32_t frag[N][2][2][4], const float scale[4],
         float d[2][4] = {};
         UNROLL
         for (int h = 0; h < N; h++)
-            half_products(frag[h], x + i * 8 * X_ROW + (HALF0 + h) * 64, d);
+            half_products(frag[h], x + i * 8 * X_ROW<SLAB> + (HALF0 + h) * 64, d);
         add_scaled(scale, d, acc[i]);
     }
 }
 
 /* acc += a chunk's products, and the next chunk is asked for as soon as this one is looked up.
  * x: the chunk's first unit of the lane's token in the slab. */
-template <int NT, enum scales SCALES>
+template <int NT, enum scales SCALES, int SLAB>
 DEVICE void use_chunk(lane_chunk *l, const lane_place &place, int next, int end,
                       const decoder &of, const unsigned char *table, const unsigned char *x,
                       float acc[NT][2][4]) {
@@ -143,12 +148,12 @@ DEVICE void use_chunk(lane_chunk *l, const lane_place &place, int next, int end,
         float rest = l->scale[1];
         look_up(l->q[0], table, frag[0]);
         all_scales(mine * of.inverse, scale);
-        all_products<NT, 0, 1>(frag, scale, x, acc);
+        all_products<NT, SLAB, 0, 1>(frag, scale, x, acc);
         look_up(l->q[1], table, frag[0]);
         if (next < end)
             load_chunk<SCALES>(place, next, l);
         all_scales(rest * of.inverse, scale);
-        all_products<NT, 1, 1>(frag, scale, x, acc);
+        all_products<NT, SLAB, 1, 1>(frag, scale, x, acc);
     } else {
         uint32_t frag[2][2][2][4];
         look_up(l->q[0], table, frag[0]);
@@ -158,7 +163,7 @@ DEVICE void use_chunk(lane_chunk *l, const lane_place &place, int next, int end,
         if (next < end)
             load_chunk<SCALES>(place, next, l);
         all_scales(mine * of.inverse, scale);
-        all_products<NT, 0, 2>(frag, scale, x, acc);
+        all_products<NT, SLAB, 0, 2>(frag, scale, x, acc);
     }
 }
 
@@ -232,7 +237,7 @@ DEVICE void finish(const q4gemm_args &a, int out, int token0, const float *part,
 
 /* Block (tile, split, group of tokens). Shared memory: the table; the map; two slabs of x, and
  * in the end the warps' sums in their place. */
-template <int NT, enum scales SCALES>
+template <int NT, enum scales SCALES, int SLAB>
 KERNEL void BOUNDS(WARPS * 32, 1) q4gemm_kernel(q4gemm_args a) {
     SHARED(shared);
     float *map = (float *)(shared + TABLE_BYTES);
@@ -245,27 +250,37 @@ KERNEL void BOUNDS(WARPS * 32, 1) q4gemm_kernel(q4gemm_args a) {
         out++;
     const q4_out &o = a.o[out];
     let_next_begin();
-    lane_chunk l = {};
+    lane_chunk l[DEPTH<NT>] = {};
     const lane_place place = place_of(o.w, (block_x() - a.first[out]) * TILE + group * ROWS);
-    if (first + share < end)
-        load_chunk<SCALES>(place, first + share, &l);
+    UNROLL
+    for (int i = 0; i < DEPTH<NT>; i++)
+        if (first + share + i * SHARE < end)
+            load_chunk<SCALES>(place, first + share + i * SHARE, &l[i]);
     if (SCALES == QUANTISED && thread_x() < 256)
         sts(&map[thread_x()], o.w.code_map[thread_x()]);
     fill_pairs<WARPS>(o.w.table, shared);
     const decoder of = {map, o.w.offset, o.inverse};
-    const int lane_x = lane_id() / 4 * X_ROW + lane_id() % 4 * 16;
+    constexpr int slab_bytes = NT * 8 * X_ROW<SLAB>;
+    const int lane_x = lane_id() / 4 * X_ROW<SLAB> + lane_id() % 4 * 16;
     float acc[NT][2][4] = {};
     wait_for_others();
-    ask_slab<NT>(a, token0, first / SLAB, slabs);
+    ask_slab<NT, SLAB>(a, token0, first / SLAB, slabs);
     for (int c0 = first, odd = 0; c0 < end; c0 += SLAB, odd = 1 - odd) {
         cp_async_wait<0>();
         block_sync(); /* this slab is there, and the last one was read */
         if (c0 + SLAB < end)
-            ask_slab<NT>(a, token0, c0 / SLAB + 1, slabs + (1 - odd) * NT * 8 * X_ROW);
-        const unsigned char *x = slabs + odd * NT * 8 * X_ROW + lane_x;
-        for (int c = c0 + share; c < min_int(c0 + SLAB, end); c += SHARE)
-            use_chunk<NT, SCALES>(&l, place, c + SHARE, end, of, shared, x + (c - c0) * 128,
-                                  acc);
+            ask_slab<NT, SLAB>(a, token0, c0 / SLAB + 1, slabs + (1 - odd) * slab_bytes);
+        const unsigned char *x = slabs + odd * slab_bytes + lane_x;
+        const int stop = min_int(c0 + SLAB, end);
+        for (int c = c0 + share; c < stop; c += DEPTH<NT> * SHARE) {
+            UNROLL
+            for (int i = 0; i < DEPTH<NT>; i++) {
+                int at = c + i * SHARE;
+                if (at < stop)
+                    use_chunk<NT, SCALES, SLAB>(&l[i], place, at + DEPTH<NT> * SHARE, end, of,
+                                                shared, x + (at - c0) * 128, acc);
+            }
+        }
     }
     block_sync();
     put_parts<NT>(acc, (float *)(void *)slabs);
@@ -279,31 +294,40 @@ static int n_tile(int T) {
     return T <= 8 ? 1 : T <= 16 ? 2 : 4;
 }
 
-static size_t block_bytes(int nt) {
-    int x = 2 * nt * 8 * X_ROW, parts = WARPS * nt * 8 * PART_ROW * (int)sizeof(float);
+static size_t block_bytes(int nt, int x_row) {
+    int x = 2 * nt * 8 * x_row, parts = WARPS * nt * 8 * PART_ROW * (int)sizeof(float);
     return (size_t)(TABLE_BYTES + MAP_BYTES + (x > parts ? x : parts));
 }
 
-template <int NT, enum scales SCALES>
+/* Chunks of a slab where shared memory is large, and where it is not. */
+enum { LONG = 4 * SHARE, SHORT = 2 * SHARE };
+
+static bool has_room(const struct gpu *g, int T, int slab) {
+    int row = slab == LONG ? X_ROW<LONG> : X_ROW<SHORT>;
+    return block_bytes(n_tile(T), row) <= g->info.block_bytes;
+}
+
+template <int NT, enum scales SCALES, int SLAB>
 static void run(struct gpu *g, const struct q4gemm_args *a) {
     dim3 grid((unsigned)a->first[a->n], (unsigned)a->splits,
               (unsigned)(a->T + TOKENS - 1) / TOKENS);
-    launch<q4gemm_kernel<NT, SCALES>>(g, "q4gemm", grid, WARPS * 32, block_bytes(NT), *a);
+    launch<q4gemm_kernel<NT, SCALES, SLAB>>(g, "q4gemm", grid, WARPS * 32,
+                                            block_bytes(NT, X_ROW<SLAB>), *a);
 }
 
-template <enum scales SCALES>
+template <enum scales SCALES, int SLAB>
 static void run_tokens(struct gpu *g, const struct q4gemm_args *a) {
     if (n_tile(a->T) == 1)
-        run<1, SCALES>(g, a);
+        run<1, SCALES, SLAB>(g, a);
     else if (n_tile(a->T) == 2)
-        run<2, SCALES>(g, a);
+        run<2, SCALES, SLAB>(g, a);
     else
-        run<4, SCALES>(g, a);
+        run<4, SCALES, SLAB>(g, a);
 }
 
 /* Blocks for every multiprocessor, as far as inputs go, and the workspace. */
-static void share_inputs(struct gpu *g, struct q4gemm_args *a) {
-    int tiles = a->first[a->n], all = (a->Kp / CHUNK + SLAB - 1) / SLAB;
+static void share_inputs(struct gpu *g, struct q4gemm_args *a, int slab) {
+    int tiles = a->first[a->n], all = (a->Kp / CHUNK + slab - 1) / slab;
     int tokens = (a->T + TOKENS - 1) / TOKENS, want = g->info.n_sm / (tiles * tokens);
     size_t room = GPU_Q4_WORK / ((size_t)a->T * (size_t)tiles * TILE);
     want = (size_t)want < room ? want : (int)room;
@@ -314,10 +338,19 @@ static void share_inputs(struct gpu *g, struct q4gemm_args *a) {
     a->splits = (all + a->slabs - 1) / a->slabs;
 }
 
+template <enum scales SCALES> static void run_slab(struct gpu *g, struct q4gemm_args *a) {
+    int slab = has_room(g, a->T, LONG) ? LONG : SHORT;
+    share_inputs(g, a, slab);
+    if (slab == LONG)
+        run_tokens<SCALES, LONG>(g, a);
+    else
+        run_tokens<SCALES, SHORT>(g, a);
+}
+
 static bool q4gemm(struct gpu *g, const float *x, int T, int K, struct gpu_q4_room room,
                    const struct matmul_out *o, int n_out, bool add) {
     int Kp = weight_pad_k(K), units = T * (Kp / 8);
-    if (T > GPU_GEMM_TOK || g->info.block_bytes < block_bytes(n_tile(T)))
+    if (T > GPU_GEMM_TOK || !has_room(g, T, SHORT))
         return false;
     for (int i = 0; i < n_out; i++)
         if (!q4_fits(o[i].w))
@@ -336,16 +369,15 @@ static bool q4gemm(struct gpu *g, const float *x, int T, int K, struct gpu_q4_ro
         a.add = add;
         a.work = room.work;
         a.count = room.count;
-        share_inputs(g, &a);
         switch (scales_of(o[i - 1].w)) {
         case HALVES:
-            run_tokens<HALVES>(g, &a);
+            run_slab<HALVES>(g, &a);
             break;
         case QUANTISED:
-            run_tokens<QUANTISED>(g, &a);
+            run_slab<QUANTISED>(g, &a);
             break;
         case ONE:
-            run_tokens<ONE>(g, &a);
+            run_slab<ONE>(g, &a);
             break;
         }
     }
