@@ -429,20 +429,28 @@ DEVICE void multiply_values(const unsigned char *tile, const float p[S::GROUPS][
     }
 }
 
-/* Tiles of keys begin, begin + step, .. of the tile's, from block `first` on. While the keys of
- * one are multiplied its values are on their way, and the next one's keys while its values are.
+/* The first tile of keys and of values is on its way. */
+template <class S>
+DEVICE void ask_first(const att_args &A, const att_tile &t, int begin, int end,
+                      unsigned char *tile) {
+    int block = t.from / 16 + begin * S::BLOCKS;
+    if (begin < end)
+        stage_keys<S>(A, t, block, tile);
+    cp_async_commit();
+    if (begin < end)
+        stage_values<S>(A, t, block, tile);
+    cp_async_commit();
+}
+
+/* Tiles of keys begin, begin + step, .. of the tile's, the first asked for already. While the
+ * keys of one are multiplied its values are on their way, and the next one's keys while its
+ * values are.
  */
 template <class S>
 DEVICE void walk_keys(const att_args &A, const att_tile &t, const att_rows &w, int begin,
                       int end, int step, unsigned char *tile, const word4 *q,
                       att_state<S> &st) {
     int first = t.from / 16;
-    if (begin < end)
-        stage_keys<S>(A, t, first + begin * S::BLOCKS, tile);
-    cp_async_commit();
-    if (begin < end)
-        stage_values<S>(A, t, first + begin * S::BLOCKS, tile);
-    cp_async_commit();
     for (int i = begin; i < end; i += step) {
         int key = (first + i * S::BLOCKS) * 16, next = first + (i + step) * S::BLOCKS;
         bool sees = key < w.see_limit && key + S::KEYS > w.see_from;
@@ -518,15 +526,17 @@ template <class S> KERNEL void BOUNDS(S::WARPS * 32, S::MIN_BLOCKS) tensor_kerne
     att_state<S> st = {};
     if (t.n <= 0)
         return;
+    part_share(A, ((t.limit + 15) / 16 - t.from / 16 + S::BLOCKS - 1) / S::BLOCKS, &begin,
+               &end);
+    begin += S::FEW ? warp_id() : 0;
+    unsigned char *tile = shared + (S::FEW ? warp_id() * S::TILE : 0);
+    ask_first<S>(A, t, begin, end, tile);
     if (!S::FEW || warp_id() == 0)
         stage_queries<S>(A, t, row, q);
     st.m[0] = st.m[1] = -INFINITY;
-    part_share(A, ((t.limit + 15) / 16 - t.from / 16 + S::BLOCKS - 1) / S::BLOCKS, &begin,
-               &end);
     block_sync();
     att_rows w = warp_rows(A, t, row);
-    walk_keys<S>(A, t, w, begin + (S::FEW ? warp_id() : 0), end, S::FEW ? S::WARPS : 1,
-                 shared + (S::FEW ? warp_id() * S::TILE : 0), q, st);
+    walk_keys<S>(A, t, w, begin, end, S::FEW ? S::WARPS : 1, tile, q, st);
     cp_async_wait<0>();
     UNROLL
     for (int h = 0; h < 2; h++) {

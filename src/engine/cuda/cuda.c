@@ -578,13 +578,19 @@ static void by_slices(struct cuda *c, struct input *in, const struct matmul_out 
         g->bias(g, o->bias, in->T, w->N, o->y, o->ldy);
 }
 
+/* Of up to GPU_GEMM_TOK tokens with 4-bit weights; false: others have to. */
+static bool few_products(struct cuda *c, const struct gpu_input *in,
+                         const struct matmul_out *out, int n_out, bool add) {
+    struct gpu *g = c->g;
+    return g->q4gemv(g, in, out, n_out, add) || g->q4gemm(g, in, c->q4, out, n_out, add);
+}
+
 static void multiply(struct cuda *c, const float *x, int T, int K, const struct matmul_out *out,
                      int n_out, bool add) {
     struct gpu *g = c->g;
     struct input in = {.x = x, .T = T, .K = K};
     const struct gpu_input few = {x, T, K, NULL};
-    if (T == 0 || g->q4gemv(g, &few, out, n_out, add) ||
-        g->q4gemm(g, x, T, K, c->q4, out, n_out, add))
+    if (T == 0 || few_products(c, &few, out, n_out, add))
         return;
     for (int i = 0; i < n_out; i++) {
         const struct matmul_out *o = &out[i];
@@ -615,7 +621,7 @@ static void cuda_norm_matmul(struct backend *be, const struct norm_op *n, const 
                              int K, float *xn, const struct matmul_out *out, int n_out) {
     struct cuda *c = cuda_of(be);
     const struct gpu_input few = {x, T, K, n};
-    if (T == 0 || c->g->q4gemv(c->g, &few, out, n_out, false))
+    if (T == 0 || few_products(c, &few, out, n_out, false))
         return;
     c->g->norm(c->g, n, x, T, xn);
     multiply(c, xn, T, K, out, n_out, false);
@@ -656,6 +662,13 @@ static void cuda_norm_ffn(struct backend *be, const struct norm_op *n, enum act_
     struct cuda *c = cuda_of(be);
     if (T == 0 || few_ffn(c, n, kind, x, T, K, gate, up, y))
         return;
+    const struct gpu_input in = {x, T, K, n};
+    size_t ld = (size_t)weight_pad_k(up->w.N);
+    struct matmul_out out[] = {{&up->w, c->rows, ld, up->bias}, {&gate->w, y, ld, gate->bias}};
+    if (few_products(c, &in, out, 2, false)) {
+        c->g->act(c->g, kind, y, c->rows, T, up->w.N, y);
+        return;
+    }
     c->g->norm(c->g, n, x, T, xn);
     cuda_ffn(be, kind, xn, T, K, gate, up, y);
 }

@@ -161,7 +161,7 @@ struct gpu {
     bool (*q4ffn)(struct gpu *g, enum act_kind kind, const struct gpu_input *in,
                   const struct matmul_out *up, const struct matmul_out *gate);
     /* q4gemm.cu: the same for up to GPU_GEMM_TOK tokens, x in bf16. */
-    bool (*q4gemm)(struct gpu *g, const float *x, int T, int K, struct gpu_q4_room room,
+    bool (*q4gemm)(struct gpu *g, const struct gpu_input *in, struct gpu_q4_room room,
                    const struct matmul_out *out, int n_out, bool add);
     /* w8a8.cu: rows of x [T, K] in digits, T <= out.T8; and a product with them, for int8
      * weights with one scale a row (row_scaled), any T. */

@@ -121,6 +121,11 @@ template <int WARPS> DEVICE void fill_pairs(const float *values, unsigned char *
     return w->type == WEIGHT_Q4 && !w->min && w->group >= 32;
 }
 
+/* The norms that are computed on the way. */
+[[maybe_unused]] static bool q4_norm(const struct norm_op *n) {
+    return !n || (n->kind == NORM_RMS && n->H == 1 && !n->b);
+}
+
 [[maybe_unused]] static void q4_out_of(struct q4_out *to, const struct matmul_out *o) {
     float factor = table_factor(o->w->table);
     to->w = *o->w;

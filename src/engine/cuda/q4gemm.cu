@@ -52,33 +52,67 @@ struct q4gemm_args {
 
 /* ---- x ---- */
 
-/* Thread (u, t): unit u of token t as pairs (j, j + 4). */
-KERNEL void to_pairs_kernel(const float *x, int T, int Kp, uint16_t *pairs) {
+/* A row of x [T, Kp] as pairs, normalised by g (NORM_RMS) if there is one: unit u of row t by
+ * thread u % n of block t, n threads. */
+KERNEL void to_pairs_kernel(const float *x, const float *g, float eps, int K, int Kp,
+                            uint16_t *pairs) {
     wait_for_others();
-    int i = block_x() * n_thread() + thread_x();
-    if (i >= T * (Kp / 8))
-        return;
-    const real4 lo = ((const real4 *)x)[2 * i], hi = ((const real4 *)x)[2 * i + 1];
-    word4 w;
-    UNROLL
-    for (int j = 0; j < 4; j++)
-        w.w[j] = reals_bf16(lo.v[j], hi.v[j]);
-    ((word4 *)pairs)[i] = w;
+    SHARED(shared);
+    float *sums = (float *)(void *)shared, scale = 1;
+    const real4 *row = (const real4 *)(x + (size_t)block_x() * (size_t)Kp);
+    word4 *to = (word4 *)(pairs + (size_t)block_x() * (size_t)Kp);
+    if (g) {
+        float sum = 0;
+        for (int i = thread_x(); i < Kp / 4; i += n_thread())
+            UNROLL
+        for (int j = 0; j < 4; j++)
+            sum += row[i].v[j] * row[i].v[j];
+        sum = warp_sum(sum);
+        if (lane_id() == 0)
+            sts(&sums[warp_id()], sum);
+        block_sync();
+        sum = 0;
+        for (int i = 0; i < n_thread() / 32; i++)
+            sum += lds(&sums[i]);
+        scale = 1 / sqrtf(sum / (float)K + eps);
+    }
+    for (int u = thread_x(); u < Kp / 8; u += n_thread()) {
+        real4 lo = row[2 * u], hi = row[2 * u + 1];
+        word4 w;
+        UNROLL
+        for (int j = 0; j < 4; j++) {
+            if (g) {
+                lo.v[j] *= scale * (u * 8 + j < K ? g[u * 8 + j] : 0);
+                hi.v[j] *= scale * (u * 8 + 4 + j < K ? g[u * 8 + 4 + j] : 0);
+            }
+            w.w[j] = reals_bf16(lo.v[j], hi.v[j]);
+        }
+        to[u] = w;
+    }
+}
+
+static void to_pairs(struct gpu *g, const struct gpu_input *in, uint16_t *pairs) {
+    int Kp = weight_pad_k(in->K), threads = Kp / 8 < 512 ? (Kp / 8 + 31) / 32 * 32 : 512;
+    launch<to_pairs_kernel>(
+        g, "to_pairs", dim3((unsigned)in->T), threads, (size_t)threads / 32 * sizeof(float),
+        in->x, in->norm ? in->norm->g : NULL, in->norm ? in->norm->eps : 0, in->K, Kp, pairs);
 }
 
 /* Asks for slab s of the block's tokens; what is behind the inputs or the tokens comes as
- * zeros. */
+ * zeros. A thread has one unit of every STEP'th token. */
 template <int NT, int SLAB>
 DEVICE void ask_slab(const q4gemm_args &a, int token0, int s, unsigned char *to) {
-    const int UNITS = SLAB * 8;
-    int unit0 = s * UNITS, all = a.Kp / 8;
-    for (int i = thread_x(); i < NT * 8 * UNITS; i += WARPS * 32) {
-        int t = i / UNITS, u = i % UNITS;
-        bool there = token0 + t < a.T && unit0 + u < all;
-        const uint16_t *from = a.x;
-        if (there)
-            from += (size_t)(token0 + t) * (size_t)a.Kp + (size_t)(unit0 + u) * 8;
-        cp_async(to + t * X_ROW<SLAB> + u * 16, from, there ? 16 : 0);
+    constexpr int UNITS = SLAB * 8, STEP = WARPS * 32 / UNITS;
+    const int u = thread_x() % UNITS, t0 = thread_x() / UNITS;
+    const bool in = s * UNITS + u < a.Kp / 8;
+    const uint16_t *from =
+        a.x + (size_t)(token0 + t0) * (size_t)a.Kp + (size_t)(s * UNITS + u) * 8;
+    to += t0 * X_ROW<SLAB> + u * 16;
+    for (int i = 0; i < NT * 8 / STEP; i++) {
+        bool there = in && token0 + t0 + i * STEP < a.T;
+        cp_async(to, there ? from : a.x, there ? 16 : 0);
+        to += STEP * X_ROW<SLAB>;
+        from += (size_t)STEP * (size_t)a.Kp;
     }
     cp_async_commit();
 }
@@ -182,13 +216,6 @@ template <int NT> DEVICE void put_parts(const float acc[NT][2][4], float *part) 
     }
 }
 
-/* Adds to y, or puts there, what row n of an output has for token t. */
-DEVICE void put_sum(const q4gemm_args &a, const q4_out &o, int t, int n, float v) {
-    float *y = &o.y[(size_t)t * o.ldy + (size_t)n];
-    v += o.bias ? o.bias[n] : 0;
-    *y = a.add ? *y + v : v;
-}
-
 /* True for all threads of the block that is the last of a tile's. */
 DEVICE bool come_last(const q4gemm_args &a, int *count, int *shared) {
     make_visible();
@@ -204,35 +231,49 @@ DEVICE bool come_last(const q4gemm_args &a, int *count, int *shared) {
     return lds(shared) != 0;
 }
 
+/* A thread's part of a tile: row n for the tokens t, t + STEP, … */
+enum { STEP = WARPS * 32 / TILE };
+
+/* Row n of a tile for the tokens that the thread has, from where they are, to y. */
+template <int NT, class GET>
+DEVICE void put_rows(const q4gemm_args &a, const q4_out &o, int token0, int n, GET sum) {
+    if (n >= o.w.N)
+        return;
+    float bias = o.bias ? o.bias[n] : 0;
+    for (int t = thread_x() / TILE; t < min_int(NT * 8, a.T - token0); t += STEP) {
+        float *y = &o.y[(size_t)(token0 + t) * o.ldy + (size_t)n], v = sum(t) + bias;
+        *y = a.add ? *y + v : v;
+    }
+}
+
 template <int NT>
 DEVICE void finish(const q4gemm_args &a, int out, int token0, const float *part, int *shared) {
-    const int tile = block_x(), row0 = (tile - a.first[out]) * TILE;
-    const int n_tok = min_int(NT * 8, a.T - token0), all = a.first[a.n] * TILE;
+    const int tile = block_x(), n = thread_x() % TILE, all = a.first[a.n] * TILE;
     const q4_out &o = a.o[out];
-    float *work = a.work + (size_t)token0 * (size_t)all + (size_t)tile * TILE;
-    size_t split = (size_t)a.T * (size_t)all;
-    for (int i = thread_x(); i < n_tok * TILE; i += WARPS * 32) {
-        int t = i / TILE, n = i % TILE;
+    const int row = (tile - a.first[out]) * TILE + n;
+    const float *mine = part + n / ROWS * SHARE * NT * 8 * PART_ROW + n % ROWS;
+    auto parts_sum = [&](int t) {
         float v = 0;
         UNROLL
         for (int k = 0; k < SHARE; k++)
-            v +=
-                lds(&part[(size_t)((n / ROWS * SHARE + k) * NT * 8 + t) * PART_ROW + n % ROWS]);
-        if (a.splits > 1)
-            work[(size_t)block_y() * split + (size_t)t * (size_t)all + (size_t)n] = v;
-        else if (row0 + n < o.w.N)
-            put_sum(a, o, token0 + t, row0 + n, v);
-    }
-    if (a.splits == 1 || !come_last(a, a.count + token0 / TOKENS * a.first[a.n] + tile, shared))
+            v += lds(&mine[(k * NT * 8 + t) * PART_ROW]);
+        return v;
+    };
+    if (a.splits == 1) {
+        put_rows<NT>(a, o, token0, row, parts_sum);
         return;
-    for (int i = thread_x(); i < n_tok * TILE; i += WARPS * 32) {
-        int t = i / TILE, n = i % TILE;
-        float v = 0;
-        for (int k = 0; k < a.splits; k++)
-            v += ld_fresh(&work[(size_t)k * split + (size_t)t * (size_t)all + (size_t)n]);
-        if (row0 + n < o.w.N)
-            put_sum(a, o, token0 + t, row0 + n, v);
     }
+    float *work = a.work + (size_t)token0 * (size_t)all + (size_t)(tile * TILE + n);
+    const size_t split = (size_t)a.T * (size_t)all;
+    for (int t = thread_x() / TILE; t < min_int(NT * 8, a.T - token0); t += STEP)
+        work[(size_t)block_y() * split + (size_t)t * (size_t)all] = parts_sum(t);
+    if (come_last(a, a.count + token0 / TOKENS * a.first[a.n] + tile, shared))
+        put_rows<NT>(a, o, token0, row, [&](int t) {
+            float v = 0;
+            for (int k = 0; k < a.splits; k++)
+                v += ld_fresh(&work[(size_t)k * split + (size_t)t * (size_t)all]);
+            return v;
+        });
 }
 
 /* Block (tile, split, group of tokens). Shared memory: the table; the map; two slabs of x, and
@@ -347,16 +388,14 @@ template <enum scales SCALES> static void run_slab(struct gpu *g, struct q4gemm_
         run_tokens<SCALES, SHORT>(g, a);
 }
 
-static bool q4gemm(struct gpu *g, const float *x, int T, int K, struct gpu_q4_room room,
+static bool q4gemm(struct gpu *g, const struct gpu_input *in, struct gpu_q4_room room,
                    const struct matmul_out *o, int n_out, bool add) {
-    int Kp = weight_pad_k(K), units = T * (Kp / 8);
-    if (T > GPU_GEMM_TOK || !has_room(g, T, SHORT))
+    if (in->T > GPU_GEMM_TOK || !has_room(g, in->T, SHORT) || !q4_norm(in->norm))
         return false;
     for (int i = 0; i < n_out; i++)
         if (!q4_fits(o[i].w))
             return false;
-    launch<to_pairs_kernel>(g, "to_pairs", dim3((unsigned)(units + 255) / 256), 256, 0, x, T,
-                            Kp, room.pairs);
+    to_pairs(g, in, room.pairs);
     for (int i = 0; i < n_out;) {
         struct q4gemm_args a = {};
         for (int j = i; i < n_out && q4_alike(o[j].w, o[i].w); i++, a.n++) {
@@ -364,8 +403,8 @@ static bool q4gemm(struct gpu *g, const float *x, int T, int K, struct gpu_q4_ro
             a.first[a.n + 1] = a.first[a.n] + (o[i].w->Np + TILE - 1) / TILE;
         }
         a.x = room.pairs;
-        a.T = T;
-        a.Kp = Kp;
+        a.T = in->T;
+        a.Kp = weight_pad_k(in->K);
         a.add = add;
         a.work = room.work;
         a.count = room.count;

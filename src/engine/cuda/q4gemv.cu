@@ -422,16 +422,12 @@ static int tiles_of(const struct weight *w) {
     return (w->Np + ROWS - 1) / ROWS;
 }
 
-/* Few tokens, in the kinds of norm that are computed on the way. */
-static bool takes(const struct gpu_input *in) {
-    const struct norm_op *n = in->norm;
-    return in->T <= GPU_GEMV_TOK && (!n || (n->kind == NORM_RMS && n->H == 1 && !n->b));
-}
-
 static bool q4gemv(struct gpu *g, const struct gpu_input *in, const struct matmul_out *o,
                    int n_out, bool add) {
+    if (in->T > GPU_GEMV_TOK || !q4_norm(in->norm))
+        return false;
     for (int i = 0; i < n_out; i++)
-        if (!takes(in) || !q4_fits(o[i].w))
+        if (!q4_fits(o[i].w))
             return false;
     for (int i = 0; i < n_out;) {
         struct q4_args a = {};
@@ -448,7 +444,8 @@ static bool q4gemv(struct gpu *g, const struct gpu_input *in, const struct matmu
 static bool q4ffn(struct gpu *g, enum act_kind act, const struct gpu_input *in,
                   const struct matmul_out *up, const struct matmul_out *gate) {
     struct q4_args a = {};
-    if (!takes(in) || !q4_fits(up->w) || !q4_fits(gate->w) || !q4_alike(up->w, gate->w))
+    if (in->T > GPU_GEMV_TOK || !q4_norm(in->norm) || !q4_fits(up->w) || !q4_fits(gate->w) ||
+        !q4_alike(up->w, gate->w))
         return false;
     q4_out_of(&a.o[0], up);
     q4_out_of(&a.o[1], gate);
