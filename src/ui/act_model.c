@@ -119,8 +119,8 @@ void act_model_info(struct app *a) {
              m->n_vocab);
     buf_addf(&text, "Weights         %s, %.0f MB\n", m->quant, (double)m->weights_bytes / 1e6);
     buf_addf(&text, "Context         %d tokens (trained with %d)\n", m->ctx_tok, m->ctx_train);
-    buf_addf(&text, "Runs on         %s, %s kernels", m->device, m->kernels);
-    if (strcmp(m->device, "cpu") == 0)
+    buf_addf(&text, "Runs on         %s, %s kernels", m->device_words, m->kernels);
+    if (strcmp(m->device_words, "cuda") != 0) /* the CPU has a part */
         buf_addf(&text, ", %d threads", m->threads);
     buf_addc(&text, '\n');
     buf_addf(&text, "A token reads   %.0f MB of weights\n", (double)m->bytes_per_token / 1e6);
