@@ -49,8 +49,9 @@ int graph_share_that_fits(struct graph *g, const struct graph_room *r, struct er
     if (fits == 0)
         err_set(
             err, ST_NOMEM,
-            "no room for a layer of the model on the GPU: with its KV cache and the head it "
+            "no room for a layer of the model on the GPU: with its KV cache and the head%s it "
             "takes %zu MiB, and %zu MiB are left to use. A smaller context needs less",
-            share_bytes(g, r, 1) >> 20, room >> 20);
+            r->spare_bytes ? ", and beside a draft model," : "", share_bytes(g, r, 1) >> 20,
+            room >> 20);
     return fits;
 }
