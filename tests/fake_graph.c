@@ -207,12 +207,12 @@ const char *graph_kernels(const struct graph *g) {
 
 int graph_gpu_layers(const struct graph *g) {
     (void)g;
-    return 0;
+    return fake.gpu_layers;
 }
 
 bool graph_is_split(const struct graph *g) {
     (void)g;
-    return false;
+    return fake.split;
 }
 
 int graph_threads(const struct graph *g) {

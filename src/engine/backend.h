@@ -183,8 +183,9 @@ struct backend {
     /* optional: bytes that may still be allocated. NULL: the host's memory, which is not
      * counted here. */
     size_t (*room)(struct backend *be);
-    /* optional, before anything is bound: memory for all that will be, so many bytes (graph.h
-     * counts them), in the place of what an earlier call took. ST_NOMEM: it took none. */
+    /* optional, before anything is bound: memory for all that will be, so many bytes
+     * (run/bind.c counts them), in the place of what an earlier call took. ST_NOMEM: it took
+     * none. */
     enum status (*make_room)(struct backend *be, size_t bytes, struct err *err);
 
     void (*begin)(struct backend *be, const struct step *s);

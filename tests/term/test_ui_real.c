@@ -150,6 +150,13 @@ static void the_gpu_is_described_as_it_is_now(void **state) {
     tt_type(t, T_ESC);
     tt_wait_gone(t, "About the model");
     tt_quit(t);
+    const char *part[] = {getenv("LLMCHAT_BIN"), "--gpu-layers", "1", NULL};
+    t = tt_start(*state, part, env, 24, 110);
+    tt_wait(t, "tiny·nf4·cuda, 1 of 2 layers");
+    tt_type(t, "/show model" T_ENTER);
+    tt_wait(t, "Runs on         cuda, 1 of 2 layers, host shim kernels, ");
+    tt_wait(t, "The GPU now     20.0 of 80.0 GiB in use,");
+    tt_quit(t);
     env[1] = "LLMCHAT_NVML=none";
     t = tt_start(*state, argv, env, 24, 110);
     tt_wait(t, "tiny·nf4·cuda");

@@ -368,11 +368,17 @@ static enum status open_graphs(struct engine *e, const struct engine_params *p,
 
 /* That not all of a model is on the GPU, where nobody asked for that. */
 static void note_split(struct engine *e, const struct engine_params *p) {
-    if (p->gpu_layers == 0 && graph_is_split(e->graph))
+    int there = graph_gpu_layers(e->graph), all = e->model->hp.n_layer;
+    if (p->gpu_layers > 0 || !graph_is_split(e->graph))
+        return;
+    if (there == all)
+        e->device_note = xstrdup("on the GPU are all layers, it has no room for the embedding, "
+                                 "which is on the CPU");
+    else
         e->device_note =
             xasprintf("on the GPU are %d of %d layers, it has no room for more; the others are "
                       "on the CPU",
-                      graph_gpu_layers(e->graph), e->model->hp.n_layer);
+                      there, all);
 }
 
 /* Who wants several GPUs wants no CPU. */
