@@ -94,6 +94,7 @@ enum status engine_open(const char *path, const struct engine_params *params, st
                                    .architecture = "llama",
                                    .quant = "nf4",
                                    .device = "cpu",
+                                   .device_words = "cpu",
                                    .device_note = "",
                                    .kernels = "scalar",
                                    .license = "",

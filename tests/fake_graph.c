@@ -205,6 +205,16 @@ const char *graph_kernels(const struct graph *g) {
     return "none";
 }
 
+int graph_gpu_layers(const struct graph *g) {
+    (void)g;
+    return fake.gpu_layers;
+}
+
+bool graph_is_split(const struct graph *g) {
+    (void)g;
+    return fake.split;
+}
+
 int graph_threads(const struct graph *g) {
     (void)g;
     return 1;

@@ -46,6 +46,8 @@ extern struct fake {
     bool host_blocks;         /* saved blocks are read straight to their places */
     int fail_at, nan_at; /* the forward with this number fails, those from this one on give no
                             numbers; 0: none */
+    bool split;          /* the graph's first part is on the CPU; */
+    int gpu_layers;      /* how many are not */
     /* what was seen; read while the engine is idle */
     int n_forward, n_tok, max_seq, n_block, n_copied, n_loaded;
     int n_moved;   /* blocks */

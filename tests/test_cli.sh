@@ -494,9 +494,20 @@ rm home/config/config.yaml
 run run tiny --gpu-memory-utilization 1.5 hi; is "more than all of a GPU's memory" 2 - 'at most 1'
 run run tiny-f32 --tensor-parallel 2 hi; is "two GPUs where there is none: not the CPU" 1 - '^llmchat: a model over 2 GPUs: no GPU: '
 run run tiny-f32 --tensor-parallel 2 --device cpu hi; is "GPUs and the CPU" 2 - 'tensor-parallel 2 .*--device cpu'
+run run tiny-f32 --tensor-parallel 2 --gpu-layers 0 hi; is "GPUs and no layer there" 2 - 'tensor-parallel 2 .*--gpu-layers 0'
+run run tiny-f32 --tensor-parallel 2 --gpu-layers 1 hi; is "GPUs that share, and the CPU has a part" 2 - 'tensor-parallel 2 shares all 2 layers .*--gpu-layers 1;'
+printf 'tensor_parallel: 2\ngpu_layers: 1\n' >home/config/config.yaml
+run run tiny-f32 hi; is "the same in the configuration" 2 - 'tensor-parallel 2 shares all 2 layers .*--gpu-layers 1;'
+run run tiny-f32 --tensor-parallel 1 --device cpu --max-tokens 2 hi; is "the way out" 0 . -
+rm home/config/config.yaml
 run run tiny-f32 --tensor-parallel 3 hi; is "heads that three GPUs can't share" 1 - '4 heads .*3 GPUs'
 run run tiny --tensor-parallel 2 hi; is "scales that two GPUs can't share" 1 - 'layer 0: wo: 64 inputs'
 run run tiny --tensor-parallel 0 hi; is "no GPU at all" 2 - 'tensor-parallel 0'
+run run tiny --gpu-layers some hi; is "layers that are no number" 2 - 'gpu-layers some: must be auto, or a whole number from 0'
+run run tiny --gpu-layers -1 hi; is "fewer than no layers" 2 - 'gpu-layers -1: must be auto'
+echo 'gpu_layers: 1.5' >home/config/config.yaml
+run run tiny hi; is "layers in the configuration" 1 - 'config.yaml:1: gpu_layers: 1.5: auto, or a whole number'
+rm home/config/config.yaml
 if [ -e "${TEST_CUDA_MODULE:-}" ]; then
     LLMCHAT_CUDA_MODULE=$TEST_CUDA_MODULE
     run doctor --device cuda; is "doctor with a GPU" 0 '^ok   machine +gpu .*(sm_|host shim).* GiB free'
@@ -519,11 +530,49 @@ if [ -e "${TEST_CUDA_MODULE:-}" ]; then
     is_json "auto without room is the CPU" 0 out 'd[0]["device"]=="cpu"'
     LLMCHAT_SHIM_BYTES=3000000 run run tiny --max-tokens 3 hi; is "which is said" 0 '' 'on the CPU: .*room'
     LLMCHAT_SHIM_FAIL=rope_kv run run tiny --device cuda hi; is "a fault of a GPU" 1 - 'rope_kv.*--device cpu'
+    LLMCHAT_SHIM_FAIL=rope_kv run run tiny --gpu-layers 1 hi; is "a fault of a GPU that has a part" 1 - 'rope_kv.*--device cpu'
+    run run tiny-f32 --gpu-layers 1 --raw --temperature 0 --max-tokens 24 tell me a tale
+    if [ "$rc" = 0 ] && [ ! -s err ] && cmp -s out tale; then pass "a split model says what the CPU says"; else fail "a split model says what the CPU says"; fi
+    run bench tiny --gpu-layers 1 -p 20 -n 2 -r 1; is "bench of a split model" 0 '^tiny, nf4, cuda, 1 of 2 layers \(host shim\)'
+    for layers in 0:cpu:0 1:cuda:1 2:cuda:2 99:cuda:2 auto:cuda:2; do
+        run bench tiny --gpu-layers ${layers%%:*} -p 4 -n 2 -r 1 --json
+        is_json "--gpu-layers ${layers%%:*}" 0 out "'%s:%d' % (d[0]['device'], d[0]['gpu_layers']) == '${layers#*:}'"
+    done
+    # A GPU on which nothing works shows whether it is used.
+    echo 'gpu_layers: 1' >home/config/config.yaml
+    LLMCHAT_SHIM_FAIL=rope_kv run run tiny --max-tokens 3 hi; is "gpu_layers in the configuration" 1 - 'rope_kv'
+    LLMCHAT_SHIM_FAIL=rope_kv run run tiny --gpu-layers 0 --max-tokens 3 hi; is "the command line says none" 0 . -
+    echo 'gpu_layers: 0' >home/config/config.yaml
+    LLMCHAT_SHIM_FAIL=rope_kv run run tiny --max-tokens 3 hi; is "the configuration says none" 0 . -
+    LLMCHAT_SHIM_FAIL=rope_kv run run tiny --device cuda --max-tokens 3 hi; is "--device cuda says more" 1 - 'rope_kv'
+    rm home/config/config.yaml
+    rm -rf home/cache/kv
+    run run tiny --save --device cuda --temperature 0 --max-tokens 4 --json $words
+    n=$(sed -n 's/.*"prompt_tokens": *\([0-9]*\).*/\1/p' out)
+    id=$(sed -n 's/.*conversation \([0-9]*\).*/\1/p' err)
+    run run tiny --chat "$id" --gpu-layers 1 --temperature 0 --max-tokens 4 --json and on
+    is_json "a split model goes on with the state of a whole one" 0 out "lines[-1]['cached_tokens']>=$n"
+    n=$(sed -n 's/.*"prompt_tokens": *\([0-9]*\).*/\1/p' out)
+    run run tiny --chat "$id" --device cuda --temperature 0 --max-tokens 4 --json and on
+    is_json "and the other way round" 0 out "lines[-1]['cached_tokens']>=$n"
+    # How much the scratch of a step takes is nobody's business: from what is too little up, auto meets a split.
+    "$MKMODEL" six.gguf layers=6 embd=256 ff=1024 && run create six --from six.gguf --quant f32
+    bytes=60 split=no
+    while [ $bytes -lt 400 ]; do
+        LLMCHAT_SHIM_BYTES=${bytes}000000 run run six --raw --temperature 0 --max-tokens 3 tell me
+        if grep -q 'of 6 layers' err; then split=yes; break; fi
+        bytes=$((bytes + 5))
+    done
+    is "auto with room for some layers" 0 . '^on the GPU are [1-6] of 6 layers, it has no room for more; the others are on the CPU$'
+    [ $split = yes ] || fail "a split was met"
+    cp out part; run run six --device cpu --raw --temperature 0 --max-tokens 3 tell me
+    if cmp -s out part; then pass "it says what the CPU says"; else fail "it says what the CPU says"; fi
+    LLMCHAT_SHIM_BYTES=${bytes}000000 run run six --device cuda --gpu-layers 6 hi; is "more layers by hand than have room" 1 - 'no room for the model.*fewer of its layers'
     run run tiny-f32 --tensor-parallel 2 hi; is "two GPUs where there is one" 1 - 'over 2 GPUs: GPU 1 is wanted, and there are 1'
     export LLMCHAT_SHIM_DEVICES=2 LLMCHAT_NCCL=none
     run run tiny-f32 --tensor-parallel 2 hi; is "two GPUs without NCCL" 1 - 'NCCL.*none'
     LLMCHAT_NCCL=$TEST_NCCL
-    for more in "" "--draft tiny-f32 --speculation draft" "--kv-type int8"; do
+    for more in "" "--draft tiny-f32 --speculation draft" "--kv-type int8" "--gpu-layers 2"; do
         run run tiny-f32 --tensor-parallel 2 --raw --temperature 0 --max-tokens 24 $more tell me a tale
         if [ "$rc" = 0 ] && cmp -s out tale; then pass "two GPUs say what the CPU says $more"; else fail "two GPUs say what the CPU says $more"; fi
     done

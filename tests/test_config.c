@@ -31,7 +31,7 @@ static void everything_is_read(void **state) {
               "sampling: { temperature: 0.2, stop: [a, \"b\"], seed: 9007199254740993, "
               "speculation: off }\n"
               "keys:\n  send: enter\n  new-chat: [ctrl-n, f2]\n"
-              "gpu_memory_utilization: 0.5\n"
+              "gpu_memory_utilization: 0.5\ngpu_layers: 20\n"
               "tensor_parallel: 4\n",
               &c) != ST_OK)
         fail_msg("%s", e.msg);
@@ -40,6 +40,7 @@ static void everything_is_read(void **state) {
     assert_false(c.draft_wanted);
     assert_int_equal(c.device, DEVICE_CUDA);
     assert_true(c.gpu_memory_utilization == 0.5);
+    assert_int_equal(c.gpu_layers, 20);
     assert_int_equal(c.tensor_parallel, 4);
     assert_int_equal(config_engine(&c).tensor_parallel, 4);
     assert_int_equal(c.threads, 3);
@@ -94,6 +95,27 @@ static void missing_and_empty_files_are_no_errors(void **state) {
     }
 }
 
+static void layers_on_the_gpu_may_be_none_some_or_auto(void **state) {
+    (void)state;
+    static const struct {
+        const char *yaml;
+        enum device device;
+        int layers;
+    } said[] = {{"device: cuda\n", DEVICE_CUDA, 0},
+                {"gpu_layers: auto\n", DEVICE_AUTO, 0},
+                {"gpu_layers: 7\n", DEVICE_AUTO, 7},
+                {"gpu_layers: 7\ndevice: cuda\n", DEVICE_CUDA, 7},
+                {"gpu_layers: 0\n", DEVICE_CPU, 0}};
+    for (size_t i = 0; i < sizeof said / sizeof *said; i++) {
+        struct config c;
+        assert_int_equal(parse(said[i].yaml, &c), ST_OK);
+        struct engine_params p = config_engine(&c);
+        assert_int_equal(p.device, said[i].device);
+        assert_int_equal(p.gpu_layers, said[i].layers);
+        config_release(&c);
+    }
+}
+
 static void mistakes_are_named_with_their_line(void **state) {
     (void)state;
     static const struct {
@@ -103,6 +125,9 @@ static void mistakes_are_named_with_their_line(void **state) {
         {"\n\nzzzzzzzz: x\n", "c.yaml:3: unknown key \"zzzzzzzz\"; known are model"},
         {"model: a\nmodel: b\n", "c.yaml:2: the key \"model\" was given on line 1 already"},
         {"gpu_memory_utilization: 1.1\n", "c.yaml:1: gpu_memory_utilization: 1.1"},
+        {"gpu_layers: -1\n", "c.yaml:1: gpu_layers: -1: auto, or a whole number"},
+        {"gpu_layers: most\n", "c.yaml:1: gpu_layers: most"},
+        {"gpu_layers: 99999999999999999999\n", "c.yaml:1: gpu_layers"},
         {"gpu_memory_utilization: half\n", "c.yaml:1: gpu_memory_utilization: half"},
         {"tensor_parallel: 0\n", "c.yaml:1"},
         {"tensor_parallel: two\n", "c.yaml:1"},
@@ -229,6 +254,7 @@ int main(void) {
         cmocka_unit_test(everything_is_read),
         cmocka_unit_test(ways_out_of_a_full_context_have_names),
         cmocka_unit_test(missing_and_empty_files_are_no_errors),
+        cmocka_unit_test(layers_on_the_gpu_may_be_none_some_or_auto),
         cmocka_unit_test(mistakes_are_named_with_their_line),
         cmocka_unit_test(sizes_are_read),
         cmocka_unit_test(prompt_must_be_in_the_library),

@@ -772,6 +772,33 @@ static void engine_describes_itself(void **state) {
     session_free(NULL);
 }
 
+/* Layers in the middle of a model are in test_cli.sh: this one has one. */
+static void engine_says_where_a_split_model_is(void **state) {
+    (void)state;
+    const struct engine_params by_hand = {.gpu_layers = 1};
+    struct engine *e;
+    struct err err;
+    fake.split = true;
+    for (int layers = 0; layers <= 1; layers++) {
+        fake.gpu_layers = layers;
+        assert_int_equal(engine_open("fake", NULL, &e, &err), ST_OK);
+        const struct engine_info *i = engine_info(e);
+        assert_int_equal(i->gpu_layers, layers);
+        assert_string_equal(i->device_words,
+                            layers ? "fake, 1 of 1 layers" : "fake, 0 of 1 layers");
+        assert_string_equal(
+            i->device_note,
+            layers ? "on the GPU are all layers, it has no room for the embedding, which is on "
+                     "the CPU"
+                   : "on the GPU are 0 of 1 layers, it has no room for more; the others are on "
+                     "the CPU");
+        engine_close(e);
+    }
+    assert_int_equal(engine_open("fake", &by_hand, &e, &err), ST_OK);
+    assert_string_equal(engine_info(e)->device_note, "");
+    engine_close(e);
+}
+
 /* ---- many at once ---- */
 
 enum { MANY = 12 };
@@ -996,6 +1023,7 @@ int main(void) {
         cmocka_unit_test_setup(engine_refuses_nonsense_by_name, setup),
         cmocka_unit_test_setup(engine_open_can_be_cancelled, setup),
         cmocka_unit_test_setup(engine_describes_itself, setup),
+        cmocka_unit_test_setup(engine_says_where_a_split_model_is, setup),
         cmocka_unit_test_setup(engine_many_sessions_answer_in_one_batch, setup),
         cmocka_unit_test_setup(engine_short_of_blocks_requests_wait_and_all_are_answered,
                                setup),

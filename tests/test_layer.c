@@ -9,7 +9,8 @@
  * would be seen as an error of 1, and none of these models does.
  *
  * The same logits must come bit by bit however the prompt is cut. Ranks that share a model are
- * held to the same bound, and to their own bits.
+ * held to the same bound, and to their own bits; so is, within the bound, a model that is split
+ * over the CPU and a GPU (the host shim's kernels, in f32 too).
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,6 +21,7 @@
 
 #include "act_f64.h"
 #include "base/mem.h"
+#include "cuda_device.h"
 #include "engine/cpu/cpu_internal.h"
 #include "engine/quant/pack.h"
 #include "engine/quant/quant.h"
@@ -512,11 +514,11 @@ static void check_cuts(const char *name, struct graph *g, const float *whole) {
         fail_msg("%s: decoding has other bits", name);
 }
 
-static void check_logits(const char *name, const char *kernels, const float *got,
-                         const double *want, double size) {
+static void check_near(const char *name, const char *what, const float *got, const double *want,
+                       double size) {
     for (int i = 0; i < T * V; i++)
         if (!(fabs((double)got[i] - want[i]) <= 1e-4 * size))
-            fail_msg("%s %s: logit %d of token %d is %g, want %g (deviation %g)", name, kernels,
+            fail_msg("%s %s: logit %d of token %d is %g, want %g (deviation %g)", name, what,
                      i % V, i / V, (double)got[i], want[i], size);
 }
 
@@ -539,18 +541,15 @@ static void check_ranks(const struct family *f, const char *kernels, const doubl
             continue;
         struct graph *g = open_ranks(kernels, 1, n);
         forward(g, 0, T, T, got);
-        check_logits(f->name, "ranks", got, want, size);
+        check_near(f->name, "ranks", got, want, size);
         check_cuts(f->name, g, got);
         graph_close(g);
         n_shared++;
     }
 }
 
-static void check_family(const struct family *f) {
-    static double want[T * V];
-    static float got[T * V];
-    const struct cpu_kernels *sets[8];
-    int n = cpu_kernel_sets(sets);
+/* Makes the model, and its logits want [T, V]; returns their deviation. */
+static double make_wanted(const struct family *f, double *want) {
     double size = 0;
     model_make(f);
     plain_logits(want);
@@ -558,10 +557,19 @@ static void check_family(const struct family *f) {
         size += want[i] * want[i] / (T * V);
     size = sqrt(size);
     assert_true(size > 0.01 && size < 100);
+    return size;
+}
+
+static void check_family(const struct family *f) {
+    static double want[T * V];
+    static float got[T * V];
+    const struct cpu_kernels *sets[8];
+    int n = cpu_kernel_sets(sets);
+    double size = make_wanted(f, want);
     for (int s = 0; s < n; s++) {
         struct graph *g = open_graph(sets[s]->name, s == 0 ? 2 : 1);
         forward(g, 0, T, T, got);
-        check_logits(f->name, sets[s]->name, got, want, size);
+        check_near(f->name, sets[s]->name, got, want, size);
         check_cuts(f->name, g, got);
         check_settled(f->name, g, got);
         graph_close(g);
@@ -773,6 +781,50 @@ static void random_mixtures_equal_the_plain_graph(void **state) {
     }
 }
 
+/* With n layers on the GPU: a prompt whole, in pieces and token by token, the last two logits
+ * alone, and none. */
+static void check_split(const struct family *f, int n, const double *want, double size) {
+    static const int pieces[] = {2, 11, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+    static float got[T * V];
+    struct graph *g = NULL;
+    struct err err = {0};
+    struct graph_params p = {
+        .device = DEVICE_CUDA, .threads = 2, .n_block = 8, .max_tok = 32, .gpu_layers = n};
+    setenv("LLMCHAT_CPU", "scalar", 1);
+    if (graph_open(&model, &p, &g, &err) != ST_OK)
+        fail_msg("%s", err.msg);
+    unsetenv("LLMCHAT_CPU");
+    assert_true(graph_is_split(g) && graph_gpu_layers(g) == n);
+    forward(g, 0, T, T, got);
+    check_near(f->name, "split", got, want, size);
+    memset(got, 0, sizeof got);
+    for (int t = 0, i = 0; t < T; t += pieces[i++])
+        forward(g, t, pieces[i], pieces[i], got + (size_t)t * V);
+    check_near(f->name, "split, in pieces", got, want, size);
+    memset(got + (T - 2) * V, 0, 2 * V * sizeof *got);
+    forward(g, 0, T, 2, got + (T - 2) * V);
+    check_near(f->name, "split, two logits", got, want, size);
+    memset(got + (T - 1) * V, 0, V * sizeof *got);
+    forward(g, 0, T - 1, 0, NULL);
+    forward(g, T - 1, 1, 1, got + (T - 1) * V);
+    check_near(f->name, "split, decoded", got, want, size);
+    graph_close(g);
+}
+
+static void split_models_equal_the_plain_graph(void **state) {
+    (void)state;
+    static double want[T * V];
+    if (!cuda_is_here())
+        skip();
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
+        rand_state = 100 + i;
+        double size = make_wanted(&families[i], want);
+        for (int n = 1; n < N_LAYER; n++)
+            check_split(&families[i], n, want, size);
+        model_free();
+    }
+}
+
 /* Sequences of different lengths in one batch each have the frequencies of their own length. */
 static void sequences_of_a_batch_have_lengths_of_their_own(void **state) {
     (void)state;
@@ -812,6 +864,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(families_equal_the_plain_graph),
         cmocka_unit_test(random_mixtures_equal_the_plain_graph),
+        cmocka_unit_test(split_models_equal_the_plain_graph),
         cmocka_unit_test(sequences_of_a_batch_have_lengths_of_their_own),
         cmocka_unit_test(graph_open_refuses_too_few_learned_positions),
     };

@@ -741,7 +741,7 @@ static void what_is_missing_is_said(void **state) {
     not_opened(&by_nccl, ST_NOT_FOUND, "over 2 GPUs: GPU 1 is wanted, and there are 1");
     setenv("LLMCHAT_SHIM_DEVICES", "2", 1);
     setenv("LLMCHAT_SHIM_BYTES", "100000", 1);
-    not_opened(&by_nccl, ST_NOMEM, "over 2 GPUs: GPU 0: host shim has no room");
+    not_opened(&by_nccl, ST_NOMEM, "over 2 GPUs: GPU 0: device cuda has no room");
     unsetenv("LLMCHAT_SHIM_BYTES");
     assert_int_equal(left(), 0);
     model_release();

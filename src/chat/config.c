@@ -63,6 +63,18 @@ static enum status read_utilization(struct config *c, const struct ynode *v, str
     return st;
 }
 
+static enum status read_layers(struct config *c, const struct ynode *v, struct err *err) {
+    char *text = NULL;
+    enum status st = ST_OK;
+    CHECK(ytree_text(v, c->path, &text, err));
+    if (!config_layers(text, &c->gpu_layers))
+        st = err_set(err, ST_FORMAT,
+                     "%s:%d: gpu_layers: %s: auto, or a whole number from 0 to %d, wanted",
+                     c->path, v->line, text, MAX_LAYERS);
+    free(text);
+    return st;
+}
+
 static enum status read_tensor_parallel(struct config *c, const struct ynode *v,
                                         struct err *err) {
     return ytree_int(v, c->path, 1, 64, &c->tensor_parallel, err);
@@ -179,16 +191,16 @@ static enum status read_keys(struct config *c, const struct ynode *v, struct err
 }
 
 static const char *const key_names[] = {
-    "model",          "draft_model", "device",        "threads",
-    "kv_type",        "theme",       "mouse",         "markdown",
-    "context_full",   "kv_cache",    "prefill_draft", "system",
-    "prompt",         "sampling",    "keys",          "gpu_memory_utilization",
-    "tensor_parallel"};
+    "model",        "draft_model",    "device",        "threads",
+    "kv_type",      "theme",          "mouse",         "markdown",
+    "context_full", "kv_cache",       "prefill_draft", "system",
+    "prompt",       "sampling",       "keys",          "gpu_memory_utilization",
+    "gpu_layers",   "tensor_parallel"};
 static const read_key key_readers[] = {
-    read_model,         read_draft_model,    read_device,   read_threads,  read_kv_type,
-    read_theme,         read_mouse,          read_markdown, read_full,     read_kv_cache,
-    read_prefill_draft, read_system,         read_prompt,   read_sampling, read_keys,
-    read_utilization,   read_tensor_parallel};
+    read_model,         read_draft_model, read_device,         read_threads,  read_kv_type,
+    read_theme,         read_mouse,       read_markdown,       read_full,     read_kv_cache,
+    read_prefill_draft, read_system,      read_prompt,         read_sampling, read_keys,
+    read_utilization,   read_layers,      read_tensor_parallel};
 enum { N_KEYS = sizeof key_names / sizeof *key_names };
 
 static enum status apply(struct config *c, const struct ynode *root, struct err *err) {
@@ -253,8 +265,11 @@ enum status config_check_draft(const struct config *c, const struct settings *s,
 }
 
 void config_init(struct config *c) {
-    *c = (struct config){
-        .mouse = true, .markdown = true, .prefill_draft = true, .kv_cache = DEFAULT_KV_CACHE};
+    *c = (struct config){.mouse = true,
+                         .markdown = true,
+                         .prefill_draft = true,
+                         .kv_cache = DEFAULT_KV_CACHE,
+                         .gpu_layers = LAYERS_AUTO};
     settings_init(&c->settings);
 }
 
@@ -317,8 +332,23 @@ bool config_share(const char *s, double *share) {
     return ok;
 }
 
+bool config_layers(const char *s, int *layers) {
+    char *end;
+    if (strcmp(s, "auto") == 0) {
+        *layers = LAYERS_AUTO;
+        return true;
+    }
+    errno = 0;
+    long n = strtol(s, &end, 10);
+    bool ok = end != s && !*end && !errno && n >= 0 && n <= MAX_LAYERS;
+    if (ok)
+        *layers = (int)n;
+    return ok;
+}
+
 struct engine_params config_engine(const struct config *c) {
-    return (struct engine_params){.device = c->device,
+    return (struct engine_params){.device = c->gpu_layers == 0 ? DEVICE_CPU : c->device,
+                                  .gpu_layers = c->gpu_layers > 0 ? c->gpu_layers : 0,
                                   .gpu_memory_utilization = c->gpu_memory_utilization,
                                   .tensor_parallel = c->tensor_parallel,
                                   .threads = c->threads,

@@ -5,6 +5,7 @@
  *   draft_model: NAME           # a smaller one with the same vocabulary that guesses for it
  *   device: auto                # auto | cpu | cuda
  *   gpu_memory_utilization: 0.9 # part of a GPU's memory that may be in use
+ *   gpu_layers: auto            # layers on a GPU; auto: as many as there is room for; 0: none
  *   tensor_parallel: 1          # GPUs that share each layer of a model
  *   threads: 0                  # 0: one for each fast core
  *   kv_type: auto               # auto | f32 | f16 | bf16 | int8 | fp8
@@ -35,6 +36,8 @@ enum overflow {
     OVERFLOW_STOP
 };
 
+enum { LAYERS_AUTO = -1, MAX_LAYERS = 100000 };
+
 struct key_binding {
     char *command, *key;
     int line; /* in the file, for messages */
@@ -50,6 +53,7 @@ struct config {
     enum device device;
     int threads;
     double gpu_memory_utilization; /* 0: not said */
+    int gpu_layers;                /* LAYERS_AUTO, or how many */
     int tensor_parallel;           /* GPUs; 0: not said */
     enum kv_type kv_type;
     enum theme theme;
@@ -76,6 +80,8 @@ void config_release(struct config *c);
 bool config_size(const char *s, uint64_t *bytes);
 /* A part of a whole: above 0, at most 1. False when it is something else. */
 bool config_share(const char *s, double *share);
+/* "auto", or a number of layers from 0 to MAX_LAYERS. False when it is something else. */
+bool config_layers(const char *s, int *layers);
 
 /* What the configuration says of how to open an engine; the rest is zero. */
 struct engine_params config_engine(const struct config *c);

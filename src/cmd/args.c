@@ -74,6 +74,10 @@ static enum status check_value(const struct opt *o, const char *value, struct er
     if (o->type == OPT_SHARE && !config_share(value, &share))
         return err_set(err, ST_USAGE, "--%s %s: must be a number above 0, at most 1", o->name,
                        value);
+    int layers;
+    if (o->type == OPT_LAYERS && !config_layers(value, &layers))
+        return err_set(err, ST_USAGE, "--%s %s: must be auto, or a whole number from 0 to %d",
+                       o->name, value, MAX_LAYERS);
     return ST_OK;
 }
 
@@ -269,8 +273,12 @@ void use_compute_options(struct args *a) {
     const char *share = arg_text(a, "gpu-memory-utilization");
     if (device)
         a->config.device = (enum device)word_number(DEVICE_WORDS, device);
+    if (a->config.device == DEVICE_CUDA && device && a->config.gpu_layers == 0)
+        a->config.gpu_layers = LAYERS_AUTO; /* the configuration's 0 is not what is asked for */
     if (share)
         config_share(share, &a->config.gpu_memory_utilization);
+    if (arg_text(a, "gpu-layers"))
+        config_layers(arg_text(a, "gpu-layers"), &a->config.gpu_layers);
     if (find_opt(a->cmd, "draft", 5) && arg_text(a, "draft")) {
         free(a->config.draft_model);
         a->config.draft_model = xstrdup(arg_text(a, "draft"));

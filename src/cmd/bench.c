@@ -57,14 +57,15 @@ void bench_prompt(struct bench *b, int32_t *tokens, int n) {
 }
 
 void bench_title(const struct bench *b) {
-    printf("%s, %s, %s (%s), %d thread%s", b->model, b->info->quant, b->info->device,
+    printf("%s, %s, %s (%s), %d thread%s", b->model, b->info->quant, b->info->device_words,
            b->info->kernels, b->info->threads, b->info->threads == 1 ? "" : "s");
 }
 
 void *bench_json_start(const struct bench *b) {
-    return json_pack("{s:o, s:s, s:s, s:s, s:i, s:s}", "model", json_text(b->model), "quant",
-                     b->info->quant, "device", b->info->device, "kernels", b->info->kernels,
-                     "threads", b->info->threads, "version", LLMCHAT_VERSION);
+    return json_pack("{s:o, s:s, s:s, s:i, s:s, s:i, s:s}", "model", json_text(b->model),
+                     "quant", b->info->quant, "device", b->info->device, "gpu_layers",
+                     b->info->gpu_layers, "kernels", b->info->kernels, "threads",
+                     b->info->threads, "version", LLMCHAT_VERSION);
 }
 
 void bench_json_add(void *json, void *takes_more) {

@@ -15,14 +15,23 @@
 #include "chat/settings.h"
 #include <stdio.h>
 
-enum opt_type { OPT_FLAG, OPT_TEXT, OPT_COUNT, OPT_CHOICE, OPT_TEXTS, OPT_COUNTS, OPT_SHARE };
+enum opt_type {
+    OPT_FLAG,
+    OPT_TEXT,
+    OPT_COUNT,
+    OPT_CHOICE,
+    OPT_TEXTS,
+    OPT_COUNTS,
+    OPT_SHARE,
+    OPT_LAYERS
+};
 
 struct opt {
     const char *name;   /* long name, without dashes; NULL ends a table */
     char letter;        /* short name or 0 */
     enum opt_type type; /* COUNT: a whole number >= min; CHOICE: one of the words of arg; TEXTS:
                            may come again; COUNTS: counts with commas between, may come again;
-                           SHARE: a number above 0, at most 1 */
+                           SHARE: a number above 0, at most 1; LAYERS: auto, or a number */
     const char *arg;  /* what the value is called in the help: "FILE", or "a|b|c" for CHOICE */
     long min;         /* COUNT, COUNTS */
     const char *help; /* one sentence without a full stop */
@@ -128,7 +137,11 @@ enum status parse_id(const char *s, int64_t *out, struct err *err);
     "Type of the KV cache: auto is f16, bf16 where the processor multiplies that, or f32 for " \
     "weights of f32 or bf16; int8 and fp8 are half of f16, and less exact"
 #define DEVICE_HELP                                                                            \
-    "Where to compute: auto is an NVIDIA GPU that has room for the model, else the CPU"
+    "Where to compute: auto is an NVIDIA GPU, as far as it has room for the model, else the "  \
+    "CPU"
+#define LAYERS_HELP                                                                            \
+    "Layers on the GPU, the last ones; the others and the embedding are on the CPU; 0 is the " \
+    "CPU alone (default auto: as many as there is room for)"
 #define UTILIZATION_HELP                                                                       \
     "The part of a GPU's memory that may be in use; what the model leaves becomes KV cache "   \
     "(default: four contexts, within 0.9)"
@@ -138,6 +151,7 @@ enum status parse_id(const char *s, int64_t *out, struct err *err);
     {"threads", letter, OPT_COUNT, "N", 1, THREADS_HELP},                                      \
         {"kv-type", 0, OPT_CHOICE, KV_TYPE_WORDS, 0, KV_TYPE_HELP},                            \
         {"device", 0, OPT_CHOICE, DEVICE_WORDS, 0, DEVICE_HELP},                               \
+        {"gpu-layers", 0, OPT_LAYERS, "N", 0, LAYERS_HELP},                                    \
         {"gpu-memory-utilization", 0, OPT_SHARE, "F", 0, UTILIZATION_HELP}, {                  \
         "tensor-parallel", 0, OPT_COUNT, "N", 1, TENSOR_PARALLEL_HELP                          \
     }

@@ -134,12 +134,13 @@ static enum status check_speculation(const struct args *a, struct err *err) {
     return ST_OK;
 }
 
-/* and news where the configuration or the conversation does; and of a GPU that is not used. */
+/* and news where the configuration or the conversation does; and of a GPU that is not used, or
+ * not for all. */
 static void note_model(const struct args *a, const struct settings *s,
                        const struct engine_info *m) {
     struct err why;
     if (m->device_note[0])
-        note("on the CPU: %s", m->device_note);
+        note("%s", m->device_note);
     if (config_check_draft(&a->config, s, m->draft, &why) != ST_OK)
         note("%s", why.msg);
 }

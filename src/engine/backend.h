@@ -39,6 +39,8 @@ enum {
     BACKEND_SAMPLE_TOKENS = 16384,  /* their tokens with penalties together, */
     BACKEND_SAMPLE_VOCAB = 1 << 20, /* and the largest vocabulary */
 };
+/* Each part of a bound weight, and other bound data, takes a multiple of this. */
+enum { BACKEND_BIND_ALIGN = 256, BACKEND_CODE_MAP = 256 * sizeof(float) };
 
 /* What a step may ask for at most; scratch is allocated from it once. */
 struct backend_limits {
@@ -181,6 +183,10 @@ struct backend {
     /* optional: bytes that may still be allocated. NULL: the host's memory, which is not
      * counted here. */
     size_t (*room)(struct backend *be);
+    /* optional, before anything is bound: memory for all that will be, so many bytes
+     * (run/bind.c counts them), in the place of what an earlier call took. ST_NOMEM: it took
+     * none. */
+    enum status (*make_room)(struct backend *be, size_t bytes, struct err *err);
 
     void (*begin)(struct backend *be, const struct step *s);
     enum status (*finish)(struct backend *be, struct err *err);

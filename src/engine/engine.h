@@ -30,12 +30,16 @@ enum kv_type { KV_AUTO, KV_F32, KV_F16, KV_BF16, KV_I8, KV_FP8 };
 #define KV_TYPE_WORDS "auto|f32|f16|bf16|int8|fp8" /* in the same order */
 
 struct engine_params {
-    enum device device;            /* auto: a GPU if there is one that has room, else the CPU */
+    enum device device; /* auto: a GPU if one has room for a layer, else the CPU */
+    int gpu_layers; /* layers on a GPU, the last ones; those before them and the embedding are
+                       on the CPU then. As many as the model has, or more: all of it. 0: as
+                       many as there is room for. None is device CPU */
     double gpu_memory_utilization; /* the part of a GPU's memory that may be in use when all is
                                       allocated, 0..1; what the model leaves of it becomes the
                                       KV pool. 0: kv_bytes, or the default, within 0.9 of it */
     int tensor_parallel; /* GPUs that share each layer, the first ones; 0, 1: one. More: device
-                            auto is cuda, and the draft model is on the first alone */
+                            auto is cuda, all layers are there (gpu_layers that are fewer are
+                            ST_USAGE), and the draft model is on the first alone */
     int threads; /* 0: one for each fast core this process may use (hyperthreads of a core
                     count once) */
     int ctx_tok; /* longest timeline of a session; 0: the model's, at most 8192 by default */
@@ -59,9 +63,12 @@ struct engine_info {
     const char *path, *name;  /* file, and the model's name from its metadata or its file */
     const char *architecture; /* "llama" */
     const char *quant;        /* "nf4", "int8", "bf16", "f32"; a kept source's own word */
-    const char *device;       /* "cpu", "cuda" */
+    const char *device;       /* "cpu", "cuda"; "cuda" also where it has a part of the model */
+    const char *device_words; /* for people: "cpu", "cuda", "cuda, 20 of 32 layers" */
+    int gpu_layers;           /* layers on the GPU */
     const char *kernels;      /* "scalar", "avx2", "avx512"; "sm_90" */
-    const char *device_note;  /* why a GPU that is there is not used; "" otherwise */
+    const char *device_note;  /* where the model is, and why, when not all of it found room on
+                                 a GPU that is there; "" otherwise */
     const char *license;      /* "" when unknown */
     uint64_t n_params, weights_bytes;
     int n_layer, n_vocab, n_embd, n_head, n_head_kv, ctx_train, ctx_tok, threads;

@@ -135,8 +135,8 @@ static int64_t model_info(struct app *a, struct buf *text) {
              m->n_vocab);
     buf_addf(text, "Weights         %s, %.0f MB\n", m->quant, (double)m->weights_bytes / 1e6);
     buf_addf(text, "Context         %d tokens (trained with %d)\n", m->ctx_tok, m->ctx_train);
-    buf_addf(text, "Runs on         %s, %s kernels", m->device, m->kernels);
-    if (strcmp(m->device, "cpu") == 0)
+    buf_addf(text, "Runs on         %s, %s kernels", m->device_words, m->kernels);
+    if (strcmp(m->device_words, "cuda") != 0) /* the CPU has a part */
         buf_addf(text, ", %d threads", m->threads);
     buf_addc(text, '\n');
     int64_t again = gpu_load(a, text);

@@ -221,6 +221,11 @@ void app_focus(struct app *a, enum focus f) {
 
 /* -- events of the chat -- */
 
+static void note_device(struct app *a, const char *note) {
+    if (note[0]) /* it begins with "on" */
+        app_say(a, "O%s", note + 1);
+}
+
 static void model_event(struct app *a, const struct chat_event *e) {
     const char *what;
     switch (chat_model_state(a->chat)) {
@@ -232,8 +237,7 @@ static void model_event(struct app *a, const struct chat_event *e) {
     case MODEL_READY:
         a->model_what[0] = 0;
         app_check_draft(a);
-        if (chat_engine_info(a->chat)->device_note[0])
-            app_say(a, "On the CPU: %s", chat_engine_info(a->chat)->device_note);
+        note_device(a, chat_engine_info(a->chat)->device_note);
         break;
     case MODEL_FAILED:
         free(a->model_error);

@@ -62,9 +62,13 @@ static void model_part(struct app *a, struct line *l) {
                      a->model_what[0] ? a->model_what : "loading the model");
         part(l, UI_STATUS_BUSY, text);
     } else if (info) {
-        snprintf(text, sizeof text, "%.*s·%s·%s", utf8_cut(name, 40), name, info->quant,
-                 info->device);
-        part(l, UI_STATUS, text);
+        int n =
+            snprintf(text, sizeof text, "%.*s·%.100s·", utf8_cut(name, 40), name, info->quant);
+        snprintf(text + n, sizeof text - (size_t)n, "%s", info->device_words);
+        if (!part(l, UI_STATUS, text)) {
+            snprintf(text + n, sizeof text - (size_t)n, "%s", info->device);
+            part(l, UI_STATUS, text);
+        }
     } else {
         part(l, UI_STATUS_WARN, "no model");
     }

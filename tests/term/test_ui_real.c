@@ -95,17 +95,17 @@ static void killed_while_answering_loses_nothing_that_was_said(void **state) {
 
 /* The device is the host shim, where keys and values can not be written: the answer does, the
  * CPU is offered, and the same question is answered there. */
-static void a_gpu_that_fails_gives_way_to_the_cpu(void **state) {
+static void fails_and_gives_way(void **state, const char *layers, const char *status) {
     const char *module = getenv("TEST_CUDA_MODULE");
     char of_module[1200];
     if (!module || access(module, R_OK) != 0)
         skip();
     snprintf(of_module, sizeof of_module, "LLMCHAT_CUDA_MODULE=%s", module);
     const char *env[] = {of_module, "LLMCHAT_SHIM_FAIL=rope_kv", NULL};
-    const char *argv[] = {getenv("LLMCHAT_BIN"), NULL};
+    const char *argv[] = {getenv("LLMCHAT_BIN"), "--gpu-layers", layers, NULL};
     make_model(*state);
     struct tt *t = tt_start(*state, argv, env, 24, 110);
-    tt_wait(t, "tiny·nf4·cuda");
+    tt_wait(t, status);
     tt_type(t, "/set max_tokens 5" T_ENTER);
     tt_wait(t, "max_tokens is 5 now");
     tt_type(t, "are you there" T_ENTER);
@@ -118,6 +118,14 @@ static void a_gpu_that_fails_gives_way_to_the_cpu(void **state) {
     tt_wait(t, "tok/s");
     tt_wait(t, "● saved");
     tt_quit(t);
+}
+
+static void a_gpu_that_fails_gives_way_to_the_cpu(void **state) {
+    fails_and_gives_way(state, "auto", "tiny·nf4·cuda");
+}
+
+static void so_does_one_that_has_a_part(void **state) {
+    fails_and_gives_way(state, "1", "tiny·nf4·cuda, 1 of 2 layers");
 }
 
 /* Over the shim and a fake NVML, whose temperature rises with each reading. */
@@ -142,6 +150,13 @@ static void the_gpu_is_described_as_it_is_now(void **state) {
     tt_type(t, T_ESC);
     tt_wait_gone(t, "About the model");
     tt_quit(t);
+    const char *part[] = {getenv("LLMCHAT_BIN"), "--gpu-layers", "1", NULL};
+    t = tt_start(*state, part, env, 24, 110);
+    tt_wait(t, "tiny·nf4·cuda, 1 of 2 layers");
+    tt_type(t, "/show model" T_ENTER);
+    tt_wait(t, "Runs on         cuda, 1 of 2 layers, host shim kernels, ");
+    tt_wait(t, "The GPU now     20.0 of 80.0 GiB in use,");
+    tt_quit(t);
     env[1] = "LLMCHAT_NVML=none";
     t = tt_start(*state, argv, env, 24, 110);
     tt_wait(t, "tiny·nf4·cuda");
@@ -158,6 +173,7 @@ int main(void) {
         T(a_real_model_answers_and_reuses_its_cache),
         T(killed_while_answering_loses_nothing_that_was_said),
         T(a_gpu_that_fails_gives_way_to_the_cpu),
+        T(so_does_one_that_has_a_part),
         T(the_gpu_is_described_as_it_is_now),
     };
     if (!tt_ready(getenv("LLMCHAT_BIN")) || !tt_ready(getenv("MKMODEL")))

@@ -3,7 +3,8 @@
  * choice between them is here.
  *
  * Memory. Weights lie on the device as they lie in the file, in chunks that are filled one
- * weight after the other: a chunk is one allocation. They go there through two pinned buffers;
+ * weight after the other: a chunk is one allocation, and one holds them all where their bytes
+ * were known before (cuda_make_room()). They go there through two pinned buffers;
  * one is filled from the mapping while the other is copied.
  *
  * A step. What it needs of host data (angles, tokens, positions, block tables) is written to
@@ -44,7 +45,7 @@ enum {
     CHUNK_BYTES = 64 << 20,
     BOUNCE_BYTES = 4 << 20,
     WORK_BYTES = 64 << 20, /* of unpacked weights */
-    ALIGN = 256,
+    ALIGN = BACKEND_BIND_ALIGN,
     WAVES = 2,       /* blocks of decode attention for each multiprocessor */
     PART_KEYS = 256, /* fewest keys for which a row's attention is split further */
     MAX_PARTS = 64,
@@ -199,6 +200,30 @@ static size_t bound_bytes(const struct cuda *c) {
     return sum;
 }
 
+static void free_chunks(struct cuda *c) {
+    for (int i = 0; i < c->chunks.n; i++)
+        c->g->free(c->g, c->chunks.v[i].at);
+    free(c->chunks.v);
+    c->chunks.v = NULL;
+    c->chunks.n = 0;
+}
+
+static enum status cuda_make_room(struct backend *be, size_t bytes, struct err *err) {
+    struct cuda *c = cuda_of(be);
+    struct chunk all = {.bytes = aligned(bytes)};
+    assert(bound_bytes(c) == 0);
+    free_chunks(c);
+    all.at = c->g->alloc(c->g, all.bytes);
+    if (!all.at)
+        return err_set(err, ST_NOMEM,
+                       "%s has no room for the model: %zu MiB are wanted and %zu MiB are "
+                       "free; fewer of its layers on one GPU, or more GPUs, need less",
+                       c->g->info.name, bytes >> 20, c->g->room(c->g) >> 20);
+    c->chunks.v = xreallocarray(NULL, 1, sizeof all);
+    c->chunks.v[c->chunks.n++] = all;
+    return ST_OK;
+}
+
 static size_t cuda_room(struct backend *be) {
     struct cuda *c = cuda_of(be);
     size_t room = c->g->room(c->g);
@@ -249,7 +274,7 @@ static enum status cuda_bind(struct backend *be, const struct weight *host, stru
     for (int i = 0; i < WEIGHT_PARTS; i++)
         CHECK(bind_part(c, &part[i], &at[i], err));
     if (host->code && !c->code_map) {
-        CHECK(cuda_bind_data(be, host->code_map, 256 * sizeof(float), &map, err));
+        CHECK(cuda_bind_data(be, host->code_map, BACKEND_CODE_MAP, &map, err));
         c->code_map = (float *)(uintptr_t)map;
     }
     *dev = *host;
@@ -842,9 +867,7 @@ static void cuda_close(struct backend *be) {
     struct cuda *c = cuda_of(be);
     struct gpu *g = c->g;
     release_scratch(c);
-    for (int i = 0; i < c->chunks.n; i++)
-        g->free(g, c->chunks.v[i].at);
-    free(c->chunks.v);
+    free_chunks(c);
     g->free_pinned(g, c->bounce[0]);
     g->free_pinned(g, c->bounce[1]);
     g->close(g);
@@ -865,6 +888,7 @@ static const struct backend cuda_table = {
     .bind_data = cuda_bind_data,
     .reserve = cuda_reserve,
     .room = cuda_room,
+    .make_room = cuda_make_room,
     .begin = cuda_begin,
     .finish = cuda_finish,
     .embed = cuda_embed,

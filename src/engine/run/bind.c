@@ -8,6 +8,9 @@
  * Linears that follow each other in a table and reorder their inputs in the same way (act-order
  * checkpoints repeat the order for q, k and v) share one perm on the device, so that the graph
  * sees by the address that one permuted input serves them all.
+ *
+ * How many bytes that will be is found by binding to a backend that only counts, so that no
+ * second list of tensors can say something else.
  */
 #include "engine/run/graph_internal.h"
 
@@ -166,30 +169,42 @@ static void make_slopes(float *slopes, int n_head, bool bf16) {
     }
 }
 
+/* What the embedding needs, and what the head does; a tied one is bound once. */
+static enum status bind_embedding(struct graph *g, struct err *err) {
+    const struct model *m = g->model;
+    struct bound last = {0};
+    CHECK(bind_table(g, &m->embd, &g->dev.embd, &last, err));
+    CHECK(bind_linear(g, &m->embd_in, &g->dev.embd_in, &last, err));
+    CHECK(bind_table(g, &m->pos, &g->dev.pos, &last, err));
+    return bind_norm(g, &m->embd_norm, m->hp.n_embd, &g->dev.embd_norm, err);
+}
+
+static enum status bind_head(struct graph *g, struct err *err) {
+    const struct model *m = g->model;
+    struct bound last = {0};
+    CHECK(bind_linear(g, &m->embd_out, &g->dev.embd_out, &last, err));
+    CHECK(bind_norm(g, &m->out_norm, m->hp.n_embd, &g->dev.out_norm, err));
+    if (!g->embeds || m->head.w.data != m->embd.w.data)
+        return bind_linear(g, &m->head, &g->dev.head, &last, err);
+    g->dev.head = g->dev.embd;
+    reads_whole(g, &g->dev.head.w); /* rows of embd are read where they are mapped */
+    return bind_floats(g, m->head.bias, m->hp.n_vocab, &g->dev.head.bias, err);
+}
+
 enum status graph_bind(struct graph *g, struct err *err) {
     const struct model *m = g->model;
     const struct hparams *hp = &m->hp;
-    struct bound last = {0};
     size_t n_expert = (size_t)hp->n_expert, n_layer = (size_t)hp->n_layer;
     g->dev.hp = *hp;
     g->dev.layers = xcalloc(n_layer + 1, sizeof *g->dev.layers);
     g->exp = xcalloc(n_layer * n_expert * N_EXPERT_SET + 1, sizeof *g->exp);
     struct linear *room = g->exp;
-    for (int i = 0; i < hp->n_layer; i++)
+    for (int i = g->first; i < g->end; i++)
         CHECK(bind_layer(g, i, &room, err));
-    CHECK(bind_table(g, &m->embd, &g->dev.embd, &last, err));
-    CHECK(bind_linear(g, &m->embd_in, &g->dev.embd_in, &last, err));
-    CHECK(bind_linear(g, &m->embd_out, &g->dev.embd_out, &last, err));
-    CHECK(bind_table(g, &m->pos, &g->dev.pos, &last, err));
-    CHECK(bind_norm(g, &m->embd_norm, hp->n_embd, &g->dev.embd_norm, err));
-    CHECK(bind_norm(g, &m->out_norm, hp->n_embd, &g->dev.out_norm, err));
-    if (m->head.w.data == m->embd.w.data) { /* tied: bound once */
-        g->dev.head = g->dev.embd;
-        reads_whole(g, &g->dev.head.w); /* rows of embd are read where they are mapped */
-        CHECK(bind_floats(g, m->head.bias, hp->n_vocab, &g->dev.head.bias, err));
-    } else {
-        CHECK(bind_linear(g, &m->head, &g->dev.head, &last, err));
-    }
+    if (g->embeds)
+        CHECK(bind_embedding(g, err));
+    if (!g->next)
+        CHECK(bind_head(g, err));
     if (hp->alibi == ALIBI_NONE)
         return ST_OK;
     int all = m->all_heads ? m->all_heads : hp->n_head;
@@ -203,4 +218,54 @@ void graph_unbind(struct graph *g) {
     free(g->exp);
     free(g->slopes_host);
     free(g->settle.w);
+}
+
+/* ---- counting ---- */
+
+struct counter {
+    struct backend be;
+    size_t bytes;
+    bool mapped; /* some weight has a code map, which all share */
+};
+
+static size_t taken(size_t bytes) {
+    return (bytes + BACKEND_BIND_ALIGN - 1) / BACKEND_BIND_ALIGN * BACKEND_BIND_ALIGN;
+}
+
+static enum status count_weight(struct backend *be, const struct weight *host,
+                                struct weight *dev, struct err *err) {
+    struct counter *c = (struct counter *)(void *)be;
+    struct weight_part part[WEIGHT_PARTS];
+    (void)err;
+    weight_parts(host, part);
+    for (int i = 0; i < WEIGHT_PARTS; i++)
+        c->bytes += taken(part[i].bytes);
+    if (host->code && !c->mapped)
+        c->bytes += taken(BACKEND_CODE_MAP);
+    c->mapped = c->mapped || host->code;
+    *dev = *host;
+    return ST_OK;
+}
+
+static enum status count_data(struct backend *be, const void *host, size_t bytes,
+                              const void **dev, struct err *err) {
+    struct counter *c = (struct counter *)(void *)be;
+    (void)err;
+    c->bytes += taken(bytes);
+    *dev = host;
+    return ST_OK;
+}
+
+size_t graph_bound_bytes(const struct graph *g, bool *perm) {
+    struct counter c = {.be = {.bind = count_weight, .bind_data = count_data}};
+    struct graph alike = {.model = g->model,
+                          .be = &c.be,
+                          .first = g->first,
+                          .end = g->end,
+                          .embeds = g->embeds,
+                          .next = g->next};
+    graph_bind(&alike, NULL); /* counting cannot fail */
+    graph_unbind(&alike);
+    *perm = alike.perm;
+    return c.bytes;
 }

@@ -70,7 +70,7 @@ struct msg {
 
 struct engine {
     struct engine_info info;
-    char *path, *device_note;
+    char *path, *device_note, *device_words;
     struct model *model;
     struct graph *graph;
     struct model *draft_model; /* or NULL, with what belongs to it */
@@ -252,6 +252,11 @@ static void fill_info(struct engine *e, const char *path, int ctx_tok, size_t bl
     const struct model *m = e->model;
     struct engine_info *i = &e->info;
     e->path = xstrdup(path);
+    if (graph_is_split(e->graph))
+        e->device_words = xasprintf("%s, %d of %d layers", graph_device(e->graph),
+                                    graph_gpu_layers(e->graph), m->hp.n_layer);
+    else
+        e->device_words = xstrdup(graph_device(e->graph));
     *i = (struct engine_info){
         .draft_bytes = i->draft_bytes,
         .path = e->path,
@@ -259,6 +264,8 @@ static void fill_info(struct engine *e, const char *path, int ctx_tok, size_t bl
         .architecture = m->info.architecture,
         .quant = m->info.quant,
         .device = graph_device(e->graph),
+        .device_words = e->device_words,
+        .gpu_layers = graph_gpu_layers(e->graph),
         .kernels = graph_kernels(e->graph),
         .device_note = e->device_note ? e->device_note : "",
         .draft = !e->draft_model ? "" : model_name(e->draft_model),
@@ -308,6 +315,7 @@ static void release(struct engine *e) {
         model_close(e->model);
     free(e->path);
     free(e->device_note);
+    free(e->device_words);
     free(e);
 }
 
@@ -331,6 +339,10 @@ static enum status open_graphs(struct engine *e, const struct engine_params *p,
         .threads = p->threads,
         .kv_type = p->kv_type,
         .n_block = fill ? MAX_BLOCKS : plan->n_block,
+        .host_block = plan->n_block,
+        .gpu_layers = p->tensor_parallel > 1 ? 0
+                      : p->gpu_layers > 0    ? p->gpu_layers
+                                             : GRAPH_FIT,
         .max_logits = SCHED_MAX_LOGITS,
         .room = {.utilization = fill ? p->gpu_memory_utilization : GPU_UTILIZATION,
                  .min_block = plan->min_block,
@@ -346,6 +358,7 @@ static enum status open_graphs(struct engine *e, const struct engine_params *p,
         return ST_OK;
     gp.n_block = gp.room.min_block = graph_n_block(e->graph);
     gp.max_logits = SPEC_MAX_SEQ;
+    gp.gpu_layers = 0; /* all */
     gp.room.block_bytes = gp.room.spare_bytes = 0;
     gp.tensor_parallel = 1;
     CHECK(graph_open(e->draft_model, &gp, &e->draft_graph, err));
@@ -353,18 +366,47 @@ static enum status open_graphs(struct engine *e, const struct engine_params *p,
     return ST_OK;
 }
 
-/* On the device that was asked for; auto tries a GPU first. Who wants several GPUs wants no
- * CPU. */
+/* That not all of a model is on the GPU, where nobody asked for that. */
+static void note_split(struct engine *e, const struct engine_params *p) {
+    int there = graph_gpu_layers(e->graph), all = e->model->hp.n_layer;
+    if (p->gpu_layers > 0 || !graph_is_split(e->graph))
+        return;
+    if (there == all)
+        e->device_note = xstrdup("on the GPU are all layers, it has no room for the embedding, "
+                                 "which is on the CPU");
+    else
+        e->device_note =
+            xasprintf("on the GPU are %d of %d layers, it has no room for more; the others are "
+                      "on the CPU",
+                      there, all);
+}
+
+/* Who wants several GPUs wants no CPU. */
+static enum status check_ranks(const struct engine *e, const struct engine_params *p,
+                               struct err *err) {
+    int n_layer = e->model->hp.n_layer;
+    if (p->device == DEVICE_CPU)
+        return err_set(err, ST_USAGE,
+                       "--tensor-parallel %d shares the model among GPUs: it can't be combined "
+                       "with --device cpu, or --gpu-layers 0",
+                       p->tensor_parallel);
+    if (p->gpu_layers > 0 && p->gpu_layers < n_layer)
+        return err_set(err, ST_USAGE,
+                       "--tensor-parallel %d shares all %d layers among GPUs: it can't be "
+                       "combined with --gpu-layers %d; --gpu-layers auto, or --tensor-parallel "
+                       "1, takes one of them back",
+                       p->tensor_parallel, n_layer, p->gpu_layers);
+    return ST_OK;
+}
+
+/* On the device that was asked for; auto tries a GPU first. */
 static enum status open_device(struct engine *e, const struct engine_params *p,
                                const struct pool_plan *plan, struct err *err) {
     struct err why = {0};
-    if (p->tensor_parallel > 1 && p->device == DEVICE_CPU)
-        return err_set(err, ST_USAGE,
-                       "--tensor-parallel %d shares the model among GPUs: it can't be combined "
-                       "with --device cpu",
-                       p->tensor_parallel);
-    if (p->tensor_parallel > 1)
+    if (p->tensor_parallel > 1) {
+        CHECK(check_ranks(e, p, err));
         return open_graphs(e, p, DEVICE_CUDA, plan, err);
+    }
     if (p->device != DEVICE_AUTO)
         return open_graphs(e, p, p->device, plan, err);
     if (open_graphs(e, p, DEVICE_CUDA, plan, &why) == ST_OK)
@@ -372,7 +414,7 @@ static enum status open_device(struct engine *e, const struct engine_params *p,
     close_graphs(e);
     log_info("engine: on the CPU: %s", why.msg);
     if (why.code != ST_NOT_FOUND)
-        e->device_note = xstrdup(why.msg);
+        e->device_note = xasprintf("on the CPU: %s", why.msg);
     return open_graphs(e, p, DEVICE_CPU, plan, err);
 }
 
@@ -380,7 +422,9 @@ static void wake(void *user) {
     post(user, (struct msg){.type = MSG_WAKE});
 }
 
-/* Saved states are of this model, and of what else decides which numbers it computes. */
+/* Saved states are of this model, and of what else decides which numbers it computes. Where a
+ * model is split they are those of the GPU: as near to what it computes alone as rounding, and
+ * the next start may have room for more layers. */
 static void keep_states(struct engine *e, const struct engine_params *p, size_t block_bytes) {
     if (!p->kv_dir || !p->kv_dir_bytes)
         return;
@@ -418,6 +462,7 @@ enum status engine_open(const char *path, const struct engine_params *params,
     n_block = graph_n_block(e->graph);
     if (graph_pci(e->graph))
         e->gpu_watch = nvml_watch_new(graph_pci(e->graph));
+    note_split(e, p);
     fill_info(e, path, ctx_tok, plan.both_bytes);
     if (!tell(p, 1))
         TRY(err_set(err, ST_CANCELLED, "cancelled"));
@@ -432,8 +477,9 @@ enum status engine_open(const char *path, const struct engine_params *params,
         sched_free(e->sched);
         goto out;
     }
-    log_info("engine: %s, %s, %s, %d threads, context %d, %d KV blocks", path_base(path),
-             e->info.quant, e->info.kernels, e->info.threads, ctx_tok, n_block);
+    log_info("engine: %s, %s, %s (%s), %d threads, context %d, %d KV blocks", path_base(path),
+             e->info.quant, e->info.device_words, e->info.kernels, e->info.threads, ctx_tok,
+             n_block);
     if (e->draft)
         log_info("engine: draft model %s, %llu bytes", path_base(p->draft_path),
                  (unsigned long long)e->info.draft_bytes);

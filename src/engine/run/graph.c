@@ -10,7 +10,17 @@
  * a base of their own.
  *
  * Matrices lie one behind the other in one allocation, made when the graph is opened. The pool
- * of KV blocks is another.
+ * of KV blocks is another. Both come before the weights: what there is no room for is known
+ * before the model is read.
+ *
+ * A model that is split over two devices is a list of two graphs (graph_internal.h), so that a
+ * layer, a mixture of experts and the binding know nothing of it: they see the backend, the
+ * matrices and the pool of their part. A step goes from part to part. What must know of both is
+ * here: the residual stream between them, and blocks, which have the same number in both pools
+ * and leave them as one piece, in the layout of a model that is not split. Rejected: an array
+ * of devices in each layer's functions (all of them would take two arguments where one has no
+ * choice), and steps of the parts at the same time for two halves of a batch (one token, the
+ * usual batch, has no halves).
  */
 #include "engine/run/graph_internal.h"
 
@@ -23,7 +33,6 @@
 
 enum {
     DEFAULT_TOK = 512,
-    LOGIT_ROWS = 32,   /* logits computed at once for a device */
     SETTLE_AFTER = 32, /* tokens: a short answer would not earn the copy */
     SETTLE_PARTS = 32,
 };
@@ -96,14 +105,16 @@ static enum status alloc_scratch(struct graph *g, struct err *err) {
         {&g->h, T * F},
         {&g->u, be->ffn && !g->perm ? 0 : T * F},
         {&g->px, g->perm ? T * row_floats(widest_input(hp)) : 0},
-        {&g->logits, be->host_memory ? 0 : LOGIT_ROWS * row_floats(hp->n_vocab)},
+        {&g->logits,
+         be->host_memory || g->next ? 0 : GRAPH_LOGIT_ROWS * row_floats(hp->n_vocab)},
     };
     enum { N = sizeof part / sizeof *part };
     size_t sum = experts;
     for (int i = 0; i < N; i++)
         sum += part[i].floats; /* some millions each at most: arch_check() */
     if (mul_overflows(sum, sizeof(float), &bytes) || !(g->scratch = g->be->alloc(g->be, bytes)))
-        return err_set(err, ST_NOMEM, "no memory for the activations of %d tokens", g->max_tok);
+        return err_set(err, ST_NOMEM, "device %s has no room for the activations of %d tokens",
+                       be->device, g->max_tok);
     float *at = g->scratch;
     for (int i = 0; i < N; at += part[i++].floats)
         *part[i].at = at;
@@ -115,7 +126,7 @@ static enum status alloc_scratch(struct graph *g, struct err *err) {
 
 /* Fewer blocks where a device has less room. */
 static enum status fit_pool(struct graph *g, const struct graph_room *r, struct err *err) {
-    size_t block = r->block_bytes ? r->block_bytes : g->kv_block;
+    size_t block = g->kv_block + graph_others_block(g, r);
     if (!g->be->room)
         return ST_OK;
     size_t room = g->be->room(g->be);
@@ -124,7 +135,8 @@ static enum status fit_pool(struct graph *g, const struct graph_room *r, struct 
     if (fits < (size_t)least)
         return err_set(err, ST_NOMEM,
                        "beside the model there is room for %zu tokens of KV cache on the "
-                       "device, wanted at least %d: a smaller context needs less",
+                       "device, wanted at least %d: a smaller context, or fewer layers on one "
+                       "GPU, need less",
                        fits * KV_BLOCK, least * KV_BLOCK);
     if (fits < (size_t)g->n_block)
         g->n_block = (int)fits;
@@ -133,8 +145,6 @@ static enum status fit_pool(struct graph *g, const struct graph_room *r, struct 
 
 static enum status alloc_kv(struct graph *g, const struct graph_room *room, struct err *err) {
     size_t bytes;
-    g->kv_part = kv_part_bytes(g->model, g->kv_type);
-    g->kv_block = graph_kv_block_bytes(g->model, g->kv_type);
     CHECK(fit_pool(g, room, err));
     if (mul_overflows(g->kv_block, (size_t)g->n_block, &bytes) ||
         !(g->kv = g->be->alloc(g->be, bytes)))
@@ -143,31 +153,96 @@ static enum status alloc_kv(struct graph *g, const struct graph_room *room, stru
     return ST_OK;
 }
 
-enum status graph_open(const struct model *m, const struct graph_params *p, struct graph **out,
-                       struct err *err) {
-    enum status st;
-    if (p->tensor_parallel > 1)
-        return ranks_open(m, p, out, err);
+/* All of a model, until it is known what else there is. */
+static struct graph *new_part(const struct model *m, const struct graph_params *p) {
     struct graph *g = xcalloc(1, sizeof *g);
     g->model = m;
     g->max_tok = p->max_tok > 0 ? p->max_tok : DEFAULT_TOK;
     g->max_logits = p->max_logits > 0 ? p->max_logits : g->max_tok;
     g->n_block = p->n_block;
-    assert(p->n_block > 0);
+    g->end = m->hp.n_layer;
+    g->embeds = true;
+    graph_bound_bytes(g, &g->perm);
+    return g;
+}
+
+static void set_kv_type(struct graph *g, enum kv_type t) {
+    g->kv_type = t;
+    g->kv_part = kv_part_bytes(g->model, t);
+    g->kv_block = 2 * (size_t)(g->end - g->first) * g->kv_part;
+}
+
+/* Memory for this part's weights and pool. */
+static enum status alloc_part(struct graph *g, const struct graph_room *room, struct err *err) {
+    bool perm;
+    if (g->be->make_room)
+        CHECK(g->be->make_room(g->be, graph_bound_bytes(g, &perm), err));
+    return alloc_kv(g, room, err);
+}
+
+/* Opens the part that is on the GPU. */
+static enum status open_gpu(struct graph *g, const struct graph_params *p, struct err *err) {
+    int all = g->model->hp.n_layer + 1, share = p->gpu_layers;
+    double utilization = p->room.utilization;
+    CHECK(cuda_backend_open(p->device_index, utilization > 0 ? utilization : 1, &g->be, err));
+    set_kv_type(g, choose_kv(g->model, p->kv_type, g->be->kv_type));
+    CHECK(alloc_scratch(g, err));
+    if (share == 0 || share >= g->model->hp.n_layer)
+        share = all;
+    else if (share == GRAPH_FIT && (share = graph_share_that_fits(g, &p->room, err)) == 0)
+        return ST_NOMEM;
+    for (;; share--) {
+        bool host = share < all && p->host_block > 0 && p->host_block < p->n_block;
+        graph_take_share(g, share);
+        g->n_block = host ? p->host_block : p->n_block;
+        enum status st = alloc_part(g, &p->room, err);
+        /* the device rounds what it gives, and others may have been faster */
+        if (st != ST_NOMEM || p->gpu_layers != GRAPH_FIT || share == 1)
+            return st;
+    }
+}
+
+/* Opens what is on the CPU: all, or what is before `next`. */
+static enum status open_cpu(struct graph *g, const struct graph_params *p, struct err *err) {
+    CHECK(cpu_backend_open(p->threads, &g->be, err));
+    if (g->next) {
+        g->end = g->next->first;
+        g->n_block = g->next->n_block;
+    }
+    enum kv_type want = g->next ? g->next->kv_type : p->kv_type;
+    set_kv_type(g, choose_kv(g->model, want, g->be->kv_type));
+    CHECK(alloc_scratch(g, err));
+    return alloc_part(g, &p->room, err);
+}
+
+static enum status open_parts(struct graph **first, const struct graph_params *p,
+                              struct err *err) {
+    struct graph *g = *first;
+    if (p->device != DEVICE_CUDA)
+        return open_cpu(g, p, err);
+    CHECK(open_gpu(g, p, err));
+    if (g->embeds)
+        return ST_OK;
+    *first = new_part(g->model, p);
+    (*first)->next = g;
+    return open_cpu(*first, p, err);
+}
+
+enum status graph_open(const struct model *m, const struct graph_params *p, struct graph **out,
+                       struct err *err) {
+    enum status st = ST_OK;
+    assert(p->n_block > 0 && p->gpu_layers >= GRAPH_FIT);
+    if (p->tensor_parallel > 1)
+        return ranks_open(m, p, out, err);
+    struct graph *g = new_part(m, p);
     if (m->hp.n_pos > 0 && m->hp.n_pos < m->hp.ctx_train)
         TRY(err_set(err, ST_FORMAT, "learned positions of %d tokens, the context has %d",
                     m->hp.n_pos, m->hp.ctx_train));
-    if (p->device == DEVICE_CUDA)
-        TRY(cuda_backend_open(p->device_index,
-                              p->room.utilization > 0 ? p->room.utilization : 1, &g->be, err));
-    else
-        TRY(cpu_backend_open(p->threads, &g->be, err));
-    g->kv_type = choose_kv(m, p->kv_type, g->be->kv_type);
-    TRY(graph_bind(g, err));
+    TRY(open_parts(&g, p, err));
+    for (struct graph *part = g; part; part = part->next)
+        TRY(graph_bind(part, err));
     rope_init(&g->rope, m);
     alloc_host(g);
-    TRY(alloc_scratch(g, err));
-    TRY(alloc_kv(g, &p->room, err));
     *out = g;
     return ST_OK;
 out:
@@ -182,6 +257,7 @@ void graph_close(struct graph *g) {
         ranks_close(g);
         return;
     }
+    graph_close(g->next);
     if (g->be) {
         g->be->free(g->be, g->kv);
         g->be->free(g->be, g->scratch);
@@ -202,16 +278,29 @@ int graph_max_tok(const struct graph *g) {
     return g->max_tok;
 }
 
+static const struct graph *last_part(const struct graph *g) {
+    return g->next ? g->next : g;
+}
+
 const char *graph_device(const struct graph *g) {
-    return g->be->device;
+    return last_part(g)->be->device;
 }
 
 const char *graph_pci(const struct graph *g) {
-    return g->be->pci;
+    return last_part(g)->be->pci;
 }
 
 const char *graph_kernels(const struct graph *g) {
-    return g->be->kernels;
+    return last_part(g)->be->kernels;
+}
+
+int graph_gpu_layers(const struct graph *g) {
+    g = last_part(g);
+    return g->be->host_memory ? 0 : g->end - g->first;
+}
+
+bool graph_is_split(const struct graph *g) {
+    return g->next;
 }
 
 int graph_threads(const struct graph *g) {
@@ -248,7 +337,8 @@ void graph_copy_block(struct graph *g, int dst, int src, int n_tok) {
         return;
     }
     /* slots behind n_tok are written before they are read */
-    g->be->copy(g->be, block_memory(g, dst), block_memory(g, src), g->kv_block);
+    for (; g; g = g->next)
+        g->be->copy(g->be, block_memory(g, dst), block_memory(g, src), g->kv_block);
 }
 
 const char *graph_cannot_move(const struct graph *g) {
@@ -259,17 +349,18 @@ const char *graph_cannot_move(const struct graph *g) {
     return NULL;
 }
 
-/* The blocks of one batch of tables, in every layer. Values and keys without RoPE are the same
- * everywhere; ALiBi counts when keys are read. */
-static void turn_blocks(struct graph *g, const int32_t *blocks, int n) {
+/* The blocks of one batch of g's tables, in every layer of a part. Values and keys without RoPE
+ * are the same everywhere; ALiBi counts when keys are read. */
+static void turn_blocks(const struct graph *g, struct graph *part, const int32_t *blocks,
+                        int n) {
     const struct hparams *hp = &g->model->hp;
-    for (int i = 0; i < hp->n_layer; i++) {
-        struct kv_layer kv = graph_kv(g, i);
+    for (int i = part->first; i < part->end; i++) {
+        struct kv_layer kv = graph_kv(part, i);
         size_t table = hp->layer[i] & LAYER_LOCAL_ROPE ? ROPE_LOCAL : ROPE_GLOBAL;
         size_t at = table * (size_t)g->max_tok * (size_t)hp->rope_dim;
         if (!(hp->layer[i] & LAYER_NO_ROPE))
-            g->be->kv_turn(g->be, &kv, blocks, n, g->rope_cos + at, g->rope_sin + at,
-                           hp->rope_dim);
+            part->be->kv_turn(part->be, &kv, blocks, n, g->rope_cos + at, g->rope_sin + at,
+                              hp->rope_dim);
     }
 }
 
@@ -291,7 +382,8 @@ void graph_move_blocks(struct graph *g, const int32_t *blocks, int n, int from, 
                 rope_move(&g->rope, (enum rope_table)i, from + pos, to + pos, g->rope_cos + at,
                           g->rope_sin + at, KV_BLOCK);
             }
-        turn_blocks(g, blocks + done, part);
+        for (struct graph *p = g; p; p = p->next)
+            turn_blocks(g, p, blocks + done, part);
     }
 }
 
@@ -314,29 +406,34 @@ static void blank_rest(char *k, char *v, const struct kv_layer *kv, int n_tok) {
 }
 
 void graph_read_block(struct graph *g, int block, int n_tok, void *host) {
-    const struct kv_layer kv = graph_kv(g, 0);
     char *to = host;
     assert(n_tok >= 0 && n_tok <= KV_BLOCK);
     if (g->ranks) {
         ranks_read_block(g->ranks, block, n_tok, host);
         return;
     }
-    g->be->download(g->be, host, block_memory(g, block), g->kv_block);
-    if (n_tok < KV_BLOCK)
-        for (int i = 0; i < g->model->hp.n_layer; i++, to += 2 * g->kv_part)
-            blank_rest(to, to + g->kv_part, &kv, n_tok);
+    for (; g; g = g->next) {
+        g->be->download(g->be, to, block_memory(g, block), g->kv_block);
+        for (int i = g->first; i < g->end; i++, to += 2 * g->kv_part) {
+            const struct kv_layer kv = graph_kv(g, i);
+            if (n_tok < KV_BLOCK)
+                blank_rest(to, to + g->kv_part, &kv, n_tok);
+        }
+    }
 }
 
 void graph_write_block(struct graph *g, int block, const void *host) {
+    const char *from = host;
     if (g->ranks) {
         ranks_write_block(g->ranks, block, host);
         return;
     }
-    g->be->upload(g->be, block_memory(g, block), host, g->kv_block);
+    for (; g; from += g->kv_block, g = g->next)
+        g->be->upload(g->be, block_memory(g, block), from, g->kv_block);
 }
 
 void *graph_host_block(struct graph *g, int block) {
-    return g->be->host_memory && !g->ranks ? block_memory(g, block) : NULL;
+    return g->be->host_memory && !g->next && !g->ranks ? block_memory(g, block) : NULL;
 }
 
 /* The angles of row t, which is token pos of its sequence. */
@@ -387,9 +484,11 @@ static void make_step(struct graph *g, const struct batch *b, struct step *s) {
 }
 
 /* x = what the tokens are before the first layer */
-static void run_embedding(struct graph *g, const int32_t *tokens, int T) {
+static void run_embedding(struct graph *g, const struct step *s) {
     struct backend *be = g->be;
     const struct hparams *hp = &g->model->hp;
+    const int32_t *tokens = s->tokens;
+    int T = s->T;
     if (g->dev.embd_in.w.N > 0) {
         be->embed(be, &g->dev.embd.w, tokens, T, g->word);
         graph_matmul(g, g->word, T, (const struct linear *[]){&g->dev.embd_in}, &g->x, 1);
@@ -399,7 +498,7 @@ static void run_embedding(struct graph *g, const int32_t *tokens, int T) {
     if (hp->embd_scale != 1)
         be->scale(be, hp->embd_scale, 0, g->x, row_floats(hp->n_embd), T, hp->n_embd);
     if (g->dev.pos.w.N > 0) {
-        be->embed(be, &g->dev.pos.w, g->pos, T, g->tmp);
+        be->embed(be, &g->dev.pos.w, s->pos, T, g->tmp);
         be->add(be, 1, g->tmp, T, hp->n_embd, g->x);
     }
     graph_norm(g, &g->dev.embd_norm, g->x, T, g->x);
@@ -456,8 +555,8 @@ static void run_head(struct graph *g, const struct wanted *w, int n) {
         head_rows(g, x, n, w->logits);
         return;
     }
-    for (int i = 0; i < n; i += LOGIT_ROWS) {
-        int part = n - i < LOGIT_ROWS ? n - i : LOGIT_ROWS;
+    for (int i = 0; i < n; i += GRAPH_LOGIT_ROWS) {
+        int part = n - i < GRAPH_LOGIT_ROWS ? n - i : GRAPH_LOGIT_ROWS;
         head_rows(g, x + (size_t)i * ld, part, g->logits);
         hand_out(g, w, i, part);
     }
@@ -477,13 +576,14 @@ bool graph_settle(struct graph *g) {
     return g->settle.next < g->settle.n;
 }
 
-/* All but the head; the wanted rows are the first of x then. */
+/* All but the head; behind the last layer the wanted rows are the first of x. */
 static void run_layers(struct graph *g, const struct step *s) {
     int last = g->model->hp.n_layer - 1;
-    graph_expect(g, 0);
-    run_embedding(g, s->tokens, s->T);
-    for (int i = 0; i <= last; i++)
-        graph_layer(g, i, s->T, i == last ? g->rows : NULL, s->n_rows);
+    graph_expect(g, g->first);
+    if (g->embeds)
+        run_embedding(g, s);
+    for (int i = g->first; i < g->end; i++)
+        graph_layer(g, i, s->T, i == last ? s->rows : NULL, s->n_rows);
 }
 
 /* A step that a device may record: each sequence decodes one token, whose logits are wanted,
@@ -491,7 +591,7 @@ static void run_layers(struct graph *g, const struct step *s) {
  * NCCL's sums are recorded. */
 static bool decodes(const struct graph *g, const struct step *s) {
     return g->be->step_again && !g->comm && s->n_seq == s->T && s->n_rows == s->T &&
-           s->T <= LOGIT_ROWS && g->model->hp.n_expert == 0;
+           s->T <= GRAPH_LOGIT_ROWS && g->model->hp.n_expert == 0;
 }
 
 static void run_decode(struct graph *g, const struct step *s, const struct wanted *w) {
@@ -504,19 +604,36 @@ static void run_decode(struct graph *g, const struct step *s, const struct wante
     hand_out(g, w, 0, s->T);
 }
 
+/* From here to what is wanted, or to x for the next part. */
+static void run_part(struct graph *g, const struct step *s, const struct wanted *w) {
+    if (!g->next && decodes(g, s)) {
+        run_decode(g, s, w);
+        return;
+    }
+    run_layers(g, s);
+    bool head = !g->next && (w->logits || w->got); /* of ranks the first has one */
+    if (head && s->n_rows > 0)
+        run_head(g, w, s->n_rows);
+}
+
+/* The residual stream goes on. A part that has finished lets its memory be read. */
+static void hand_over(const struct graph *from, struct graph *to, int T) {
+    size_t bytes = (size_t)T * row_floats(from->model->hp.n_embd) * sizeof *from->x;
+    assert(from->be->host_memory);
+    to->be->upload(to->be, to->x, from->x, bytes);
+}
+
 static enum status run_step(struct graph *g, const struct batch *b, const struct wanted *w,
                             struct err *err) {
     struct step s;
     make_step(g, b, &s);
-    g->be->begin(g->be, &s);
-    if (decodes(g, &s)) {
-        run_decode(g, &s, w);
-    } else {
-        run_layers(g, &s);
-        if (s.n_rows > 0 && (w->logits || w->got)) /* of ranks the first has a head */
-            run_head(g, w, s.n_rows);
+    for (struct graph *part = g; part; part = part->next) {
+        part->be->begin(part->be, &s);
+        if (part != g) /* there are two parts at most */
+            hand_over(g, part, s.T);
+        run_part(part, &s, w);
+        CHECK(part->be->finish(part->be, err));
     }
-    CHECK(g->be->finish(g->be, err));
     return model_intact(g->model, err);
 }
 
@@ -528,13 +645,13 @@ enum status graph_forward(struct graph *g, const struct batch *b, float *logits,
 }
 
 bool graph_can_sample(const struct graph *g, int n) {
-    return !g->ranks && g->be->sample && n <= BACKEND_SAMPLE_ROWS &&
+    return !g->ranks && last_part(g)->be->sample && n <= BACKEND_SAMPLE_ROWS &&
            g->model->hp.n_vocab <= BACKEND_SAMPLE_VOCAB;
 }
 
 enum status graph_sample(struct graph *g, const struct batch *b, const struct sample_row *rows,
                          struct sample_got *got, struct err *err) {
-    assert(g->be->sample);
+    assert(graph_can_sample(g, 0));
     return run_step(g, b, &(struct wanted){.rows = rows, .got = got}, err);
 }
 

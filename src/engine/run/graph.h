@@ -36,6 +36,8 @@ struct batch {
     int n_seq;
 };
 
+enum { GRAPH_FIT = -1 };
+
 struct graph_params {
     enum device device; /* DEVICE_AUTO is the CPU: the engine chooses */
     int threads;        /* 0: all */
@@ -50,8 +52,13 @@ struct graph_params {
     } room;                 /* where the backend's memory is not the host's */
     int max_tok;            /* largest batch; 0: 512 */
     int max_logits;         /* largest sum of n_logits; 0: max_tok */
-    int tensor_parallel; /* more than 1: each layer is shared by so many GPUs, 0 .. (ranks.h);
-                            on the CPU, by threads: for tests */
+    /* With DEVICE_CUDA: how many layers the GPU computes, the last ones, and the head; those
+     * before them and the embedding are the CPU's. 0, or n_layer and more: the whole model.
+     * GRAPH_FIT: all that there is room for; ST_NOMEM only when not one layer has it. */
+    int gpu_layers;
+    int host_block;      /* most KV blocks where a part of the pool is the host's; 0: n_block */
+    int tensor_parallel; /* more than 1: each layer is shared by so many GPUs, 0 .. (ranks.h),
+                            and gpu_layers is 0; on the CPU, by threads: for tests */
     int device_index;    /* which GPU */
     bool sum_on_host;    /* GPUs share without NCCL, over the host: for tests */
 };
@@ -61,10 +68,12 @@ enum status graph_open(const struct model *m, const struct graph_params *p, stru
                        struct err *err);
 void graph_close(struct graph *g);
 int graph_max_tok(const struct graph *g);
-const char *graph_device(const struct graph *g);  /* "cpu" */
-const char *graph_kernels(const struct graph *g); /* "scalar", "avx2", "avx512" */
+const char *graph_device(const struct graph *g);  /* "cpu"; of a split one the GPU's */
+const char *graph_kernels(const struct graph *g); /* "scalar", "avx2", "avx512"; likewise */
 const char *graph_pci(const struct graph *g);     /* of its GPU; NULL: none (backend.h) */
 int graph_threads(const struct graph *g);
+int graph_gpu_layers(const struct graph *g);       /* layers that a GPU computes */
+bool graph_is_split(const struct graph *g);        /* the CPU computes the others, and embeds */
 enum kv_type graph_kv_type(const struct graph *g); /* what KV_AUTO became */
 int graph_n_block(const struct graph *g);          /* KV blocks in the pool */
 /* Bytes one KV block takes in all layers together, known before a graph is opened. */

@@ -1,7 +1,12 @@
 /*
  * graph_internal.h - what the files of the layer graph share: graph.c opens it and runs a step,
- * bind.c takes the model's tensors to the device, layer.c is a layer, experts.c a mixture of
- * experts; ranks.c makes several graphs one.
+ * split.c says how much of a model goes to a GPU, bind.c takes the model's tensors to the
+ * device, layer.c is a layer, experts.c a mixture of experts; ranks.c makes several graphs one.
+ *
+ * A struct graph is a part of a model on one device: some of its layers, with all that a step
+ * needs there. Mostly the part is the whole model. One that is split has two, and `next` of the
+ * first is who goes on with the residual stream; callers of graph.h know the first alone. A
+ * rank has a part of every layer instead, which here is a whole model, and is never split.
  */
 #ifndef LLMCHAT_ENGINE_RUN_GRAPH_INTERNAL_H
 #define LLMCHAT_ENGINE_RUN_GRAPH_INTERNAL_H
@@ -37,6 +42,9 @@ struct graph {
     struct ranks *ranks; /* of the door to several graphs (ranks.h): its other fields are those
                             of rank 0, and only read; NULL: this is a graph itself */
     struct backend *be;
+    int first, end;     /* layers first .. end - 1 are here */
+    bool embeds;        /* and the embedding; the last part has the head */
+    struct graph *next; /* NULL: this is the last */
     struct model
         dev; /* embd with its projections, pos, head, norms, layers as the backend bound them */
     struct linear *exp; /* [n] all experts of dev's layers */
@@ -48,11 +56,11 @@ struct graph {
         size_t bytes;      /* of all */
         int n_call;
     } settle;
-    bool perm; /* some linear has a perm */
+    bool perm; /* some linear of the model has a perm */
     int max_tok, max_logits, n_block;
     enum kv_type kv_type;
-    void *kv;        /* [n_block] of kv_block bytes: [n_layer][2] parts of kv_part bytes */
-    size_t kv_block; /* all layers */
+    void *kv;        /* [n_block] of kv_block bytes: [end - first][2] parts of kv_part bytes */
+    size_t kv_block; /* all layers here */
     size_t kv_part;  /* K or V of a layer */
 
     float *scratch; /* the matrices below, one behind the other */
@@ -63,9 +71,11 @@ struct graph {
     float *k, *v;   /* [max_tok, n_head_kv * D] */
     float *h, *u;   /* [max_tok, widest feed-forward]; u only where ffn can't be fused */
     float *px;      /* [max_tok, widest input] permuted; only with perm */
-    float *logits;  /* [LOGIT_ROWS, n_vocab] when the backend's memory is not the host's */
+    float *logits;  /* [GRAPH_LOGIT_ROWS, n_vocab] where the head is, when the backend's memory
+                       is not the host's */
     struct routing route;
 
+    /* Of the first part alone: what a step's data is made from, for all parts. */
     struct rope rope;
     float *rope_cos, *rope_sin; /* [BACKEND_ROPES][max_tok, rope_dim] */
     int n_rope;                 /* tables that layers use */
@@ -78,9 +88,22 @@ static inline size_t row_floats(int K) {
     return (size_t)weight_pad_k(K);
 }
 
+enum { GRAPH_LOGIT_ROWS = 32 }; /* logits computed at once for a device */
+
 /* bind.c: fills dev, exp, slopes, perm and what may settle. */
 enum status graph_bind(struct graph *g, struct err *err);
 void graph_unbind(struct graph *g);
+/* Bytes that binding this part to a device takes; *perm: whether any linear here has a perm. */
+size_t graph_bound_bytes(const struct graph *g, bool *perm);
+
+/* split.c. Shares of a model that a GPU may have: 1 .. n_layer last layers with the head, and
+ * as n_layer + 1 the embedding too. */
+void graph_take_share(struct graph *g, int share); /* sets first, end, embeds and kv_block */
+/* The largest share for which a backend has room, with r->min_block blocks of KV and what
+ * others want; 0: none, and err says what the smallest one would take. */
+int graph_share_that_fits(struct graph *g, const struct graph_room *r, struct err *err);
+/* Bytes of a block that others want beside this graph's. */
+size_t graph_others_block(const struct graph *g, const struct graph_room *r);
 
 /* layer.c */
 struct kv_layer graph_kv(const struct graph *g, int layer);

@@ -21,7 +21,7 @@
 #include <math.h>
 
 struct kv_layer graph_kv(const struct graph *g, int layer) {
-    char *base = (char *)g->kv + 2 * (size_t)layer * g->kv_part;
+    char *base = (char *)g->kv + 2 * (size_t)(layer - g->first) * g->kv_part;
     return (struct kv_layer){.k = base,
                              .v = base + g->kv_part,
                              .stride = g->kv_block,
@@ -160,7 +160,7 @@ static int window(const struct graph *g, int layer) {
 }
 
 void graph_expect(struct graph *g, int layer) {
-    if (!g->be->expect || layer == g->model->hp.n_layer)
+    if (!g->be->expect || layer == g->end)
         return;
     const struct kv_layer kv = graph_kv(g, layer);
     g->be->expect(g->be, &kv, window(g, layer));

@@ -221,6 +221,7 @@ enum status ranks_open(const struct model *m, const struct graph_params *p, stru
                        struct err *err) {
     enum status st;
     const struct opening o = {m, p};
+    assert(p->gpu_layers == 0);
     CHECK(shard_check(m, p->tensor_parallel, err));
     struct ranks *rs = new_ranks(p->tensor_parallel);
     TRY(start_threads(rs, err));
