@@ -311,6 +311,26 @@ void *graph_host_block(struct graph *g, int block) {
     return g->be->host_memory ? block_memory(g, block) : NULL;
 }
 
+bool graph_can_swap(const struct graph *g) {
+    return g->be->swap_out != NULL;
+}
+
+void *graph_swap_alloc(struct graph *g, size_t bytes) {
+    return g->be->swap_alloc(g->be, bytes);
+}
+
+void graph_swap_free(struct graph *g, void *p) {
+    g->be->swap_free(g->be, p);
+}
+
+void graph_swap_out(struct graph *g, int block, void *to) {
+    g->be->swap_out(g->be, to, block_memory(g, block), g->kv_block);
+}
+
+void graph_swap_in(struct graph *g, int block, const void *from) {
+    g->be->swap_in(g->be, block_memory(g, block), from, g->kv_block);
+}
+
 /* The angles of row t, which is token pos of its sequence. */
 static void fill_rope(struct graph *g, int t, int pos) {
     size_t dim = (size_t)g->model->hp.rope_dim;
