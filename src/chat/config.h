@@ -6,6 +6,7 @@
  *   device: auto                # auto | cpu | cuda
  *   gpu_memory_utilization: 0.9 # part of a GPU's memory that may be in use
  *   threads: 0                  # 0: one for each fast core
+ *   swap_space: 4 GB            # host memory for KV of a GPU that has no room for it; 0: none
  *   kv_type: auto               # auto | f32 | f16 | bf16 | int8
  *   theme: auto                 # auto | dark | light | mono
  *   mouse: true
@@ -53,7 +54,8 @@ struct config {
     enum theme theme;
     bool mouse, markdown, prefill_draft;
     enum overflow context_full;
-    uint64_t kv_cache; /* bytes */
+    uint64_t kv_cache;   /* bytes */
+    uint64_t swap_space; /* bytes */
     struct settings settings;
     struct key_binding *keys;
     size_t n_keys;

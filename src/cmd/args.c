@@ -74,6 +74,10 @@ static enum status check_value(const struct opt *o, const char *value, struct er
     if (o->type == OPT_SHARE && !config_share(value, &share))
         return err_set(err, ST_USAGE, "--%s %s: must be a number above 0, at most 1", o->name,
                        value);
+    uint64_t bytes;
+    if (o->type == OPT_SIZE && !config_size(value, &bytes))
+        return err_set(err, ST_USAGE, "--%s %s: must be a size like 4GB or 500M, or 0", o->name,
+                       value);
     return ST_OK;
 }
 
@@ -271,6 +275,8 @@ void use_compute_options(struct args *a) {
         a->config.device = (enum device)word_number(DEVICE_WORDS, device);
     if (share)
         config_share(share, &a->config.gpu_memory_utilization);
+    if (arg_text(a, "swap-space"))
+        config_size(arg_text(a, "swap-space"), &a->config.swap_space);
     if (find_opt(a->cmd, "draft", 5) && arg_text(a, "draft")) {
         free(a->config.draft_model);
         a->config.draft_model = xstrdup(arg_text(a, "draft"));

@@ -15,14 +15,23 @@
 #include "chat/settings.h"
 #include <stdio.h>
 
-enum opt_type { OPT_FLAG, OPT_TEXT, OPT_COUNT, OPT_CHOICE, OPT_TEXTS, OPT_COUNTS, OPT_SHARE };
+enum opt_type {
+    OPT_FLAG,
+    OPT_TEXT,
+    OPT_COUNT,
+    OPT_CHOICE,
+    OPT_TEXTS,
+    OPT_COUNTS,
+    OPT_SHARE,
+    OPT_SIZE
+};
 
 struct opt {
     const char *name;   /* long name, without dashes; NULL ends a table */
     char letter;        /* short name or 0 */
     enum opt_type type; /* COUNT: a whole number >= min; CHOICE: one of the words of arg; TEXTS:
                            may come again; COUNTS: counts with commas between, may come again;
-                           SHARE: a number above 0, at most 1 */
+                           SHARE: a number above 0, at most 1; SIZE: as config_size() */
     const char *arg;  /* what the value is called in the help: "FILE", or "a|b|c" for CHOICE */
     long min;         /* COUNT, COUNTS */
     const char *help; /* one sentence without a full stop */
@@ -132,11 +141,15 @@ enum status parse_id(const char *s, int64_t *out, struct err *err);
 #define UTILIZATION_HELP                                                                       \
     "The part of a GPU's memory that may be in use; what the model leaves becomes KV cache "   \
     "(default: four contexts, within 0.9)"
+#define SWAP_HELP                                                                              \
+    "Host memory for KV cache that a GPU has no room for, so that it is not computed again: "  \
+    "4GB, 500M, 0 for none (default: 4GB, or a quarter of the memory)"
 #define COMPUTE_OPTS(letter)                                                                   \
     {"threads", letter, OPT_COUNT, "N", 1, THREADS_HELP},                                      \
         {"kv-type", 0, OPT_CHOICE, KV_TYPE_WORDS, 0, KV_TYPE_HELP},                            \
-        {"device", 0, OPT_CHOICE, DEVICE_WORDS, 0, DEVICE_HELP}, {                             \
-        "gpu-memory-utilization", 0, OPT_SHARE, "F", 0, UTILIZATION_HELP                       \
+        {"device", 0, OPT_CHOICE, DEVICE_WORDS, 0, DEVICE_HELP},                               \
+        {"gpu-memory-utilization", 0, OPT_SHARE, "F", 0, UTILIZATION_HELP}, {                  \
+        "swap-space", 0, OPT_SIZE, "SIZE", 0, SWAP_HELP                                        \
     }
 /* Puts what these and --draft say into a->config. */
 void use_compute_options(struct args *a);
