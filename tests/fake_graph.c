@@ -18,6 +18,7 @@ void fake_reset(void) {
     memset(&fake, 0, sizeof fake);
     sem_init(&fake.entered, 0, 0);
     sem_init(&fake.go, 0, 0);
+    fake.max_swap_chunk = 1 << 20;
 }
 
 /* ---- the model ---- */
@@ -269,6 +270,38 @@ void graph_write_block(struct graph *g, int block, const void *host) {
 void *graph_host_block(struct graph *g, int block) {
     assert(block >= 0 && block < g->n_block);
     return fake.host_blocks ? g->kv[block] : NULL;
+}
+
+bool graph_can_swap(const struct graph *g) {
+    (void)g;
+    return !fake.host_blocks;
+}
+
+void *graph_swap_alloc(struct graph *g, size_t bytes) {
+    (void)g;
+    if (fake.n_swap_chunk == fake.max_swap_chunk)
+        return NULL;
+    fake.n_swap_chunk++;
+    fake.swap_bytes += bytes;
+    return malloc(bytes);
+}
+
+void graph_swap_free(struct graph *g, void *p) {
+    (void)g;
+    fake.n_swap_chunk--;
+    free(p);
+}
+
+void graph_swap_out(struct graph *g, int block, void *to) {
+    assert(block >= 0 && block < g->n_block);
+    memcpy(to, g->kv[block], sizeof *g->kv);
+    fake.n_out++;
+}
+
+void graph_swap_in(struct graph *g, int block, const void *from) {
+    assert(block >= 0 && block < g->n_block);
+    memcpy(g->kv[block], from, sizeof *g->kv);
+    fake.n_in++;
 }
 
 static void check(const struct graph *g, const struct batch *b) {

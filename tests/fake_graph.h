@@ -43,17 +43,20 @@ extern struct fake {
     int foreign, more_tokens; /* a token of "fake-draft" that is another one, 0: none; tokens
                                  that it has beyond FAKE_VOCAB */
     const char *cannot_move;  /* why positions can't be moved, or NULL */
-    bool host_blocks;         /* saved blocks are read straight to their places */
+    bool host_blocks;    /* saved blocks are read straight to their places, none is swapped */
+    int max_swap_chunk;  /* pieces of memory for swapped blocks that there are */
     int fail_at, nan_at; /* the forward with this number fails, those from this one on give no
                             numbers; 0: none */
     bool split;          /* the graph's first part is on the CPU; */
     int gpu_layers;      /* how many are not */
     /* what was seen; read while the engine is idle */
     int n_forward, n_tok, max_seq, n_block, n_copied, n_loaded;
-    int n_moved;   /* blocks */
-    int longest;   /* tokens of a sequence in a batch, with those in its KV */
-    int n_settle;  /* calls of graph_settle() */
-    int n_draft;   /* tokens of "fake-draft" */
+    int n_moved;                   /* blocks */
+    int n_out, n_in, n_swap_chunk; /* blocks that were swapped; pieces of memory for them */
+    size_t swap_bytes;             /* in all pieces that were given */
+    int longest;                   /* tokens of a sequence in a batch, with those in its KV */
+    int n_settle;                  /* calls of graph_settle() */
+    int n_draft;                   /* tokens of "fake-draft" */
     int n_starved; /* batches that left a decoding sequence out while it was in the batch before
                       and after */
 } fake;

@@ -508,6 +508,7 @@ run run tiny --gpu-layers -1 hi; is "fewer than no layers" 2 - 'gpu-layers -1: m
 echo 'gpu_layers: 1.5' >home/config/config.yaml
 run run tiny hi; is "layers in the configuration" 1 - 'config.yaml:1: gpu_layers: 1.5: auto, or a whole number'
 rm home/config/config.yaml
+run run tiny --swap-space lots hi; is "swap space that is no size" 2 - '--swap-space lots: must be a size'
 if [ -e "${TEST_CUDA_MODULE:-}" ]; then
     LLMCHAT_CUDA_MODULE=$TEST_CUDA_MODULE
     run doctor --device cuda; is "doctor with a GPU" 0 '^ok   machine +gpu .*(sm_|host shim).* GiB free'
@@ -525,6 +526,8 @@ if [ -e "${TEST_CUDA_MODULE:-}" ]; then
     run bench tiny -p 40 -n 6 -b 1,3 -r 1 --json
     is_json "auto with a GPU is the GPU" 0 out 'len(d)==2 and all(r["device"]=="cuda" for r in d)'
     run run tiny --gpu-memory-utilization 0.5 --max-tokens 3 hi; is "a part of a GPU's memory" 0 '' -
+    run run tiny --swap-space 50MB --max-tokens 3 hi; is "swap space" 0 '' -
+    if grep -q 'KV blocks of .* bytes are swapped' home/state/*log*; then pass "the log says how much"; else fail "the log says how much"; fi
     LLMCHAT_SHIM_BYTES=3000000 run run tiny --device cuda hi; is "a GPU without room" 1 - 'no room|room for'
     LLMCHAT_SHIM_BYTES=3000000 run bench tiny -p 4 -n 2 -r 1 --json
     is_json "auto without room is the CPU" 0 out 'd[0]["device"]=="cpu"'

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -139,6 +140,7 @@ static void mistakes_are_named_with_their_line(void **state) {
         {"kv_type: int4\n",
          "c.yaml:1: kv_type: int4 given, auto, f32, f16, bf16, int8 or fp8 wanted"},
         {"kv_cache: 1e30\n", "c.yaml:1: kv_cache"},
+        {"swap_space: lots\n", "c.yaml:1: swap_space: a size like 4 GB or 500 MB wanted"},
         {"mouse: perhaps\n", "c.yaml:1: mouse: perhaps given, true or false wanted"},
         {"theme: pink\n", "c.yaml:1: theme: pink given, auto, dark, light or mono wanted"},
         {"model: [a]\n", "c.yaml:1: model: a list given, a text wanted"},
@@ -203,8 +205,14 @@ static void sizes_are_read(void **state) {
     OK(parse("kv_cache: 2 GB\n", &c));
     assert_int_equal(c.kv_cache, 2000000000);
     config_release(&c);
+    OK(parse("swap_space: 3 GiB\n", &c));
+    assert_int_equal(c.swap_space, (uint64_t)3 << 30);
+    assert_int_equal(config_engine(&c).swap_bytes, (uint64_t)3 << 30);
+    config_release(&c);
     OK(parse("", &c));
     assert_int_equal(c.kv_cache, 4000000000);
+    uint64_t quarter = (uint64_t)sysconf(_SC_PHYS_PAGES) / 4 * (uint64_t)sysconf(_SC_PAGESIZE);
+    assert_int_equal(c.swap_space, quarter < 4000000000 ? quarter : 4000000000);
     config_release(&c);
 }
 

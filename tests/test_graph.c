@@ -512,6 +512,49 @@ static void graph_runs_recorded_steps_with_new_data(void **state) {
     model_release();
 }
 
+/* Blocks that were swapped out come back whole, to other places, while steps write to those
+ * where they were. */
+static void graph_swapped_blocks_come_back(void **state) {
+    (void)state;
+    enum { N = N_TOK / KV_BLOCK };
+    if (!cuda_is_here())
+        skip();
+    model_make(WEIGHT_Q4, WEIGHT_I8);
+    for (kv_type = KV_F32; kv_type <= KV_I8; kv_type++) {
+        struct graph *g = open_graph("cuda", 1);
+        size_t bytes = graph_kv_block_bytes(&model, kv_type);
+        char *want = xmalloc(N * bytes), *found = xmalloc(bytes);
+        assert_true(graph_can_swap(g));
+        char *slots = graph_swap_alloc(g, N * bytes);
+        forward(g, straight, 0, N_TOK, logits_a);
+        for (int i = 0; i < N; i++)
+            graph_read_block(g, i, KV_BLOCK, want + (size_t)i * bytes);
+        for (int i = N - 1; i >= 0; i--)
+            graph_swap_out(g, i, slots + (size_t)i * bytes);
+        int32_t first = tokens[0]; /* another text in the same blocks */
+        tokens[0] = (first + 1) % V;
+        forward(g, straight, 0, N_TOK, logits_b);
+        tokens[0] = first;
+        for (int i = 0; i < N; i++)
+            graph_swap_in(g, 20 + i, slots + (size_t)i * bytes);
+        for (int i = 0; i < N; i++) {
+            graph_read_block(g, 20 + i, KV_BLOCK, found);
+            assert_memory_equal(found, want + (size_t)i * bytes, bytes);
+            graph_read_block(g, i, KV_BLOCK, found);
+            assert_memory_not_equal(found, want + (size_t)i * bytes, bytes);
+        }
+        graph_swap_free(g, slots);
+        free(want);
+        free(found);
+        graph_close(g);
+    }
+    kv_type = KV_AUTO;
+    struct graph *g = open_graph(NULL, 1);
+    assert_false(graph_can_swap(g)); /* it is the host's memory already */
+    graph_close(g);
+    model_release();
+}
+
 /* Of a device's memory the pool takes what there is, or none at all. */
 static void graph_pool_fits_the_device(void **state) {
     (void)state;
@@ -901,6 +944,7 @@ int main(void) {
         cmocka_unit_test(graph_kernel_sets_agree),
         cmocka_unit_test(graph_on_a_device_agrees_with_the_reference),
         cmocka_unit_test(graph_runs_recorded_steps_with_new_data),
+        cmocka_unit_test(graph_swapped_blocks_come_back),
         cmocka_unit_test(graph_pool_fits_the_device),
         cmocka_unit_test(graph_moved_keys_are_those_of_the_new_position),
         cmocka_unit_test(graph_moves_keys_of_every_kind_of_rope),

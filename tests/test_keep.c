@@ -928,6 +928,29 @@ static void names_of_states_are_told(void **state) {
         assert_false(states_parse_name(others[i], &model));
 }
 
+/* What comes back from the host's memory is in no file: it is saved like what was computed. */
+static void what_was_swapped_is_written(void **state) {
+    (void)state;
+    struct engine *en = open_with((struct engine_params){.kv_bytes = 34 * FAKE_BLOCK_BYTES,
+                                                         .swap_bytes = 100 * FAKE_BLOCK_BYTES,
+                                                         .kv_rest_ms = 1});
+    struct session *s = session_new(en), *other = session_new(en);
+    int32_t t[512], u[400];
+    struct answer a;
+    fake_prompt(t, 512, 1);
+    fake_prompt(u, 400, 2);
+    ask(&a, s, t, 300, 1);
+    ask(&a, other, u, 400, 1);
+    session_keep(s, 7);
+    ask(&a, s, t, 310, 1);
+    assert_int_equal(a.cached, 288);
+    assert_true(fake.n_in > 0);
+    wait_for_files(1);
+    session_free(s);
+    session_free(other);
+    engine_close(en);
+}
+
 int main(void) {
 #define T(f)      cmocka_unit_test_setup_teardown(f, setup, teardown)
 #define T_HOST(f) cmocka_unit_test_setup_teardown(f, setup_host, teardown)
@@ -941,6 +964,7 @@ int main(void) {
         T(drafts_are_not_written),
         T(two_conversations_are_two_files),
         T(state_is_written_when_a_conversation_rests),
+        T(what_was_swapped_is_written),
         T(damaged_block_is_computed),
         T_HOST(blocks_are_read_in_their_places),
         T_HOST(damaged_block_is_computed),

@@ -15,10 +15,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_BLOCK = 64 };
+enum { MAX_BLOCK = 64, MAX_SLOT = 1024 };
 
 static int32_t memory[MAX_BLOCK][KV_BLOCK];
 static int n_copied;
+
+/* The store's memory: max_slot slots, of which has_slot are there. */
+static struct {
+    int32_t memory[MAX_SLOT][KV_BLOCK];
+    int has_slot, max_slot, part; /* slots that it grows by */
+    int n_out, n_in, n_grow;
+} store;
 
 static void copy(void *user, int dst, int src, int n_tok) {
     (void)user;
@@ -32,6 +39,40 @@ static struct kv_pool *pool_new(int n_block) {
     memset(memory, -1, sizeof memory);
     n_copied = 0;
     return kv_pool_new(n_block, copy, NULL);
+}
+
+static int grow(void *user) {
+    (void)user;
+    int left = store.max_slot - store.has_slot, n = left < store.part ? left : store.part;
+    store.has_slot += n;
+    store.n_grow++;
+    return n;
+}
+
+static void out(void *user, int slot, int block) {
+    (void)user;
+    assert_true(slot >= 0 && slot < store.has_slot);
+    memcpy(store.memory[slot], memory[block], sizeof memory[block]);
+    store.n_out++;
+}
+
+static void in(void *user, int block, int slot) {
+    (void)user;
+    assert_true(slot >= 0 && slot < store.has_slot);
+    memcpy(memory[block], store.memory[slot], sizeof memory[block]);
+    memset(store.memory[slot], -1, sizeof store.memory[slot]); /* is not there any more */
+    store.n_in++;
+}
+
+static struct kv_pool *pool_with_store(int n_block, int n_slot) {
+    struct kv_pool *p = pool_new(n_block);
+    assert_true(n_slot <= MAX_SLOT);
+    memset(&store, 0, sizeof store);
+    memset(store.memory, -1, sizeof store.memory);
+    store.max_slot = n_slot;
+    store.part = 3;
+    kv_set_store(p, &(struct kv_store){.max_slot = n_slot, .grow = grow, .out = out, .in = in});
+    return p;
 }
 
 static void assert_reads_back(const struct kv_seq *s) {
@@ -51,10 +92,13 @@ static bool write_more(struct kv_pool *p, struct kv_seq *s, const int32_t *token
     return true;
 }
 
-/* Matches and computes the whole prompt; returns what was kept. */
+/* Matches and computes the whole prompt; returns what was kept or brought back. */
 static int prompt(struct kv_pool *p, struct kv_seq *s, const int32_t *tokens, int n) {
-    int kept = kv_match(p, s, tokens, n);
+    kv_match(p, s, tokens, n);
     assert_reads_back(s);
+    kv_bring(p, s, tokens, n, n);
+    assert_reads_back(s);
+    int kept = s->n_tok;
     assert_true(write_more(p, s, tokens + kept, n - kept));
     return kept;
 }
@@ -437,12 +481,330 @@ static void kv_shift_needs_room_for_shared_blocks_only(void **state) {
     kv_pool_free(p);
 }
 
+/* ---- the store ---- */
+
+static void kv_what_left_the_cache_comes_back(void **state) {
+    (void)state;
+    struct kv_pool *p = pool_with_store(5, 20);
+    struct kv_seq a = {0}, b = {0};
+    const struct kv_seq *all[2] = {&a, &b};
+    int32_t t[80], u[80];
+    ramp(t, 80, 0);
+    ramp(u, 80, 500);
+    prompt(p, &a, t, 80);
+    assert_int_equal(store.n_grow, 0); /* nothing is taken before it is needed */
+    kv_seq_clear(p, &a);
+    assert_int_equal(prompt(p, &b, u, 70), 0); /* all five blocks */
+    assert_int_equal(kv_n_stored(p), 5);
+    assert_int_equal(store.has_slot, 6);
+    kv_seq_clear(p, &b);
+    for (int turn = 0; turn < 10; turn++) {
+        assert_int_equal(prompt(p, &a, t, 80), 79);
+        assert_true(kv_consistent(p, all, 2));
+        kv_seq_clear(p, &a);
+        assert_int_equal(prompt(p, &b, u, 70), 64);
+        assert_true(kv_consistent(p, all, 2));
+        kv_seq_clear(p, &b);
+    }
+    assert_true(store.has_slot <= 9); /* both conversations are 9 blocks */
+    kv_seq_release(p, &a);
+    kv_seq_release(p, &b);
+    kv_pool_free(p);
+}
+
+static void kv_bring_takes_what_it_may_and_what_the_pool_has(void **state) {
+    (void)state;
+    struct kv_pool *p = pool_with_store(6, 20);
+    struct kv_seq a = {0}, b = {0};
+    int32_t t[96], u[96];
+    ramp(t, 96, 0);
+    ramp(u, 96, 500);
+    prompt(p, &a, t, 90);
+    kv_seq_clear(p, &a);
+    prompt(p, &b, u, 90);
+    kv_seq_clear(p, &b);
+    assert_int_equal(kv_match(p, &a, t, 90), 0);
+    assert_true(kv_bring(p, &a, t, 90, 2));
+    assert_int_equal(a.n_tok, 32);
+    assert_true(kv_bring(p, &a, t, 90, 2));
+    assert_false(kv_bring(p, &a, t, 90, 2));
+    assert_int_equal(a.n_tok, 80);
+    assert_reads_back(&a);
+    kv_seq_clear(p, &a);
+    prompt(p, &b, u, 64); /* 4 of the 6 */
+    assert_int_equal(kv_match(p, &a, t, 90), 16);
+    assert_false(kv_bring(p, &a, t, 90, 5));
+    assert_int_equal(a.n_tok, 32);
+    assert_int_equal(kv_available(p), 0);
+    assert_reads_back(&a);
+    const struct kv_seq *all[2] = {&a, &b};
+    assert_true(kv_consistent(p, all, 2));
+    kv_seq_release(p, &a);
+    kv_seq_release(p, &b);
+    kv_pool_free(p);
+}
+
+/* The last prompt token is left to compute, and a block that is brought takes the place of a
+ * part of it that the sequence computed itself. */
+static void kv_bring_goes_on_inside_a_block(void **state) {
+    (void)state;
+    struct kv_pool *p = pool_with_store(8, 20);
+    struct kv_seq a = {0}, b = {0};
+    const struct kv_seq *all[2] = {&a, &b};
+    int32_t t[128];
+    ramp(t, 128, 0);
+    prompt(p, &a, t, 48);
+    kv_seq_clear(p, &a);
+    ramp(t, 128, 500);
+    prompt(p, &a, t, 128); /* takes all */
+    kv_seq_clear(p, &a);
+    ramp(t, 48, 0);
+    assert_int_equal(kv_match(p, &b, t, 20), 0);
+    assert_true(write_more(p, &b, t, 20)); /* computed once more: block 0 leaves the store */
+    assert_int_equal(kv_match(p, &b, t, 32), 20);
+    kv_bring(p, &b, t, 32, 9);
+    assert_int_equal(b.n_tok, 31);
+    assert_int_equal(kv_match(p, &b, t, 32), 31);
+    int before = store.n_in;
+    kv_bring(p, &b, t, 32, 9); /* nothing to gain */
+    assert_int_equal(store.n_in, before);
+    assert_true(write_more(p, &b, t + 31, 1));
+    assert_int_equal(kv_match(p, &b, t, 48), 32);
+    kv_bring(p, &b, t, 48, 9);
+    assert_int_equal(b.n_tok, 47);
+    assert_reads_back(&b);
+    assert_true(kv_consistent(p, all, 2));
+    kv_seq_release(p, &a);
+    kv_seq_release(p, &b);
+    kv_pool_free(p);
+}
+
+static void kv_store_gives_up_the_oldest_and_the_tail_first(void **state) {
+    (void)state;
+    struct kv_pool *p = pool_with_store(4, 6);
+    struct kv_seq s = {0};
+    const struct kv_seq *all[1] = {&s};
+    int32_t t[3][64];
+    for (int i = 0; i < 3; i++) {
+        ramp(t[i], 64, 100 * i);
+        prompt(p, &s, t[i], 64);
+        assert_true(kv_consistent(p, all, 1));
+        kv_seq_clear(p, &s);
+    }
+    /* the pool has 2; of 0 and 1, 8 blocks, the store has 6: the last two of 0 are gone */
+    assert_int_equal(kv_n_stored(p), 6);
+    assert_int_equal(prompt(p, &s, t[0], 64), 32);
+    kv_seq_clear(p, &s);
+    assert_int_equal(prompt(p, &s, t[2], 64), 63);
+    kv_seq_release(p, &s);
+    kv_pool_free(p);
+}
+
+static void kv_branches_come_back_behind_their_prefix(void **state) {
+    (void)state;
+    struct kv_pool *p = pool_with_store(6, 40);
+    struct kv_seq a = {0}, f = {0};
+    const struct kv_seq *all[2] = {&a, &f};
+    int32_t t[80], u[80], x[96];
+    ramp(t, 80, 0);
+    ramp(u, 80, 0);
+    ramp(u + 40, 40, 500); /* another way from the third block on */
+    ramp(x, 96, 900);
+    prompt(p, &a, t, 40);
+    kv_fork(p, &f, &a);
+    prompt(p, &f, u, 80);
+    kv_seq_clear(p, &f);
+    prompt(p, &a, t, 80);
+    kv_seq_clear(p, &a);
+    prompt(p, &f, x, 96); /* all are out */
+    kv_seq_clear(p, &f);
+    assert_int_equal(prompt(p, &a, t, 80), 79);
+    assert_true(kv_consistent(p, all, 2));
+    kv_seq_clear(p, &a); /* the other branch stands behind blocks that are in the pool */
+    assert_int_equal(prompt(p, &f, u, 80), 79);
+    assert_true(kv_consistent(p, all, 2));
+    kv_seq_release(p, &a);
+    kv_seq_release(p, &f);
+    kv_pool_free(p);
+}
+
+/* Who computes what the store has without asking it publishes under the same name. */
+static void kv_computed_again_takes_the_stores_place(void **state) {
+    (void)state;
+    struct kv_pool *p = pool_with_store(5, 20);
+    struct kv_seq a = {0}, b = {0};
+    const struct kv_seq *all[2] = {&a, &b};
+    int32_t t[80], u[80];
+    ramp(t, 80, 0);
+    ramp(u, 80, 500);
+    prompt(p, &a, t, 80);
+    kv_seq_clear(p, &a);
+    prompt(p, &b, u, 80);
+    kv_seq_clear(p, &b);
+    assert_int_equal(kv_match(p, &a, t, 80), 0);
+    assert_true(write_more(p, &a, t, 40));
+    assert_int_equal(store.n_in, 0);
+    assert_int_equal(kv_n_stored(p), 5 - 2 + 3);
+    assert_true(kv_consistent(p, all, 2));
+    kv_cut(p, &a, 32);
+    kv_bring(p, &a, t, 80, 9); /* what lies behind is still found */
+    assert_int_equal(a.n_tok, 79);
+    assert_reads_back(&a);
+    kv_seq_release(p, &a);
+    kv_seq_release(p, &b);
+    kv_pool_free(p);
+}
+
+static void kv_written_in_place_is_stored_before(void **state) {
+    (void)state;
+    struct kv_pool *p = pool_with_store(4, 8);
+    struct kv_seq s = {0};
+    const struct kv_seq *all[1] = {&s};
+    int32_t t[64], u[64];
+    ramp(t, 64, 0);
+    ramp(u, 64, 0);
+    ramp(u + 50, 14, 500);
+    prompt(p, &s, t, 64);
+    assert_int_equal(prompt(p, &s, u, 64), 50); /* the pool has no block for a copy */
+    assert_int_equal(n_copied, 0);
+    assert_int_equal(kv_n_stored(p), 1);
+    assert_true(kv_consistent(p, all, 1));
+    assert_int_equal(prompt(p, &s, t, 64), 63);
+    assert_int_equal(prompt(p, &s, u, 64), 63);
+    assert_true(kv_consistent(p, all, 1));
+    kv_seq_release(p, &s);
+    kv_pool_free(p);
+}
+
+static void kv_moved_and_hidden_are_not_stored(void **state) {
+    (void)state;
+    struct kv_pool *p = pool_with_store(6, 20);
+    struct kv_seq a = {0}, h = {.hidden = true}, b = {0};
+    const struct kv_seq *all[3] = {&a, &h, &b};
+    int32_t t[96], u[96];
+    ramp(t, 96, 0);
+    ramp(u, 96, 0);
+    ramp(u + 16, 48, 48); /* t without 16 .. 47 */
+    prompt(p, &a, t, 96);
+    assert_true(kv_shift(p, &a, 16, 32)); /* in place: the blocks were published */
+    assert_true(kv_consistent(p, all, 3));
+    assert_int_equal(kv_n_stored(p), 3);
+    assert_int_equal(kv_match(p, &a, u, 64), 63);
+    kv_bring(p, &a, t, 96, 9); /* with the others' tokens: it finds nothing */
+    assert_int_equal(a.n_tok, 63);
+    assert_reads_back(&a);
+    kv_seq_clear(p, &a);
+    assert_int_equal(prompt(p, &h, t, 96), 0);
+    assert_true(kv_consistent(p, all, 3));
+    kv_seq_clear(p, &h);
+    assert_int_equal(prompt(p, &b, u, 64), 16); /* what moved is nowhere */
+    kv_seq_clear(p, &b);
+    assert_int_equal(prompt(p, &b, t, 96), 95); /* where it came from is */
+    kv_seq_release(p, &a);
+    kv_seq_release(p, &h);
+    kv_seq_release(p, &b);
+    kv_pool_free(p);
+}
+
+static void kv_store_tells_kinds_apart(void **state) {
+    (void)state;
+    struct kv_pool *p = pool_with_store(4, 20);
+    struct kv_seq a = {0}, b = {.kind = 1};
+    int32_t t[64];
+    ramp(t, 64, 0);
+    prompt(p, &a, t, 64);
+    kv_seq_clear(p, &a);
+    assert_int_equal(prompt(p, &b, t, 64), 0);
+    kv_seq_clear(p, &b);
+    assert_int_equal(kv_n_stored(p), 4);
+    assert_int_equal(prompt(p, &a, t, 64), 63);
+    kv_seq_clear(p, &a);
+    assert_int_equal(prompt(p, &b, t, 64), 63);
+    kv_seq_release(p, &a);
+    kv_seq_release(p, &b);
+    kv_pool_free(p);
+}
+
+static void kv_store_that_gets_no_memory_is_none(void **state) {
+    (void)state;
+    struct kv_pool *p = pool_with_store(4, 20);
+    struct kv_seq s = {0};
+    const struct kv_seq *all[1] = {&s};
+    int32_t t[64], u[64];
+    store.max_slot = 0;
+    ramp(t, 64, 0);
+    ramp(u, 64, 500);
+    prompt(p, &s, t, 64);
+    kv_seq_clear(p, &s);
+    assert_int_equal(prompt(p, &s, u, 48), 0);
+    assert_true(kv_consistent(p, all, 1));
+    assert_int_equal(store.n_grow, 1); /* it is not asked for each block */
+    kv_seq_clear(p, &s);
+    assert_int_equal(prompt(p, &s, t, 64), 16);
+    kv_seq_release(p, &s);
+    kv_pool_free(p);
+}
+
+/* A store of one slot: what comes back leaves no other for the block that makes place. */
+static void kv_store_of_one_slot(void **state) {
+    (void)state;
+    struct kv_pool *p = pool_with_store(2, 1);
+    struct kv_seq s = {0};
+    const struct kv_seq *all[1] = {&s};
+    int32_t t[32], u[32];
+    ramp(t, 32, 0);
+    ramp(u, 32, 500);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(prompt(p, &s, t, 32), i ? 16 : 0);
+        assert_true(kv_consistent(p, all, 1));
+        kv_seq_clear(p, &s);
+        assert_int_equal(prompt(p, &s, u, 32), i ? 16 : 0);
+        kv_seq_clear(p, &s);
+    }
+    kv_seq_release(p, &s);
+    kv_pool_free(p);
+}
+
+/* Prompts of a family of branching texts, one at a time, with a store that holds all: of each
+ * comes back what the longest common beginning with any earlier one has in whole blocks. */
+static void kv_store_with_room_forgets_nothing(void **state) {
+    (void)state;
+    enum { N = 400, LEN = 180, POOL = 12 };
+    static int32_t past[N][LEN];
+    static int len[N];
+    struct kv_pool *p = pool_with_store(POOL, MAX_SLOT);
+    struct kv_seq s = {0};
+    const struct kv_seq *all[1] = {&s};
+    uint32_t r = 4711;
+    int brought = 0;
+    for (int i = 0; i < N; i++) {
+        r = r * 1664525u + 1013904223u;
+        int n = 1 + (int)(r >> 7) % LEN, turn = (int)(r >> 16) % 8 * 20,
+            branch = (int)(r >> 24) % 4;
+        int expect = 0;
+        for (int k = 0; k < n; k++)
+            past[i][k] = k < turn ? k : k + 1000 * branch;
+        len[i] = n;
+        for (int j = 0; j < i; j++) {
+            int same = kv_common(past[i], n, past[j], len[j]) / KV_BLOCK * KV_BLOCK;
+            same = same < n ? same : n - 1;
+            expect = same > expect ? same : expect;
+        }
+        kv_seq_clear(p, &s);
+        int in_before = store.n_in;
+        assert_int_equal(prompt(p, &s, past[i], n), expect);
+        brought += store.n_in - in_before;
+        assert_true(kv_consistent(p, all, 1));
+    }
+    assert_true(brought > N);
+    kv_seq_release(p, &s);
+    kv_pool_free(p);
+}
+
 /* Random life: prompts from a small family of branching texts, appends, forks, clears; contents
  * and counts hold always. */
-static void kv_stays_sound_through_a_random_life(void **state) {
-    (void)state;
+static void random_life(struct kv_pool *p) {
     enum { N = 6 };
-    struct kv_pool *p = pool_new(26);
     struct kv_seq s[N] = {{0}};
     const struct kv_seq *all[N];
     uint32_t r = 12345;
@@ -460,6 +822,11 @@ static void kv_stays_sound_through_a_random_life(void **state) {
                 t[k] = k < turn ? k : k + 1000 * branch;
             int had = kv_match(p, &s[i], t, n);
             kept += had;
+            assert_reads_back(&s[i]);
+            kv_bring(p, &s[i], t, n, (int)(r >> 5) % 8);
+            assert_true(s[i].n_tok >= had && s[i].n_tok < n);
+            had = s[i].n_tok;
+            assert_memory_equal(s[i].tokens, t, (size_t)had * sizeof *t);
             refused += !write_more(p, &s[i], t + had, n - had);
         } else if (what < 6 && s[i].n_tok < 160) {
             ramp(t, 20, (int)(r >> 10) % 50);
@@ -488,6 +855,16 @@ static void kv_stays_sound_through_a_random_life(void **state) {
     kv_pool_free(p);
 }
 
+static void kv_stays_sound_through_a_random_life(void **state) {
+    (void)state;
+    random_life(pool_new(26));
+    static const int n_slot[] = {1, 7, 40, MAX_SLOT};
+    for (int i = 0; i < 4; i++) {
+        random_life(pool_with_store(26, n_slot[i]));
+        assert_true(store.n_out > 1000 && store.n_in > 50);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(kv_second_turn_keeps_what_was_computed),
@@ -507,6 +884,18 @@ int main(void) {
         cmocka_unit_test(kv_shift_moves_up_what_lies_behind),
         cmocka_unit_test(kv_moved_is_neither_published_nor_found),
         cmocka_unit_test(kv_shift_needs_room_for_shared_blocks_only),
+        cmocka_unit_test(kv_what_left_the_cache_comes_back),
+        cmocka_unit_test(kv_bring_takes_what_it_may_and_what_the_pool_has),
+        cmocka_unit_test(kv_bring_goes_on_inside_a_block),
+        cmocka_unit_test(kv_store_gives_up_the_oldest_and_the_tail_first),
+        cmocka_unit_test(kv_branches_come_back_behind_their_prefix),
+        cmocka_unit_test(kv_computed_again_takes_the_stores_place),
+        cmocka_unit_test(kv_written_in_place_is_stored_before),
+        cmocka_unit_test(kv_moved_and_hidden_are_not_stored),
+        cmocka_unit_test(kv_store_tells_kinds_apart),
+        cmocka_unit_test(kv_store_that_gets_no_memory_is_none),
+        cmocka_unit_test(kv_store_of_one_slot),
+        cmocka_unit_test(kv_store_with_room_forgets_nothing),
         cmocka_unit_test(kv_stays_sound_through_a_random_life),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

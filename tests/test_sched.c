@@ -410,13 +410,132 @@ static void sched_preempted_finds_the_blocks_that_nobody_took(void **state) {
     world_close(&w);
 }
 
+/* ---- swapped blocks ---- */
+
+/* Asks again behind what was said, with n more tokens. */
+static void ask_more(struct world *w, struct asker *a, enum priority p, int n, int max_tok) {
+    fake_prompt(a->tokens + a->n_tok, n, 7);
+    ask(w, a, p, a->n_tok + n, max_tok);
+}
+
+/* Two conversations that don't fit together take turns. Returns the tokens that were computed
+ * for the first one's second turn; *cached: what it reports. */
+static int take_turns(size_t n_slot, int *cached) {
+    struct world w = world_open(CTX_BLOCKS + 1, CTX);
+    struct asker a[2];
+    sched_swap(w.sched, FAKE_BLOCK_BYTES, n_slot * FAKE_BLOCK_BYTES);
+    for (int i = 0; i < 2; i++) {
+        asker_open(&w, &a[i]);
+        fake_prompt(a[i].tokens, CTX, i);
+        ask(&w, &a[i], PRIORITY_NORMAL, 500, 10);
+        step_until_idle(&w, a, i + 1);
+    }
+    int before = fake.n_tok;
+    ask_more(&w, &a[0], PRIORITY_NORMAL, 20, 10);
+    step_until_idle(&w, a, 2);
+    int computed = fake.n_tok - before;
+    *cached = a[0].cached_tok;
+    for (int i = 0; i < 2; i++)
+        asker_close(&w, &a[i]);
+    world_close(&w);
+    return computed;
+}
+
+static void sched_what_was_swapped_out_is_not_computed_again(void **state) {
+    (void)state;
+    int cached, bare;
+    int computed = take_turns(0, &bare);
+    assert_int_equal(computed, 530 - bare + 9);
+    assert_true(bare < 250); /* 41 blocks less the other's 32 */
+    assert_int_equal(fake.n_out, 0);
+    fake_reset();
+    assert_int_equal(take_turns(100, &cached), 530 - 496 + 9);
+    assert_int_equal(cached, 496); /* the full blocks of 509 tokens */
+    assert_int_equal(fake.n_in, (496 - bare) / KV_BLOCK);
+    assert_int_equal(fake.swap_bytes, 100 * FAKE_BLOCK_BYTES);
+    assert_int_equal(fake.n_swap_chunk, 0); /* given back */
+    fake_reset();
+    take_turns(10, &cached); /* the rest is forgotten, as without */
+    assert_true(cached > bare && cached < 496);
+    fake_reset();
+    fake.max_swap_chunk = 0; /* the host gives nothing */
+    assert_int_equal(take_turns(100, &cached), computed);
+    assert_int_equal(cached, bare);
+    fake_reset();
+    fake.host_blocks = true; /* it is the host's memory already */
+    take_turns(100, &cached);
+    assert_int_equal(cached, bare);
+    assert_int_equal(fake.n_out, 0);
+}
+
+static void sched_preempted_gets_its_blocks_back(void **state) {
+    (void)state;
+    struct world w = world_open(CTX_BLOCKS + 1, CTX);
+    struct asker a[2];
+    sched_swap(w.sched, FAKE_BLOCK_BYTES, 100 * FAKE_BLOCK_BYTES);
+    for (int i = 0; i < 2; i++) {
+        asker_open(&w, &a[i]);
+        fake_prompt(a[i].tokens, CTX, i);
+    }
+    ask(&w, &a[0], PRIORITY_NORMAL, 560, 60);
+    while (!a[0].first_at)
+        step(&w, a, 2);
+    ask(&w, &a[1], PRIORITY_INTERACTIVE, 400, 4);
+    step_until_idle(&w, a, 2);
+    assert_true(a[1].ended_at < a[0].ended_at);
+    assert_true(fake.n_in >= 20);
+    assert_true(fake.n_tok < 560 + 59 + 400 + 3 + KV_BLOCK); /* its last, partial block */
+    for (int i = 0; i < 2; i++)
+        asker_close(&w, &a[i]);
+    world_close(&w);
+}
+
+/* Blocks as large as two steps' worth, two of which are in a piece of memory: one comes back
+ * between two steps, and who decodes gets on meanwhile. */
+static void sched_large_blocks_come_back_one_by_one(void **state) {
+    (void)state;
+    const size_t block_bytes = 2 * (size_t)SCHED_LOAD_BYTES;
+    struct world w = world_open(CTX_BLOCKS + 1, CTX);
+    struct asker a[3];
+    sched_swap(w.sched, block_bytes, 31 * block_bytes);
+    for (int i = 0; i < 3; i++) {
+        asker_open(&w, &a[i]);
+        fake_prompt(a[i].tokens, CTX, i);
+    }
+    ask(&w, &a[0], PRIORITY_NORMAL, 320, 2);
+    step_until_idle(&w, a, 3);
+    ask(&w, &a[1], PRIORITY_NORMAL, 630, 2);
+    step_until_idle(&w, a, 3);
+    assert_int_equal(fake.n_out, 19);
+    assert_int_equal(fake.n_swap_chunk, 10);
+    ask(&w, &a[2], PRIORITY_NORMAL, 40, 100);
+    while (!a[2].first_at)
+        step(&w, a, 3);
+    ask_more(&w, &a[0], PRIORITY_NORMAL, 20, 2);
+    for (int had = a[2].n_tok; !a[0].first_at; had = a[2].n_tok) {
+        int n_in = fake.n_in;
+        step(&w, a, 3);
+        assert_true(fake.n_in <= n_in + 1);
+        assert_true(a[2].n_tok > had);
+    }
+    assert_true(a[0].first_at - a[0].asked_at >= 19);
+    step_until_idle(&w, a, 3);
+    assert_int_equal(a[0].cached_tok, 320);
+    assert_true(fake.swap_bytes <= 31 * block_bytes);
+    for (int i = 0; i < 3; i++)
+        asker_close(&w, &a[i]);
+    world_close(&w);
+    assert_int_equal(fake.n_swap_chunk, 0);
+}
+
 /* Random arrivals of all classes with pauses, cancels, forks and sessions that end. hear()
  * checks every token, step() every block. */
-static void live(uint64_t seed, int n_block) {
+static void live(uint64_t seed, int n_block, size_t n_slot) {
     enum { N = 20, ARRIVE = 4000, SLOWEST = 1500 };
     static struct asker a[N];
     rand_state = seed;
     struct world w = world_open(n_block, CTX);
+    sched_swap(w.sched, FAKE_BLOCK_BYTES, n_slot * FAKE_BLOCK_BYTES);
     int ended[3] = {0}, slowest = 0;
     for (int i = 0; i < N; i++)
         asker_open(&w, &a[i]);
@@ -464,9 +583,12 @@ static void live(uint64_t seed, int n_block) {
 
 static void sched_random_life_ends_every_request_rightly(void **state) {
     (void)state;
-    live(1, CTX_BLOCKS);
-    live(2, CTX_BLOCKS + CTX_BLOCKS / 2);
-    live(3, 6 * CTX_BLOCKS);
+    live(1, CTX_BLOCKS, 0);
+    live(2, CTX_BLOCKS + CTX_BLOCKS / 2, 0);
+    live(3, 6 * CTX_BLOCKS, 0);
+    live(4, CTX_BLOCKS, 10);
+    live(5, CTX_BLOCKS + CTX_BLOCKS / 2, 60);
+    assert_true(fake.n_in > 100);
 }
 
 static void sched_weights_settle_while_tokens_are_decoded(void **state) {
@@ -503,6 +625,9 @@ int main(void) {
         cmocka_unit_test_setup(sched_256_answers_in_one_batch, setup),
         cmocka_unit_test_setup(sched_prompt_gets_on_beside_many_answers, setup),
         cmocka_unit_test_setup(sched_preempted_finds_the_blocks_that_nobody_took, setup),
+        cmocka_unit_test_setup(sched_what_was_swapped_out_is_not_computed_again, setup),
+        cmocka_unit_test_setup(sched_preempted_gets_its_blocks_back, setup),
+        cmocka_unit_test_setup(sched_large_blocks_come_back_one_by_one, setup),
         cmocka_unit_test_setup(sched_random_life_ends_every_request_rightly, setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

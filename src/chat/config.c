@@ -16,7 +16,8 @@
 #include <unistd.h>
 
 enum { MAX_CONFIG_BYTES = 1 << 20, MAX_KEYS = 500 };
-#define DEFAULT_KV_CACHE 4000000000u /* bytes */
+#define DEFAULT_KV_CACHE   4000000000u /* bytes */
+#define DEFAULT_SWAP_SPACE 4000000000u /* bytes, or a quarter of the host's memory */
 
 typedef enum status (*read_key)(struct config *c, const struct ynode *v, struct err *err);
 
@@ -137,16 +138,25 @@ bool config_size(const char *s, uint64_t *bytes) {
     return true;
 }
 
-static enum status read_kv_cache(struct config *c, const struct ynode *v, struct err *err) {
+static enum status read_size(struct config *c, const struct ynode *v, uint64_t *bytes,
+                             struct err *err) {
     char *text = NULL;
     CHECK(ytree_text(v, c->path, &text, err));
     enum status st = ST_OK;
-    if (!config_size(text, &c->kv_cache))
+    if (!config_size(text, bytes))
         st = err_set(err, ST_FORMAT,
-                     "%s:%d: kv_cache: a size like 4 GB or 500 MB wanted, or 0, not \"%s\"",
-                     c->path, v->line, text);
+                     "%s:%d: %s: a size like 4 GB or 500 MB wanted, or 0, not \"%s\"", c->path,
+                     v->line, v->key, text);
     free(text);
     return st;
+}
+
+static enum status read_kv_cache(struct config *c, const struct ynode *v, struct err *err) {
+    return read_size(c, v, &c->kv_cache, err);
+}
+
+static enum status read_swap_space(struct config *c, const struct ynode *v, struct err *err) {
+    return read_size(c, v, &c->swap_space, err);
 }
 
 static enum status read_prefill_draft(struct config *c, const struct ynode *v,
@@ -191,16 +201,16 @@ static enum status read_keys(struct config *c, const struct ynode *v, struct err
 }
 
 static const char *const key_names[] = {
-    "model",        "draft_model",    "device",        "threads",
-    "kv_type",      "theme",          "mouse",         "markdown",
-    "context_full", "kv_cache",       "prefill_draft", "system",
-    "prompt",       "sampling",       "keys",          "gpu_memory_utilization",
-    "gpu_layers",   "tensor_parallel"};
+    "model",        "draft_model",     "device",        "threads",
+    "kv_type",      "theme",           "mouse",         "markdown",
+    "context_full", "kv_cache",        "prefill_draft", "system",
+    "prompt",       "sampling",        "keys",          "gpu_memory_utilization",
+    "gpu_layers",   "tensor_parallel", "swap_space"};
 static const read_key key_readers[] = {
-    read_model,         read_draft_model, read_device,         read_threads,  read_kv_type,
-    read_theme,         read_mouse,       read_markdown,       read_full,     read_kv_cache,
-    read_prefill_draft, read_system,      read_prompt,         read_sampling, read_keys,
-    read_utilization,   read_layers,      read_tensor_parallel};
+    read_model,         read_draft_model, read_device,          read_threads,   read_kv_type,
+    read_theme,         read_mouse,       read_markdown,        read_full,      read_kv_cache,
+    read_prefill_draft, read_system,      read_prompt,          read_sampling,  read_keys,
+    read_utilization,   read_layers,      read_tensor_parallel, read_swap_space};
 enum { N_KEYS = sizeof key_names / sizeof *key_names };
 
 static enum status apply(struct config *c, const struct ynode *root, struct err *err) {
@@ -264,12 +274,20 @@ enum status config_check_draft(const struct config *c, const struct settings *s,
         c->path);
 }
 
+static uint64_t default_swap_space(void) {
+    long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
+    uint64_t quarter =
+        pages > 0 && page_bytes > 0 ? (uint64_t)pages / 4 * (uint64_t)page_bytes : 0;
+    return quarter < DEFAULT_SWAP_SPACE ? quarter : DEFAULT_SWAP_SPACE;
+}
+
 void config_init(struct config *c) {
     *c = (struct config){.mouse = true,
                          .markdown = true,
                          .prefill_draft = true,
                          .kv_cache = DEFAULT_KV_CACHE,
-                         .gpu_layers = LAYERS_AUTO};
+                         .gpu_layers = LAYERS_AUTO,
+                         .swap_space = default_swap_space()};
     settings_init(&c->settings);
 }
 
@@ -352,5 +370,6 @@ struct engine_params config_engine(const struct config *c) {
                                   .gpu_memory_utilization = c->gpu_memory_utilization,
                                   .tensor_parallel = c->tensor_parallel,
                                   .threads = c->threads,
+                                  .swap_bytes = c->swap_space,
                                   .kv_type = c->kv_type};
 }

@@ -8,6 +8,7 @@
  *   gpu_layers: auto            # layers on a GPU; auto: as many as there is room for; 0: none
  *   tensor_parallel: 1          # GPUs that share each layer of a model
  *   threads: 0                  # 0: one for each fast core
+ *   swap_space: 4 GB            # host memory for KV of a GPU that has no room for it; 0: none
  *   kv_type: auto               # auto | f32 | f16 | bf16 | int8 | fp8
  *   theme: auto                 # auto | dark | light | mono
  *   mouse: true
@@ -59,7 +60,8 @@ struct config {
     enum theme theme;
     bool mouse, markdown, prefill_draft;
     enum overflow context_full;
-    uint64_t kv_cache; /* bytes */
+    uint64_t kv_cache;   /* bytes */
+    uint64_t swap_space; /* bytes */
     struct settings settings;
     struct key_binding *keys;
     size_t n_keys;

@@ -78,6 +78,10 @@ static enum status check_value(const struct opt *o, const char *value, struct er
     if (o->type == OPT_LAYERS && !config_layers(value, &layers))
         return err_set(err, ST_USAGE, "--%s %s: must be auto, or a whole number from 0 to %d",
                        o->name, value, MAX_LAYERS);
+    uint64_t bytes;
+    if (o->type == OPT_SIZE && !config_size(value, &bytes))
+        return err_set(err, ST_USAGE, "--%s %s: must be a size like 4GB or 500M, or 0", o->name,
+                       value);
     return ST_OK;
 }
 
@@ -279,6 +283,8 @@ void use_compute_options(struct args *a) {
         config_share(share, &a->config.gpu_memory_utilization);
     if (arg_text(a, "gpu-layers"))
         config_layers(arg_text(a, "gpu-layers"), &a->config.gpu_layers);
+    if (arg_text(a, "swap-space"))
+        config_size(arg_text(a, "swap-space"), &a->config.swap_space);
     if (find_opt(a->cmd, "draft", 5) && arg_text(a, "draft")) {
         free(a->config.draft_model);
         a->config.draft_model = xstrdup(arg_text(a, "draft"));

@@ -23,7 +23,8 @@ enum opt_type {
     OPT_TEXTS,
     OPT_COUNTS,
     OPT_SHARE,
-    OPT_LAYERS
+    OPT_LAYERS,
+    OPT_SIZE
 };
 
 struct opt {
@@ -31,7 +32,8 @@ struct opt {
     char letter;        /* short name or 0 */
     enum opt_type type; /* COUNT: a whole number >= min; CHOICE: one of the words of arg; TEXTS:
                            may come again; COUNTS: counts with commas between, may come again;
-                           SHARE: a number above 0, at most 1; LAYERS: auto, or a number */
+                           SHARE: a number above 0, at most 1; LAYERS: auto, or a number;
+                           SIZE: as config_size() */
     const char *arg;  /* what the value is called in the help: "FILE", or "a|b|c" for CHOICE */
     long min;         /* COUNT, COUNTS */
     const char *help; /* one sentence without a full stop */
@@ -147,13 +149,17 @@ enum status parse_id(const char *s, int64_t *out, struct err *err);
     "(default: four contexts, within 0.9)"
 #define TENSOR_PARALLEL_HELP                                                                   \
     "GPUs that share each layer of the model, the first N, by NCCL (default 1)"
+#define SWAP_HELP                                                                              \
+    "Host memory for KV cache that a GPU has no room for, so that it is not computed again: "  \
+    "4GB, 500M, 0 for none (default: 4GB, or a quarter of the memory)"
 #define COMPUTE_OPTS(letter)                                                                   \
     {"threads", letter, OPT_COUNT, "N", 1, THREADS_HELP},                                      \
         {"kv-type", 0, OPT_CHOICE, KV_TYPE_WORDS, 0, KV_TYPE_HELP},                            \
         {"device", 0, OPT_CHOICE, DEVICE_WORDS, 0, DEVICE_HELP},                               \
         {"gpu-layers", 0, OPT_LAYERS, "N", 0, LAYERS_HELP},                                    \
-        {"gpu-memory-utilization", 0, OPT_SHARE, "F", 0, UTILIZATION_HELP}, {                  \
-        "tensor-parallel", 0, OPT_COUNT, "N", 1, TENSOR_PARALLEL_HELP                          \
+        {"gpu-memory-utilization", 0, OPT_SHARE, "F", 0, UTILIZATION_HELP},                    \
+        {"tensor-parallel", 0, OPT_COUNT, "N", 1, TENSOR_PARALLEL_HELP}, {                     \
+        "swap-space", 0, OPT_SIZE, "SIZE", 0, SWAP_HELP                                        \
     }
 /* Puts what these and --draft say into a->config. */
 void use_compute_options(struct args *a);

@@ -45,7 +45,10 @@ struct engine_params {
     int ctx_tok; /* longest timeline of a session; 0: the model's, at most 8192 by default */
     size_t kv_bytes; /* size of the KV pool; 0: room for about four full contexts, bounded by an
                         eighth of memory */
-    enum kv_type kv_type;   /* also of the draft model */
+    uint64_t swap_bytes;  /* host memory that blocks of a GPU's KV pool may go to, in pieces as
+                             it is needed; 0: none. Not for the draft model's, and not used where
+                             the pool is the host's memory */
+    enum kv_type kv_type; /* also of the draft model */
     const char *draft_path; /* one of our model files with the same vocabulary, smaller, that
                                guesses for this one; NULL: none. The KV pool is shared out so
                                that both hold as many tokens */

@@ -173,6 +173,27 @@ static void cuda_download(struct backend *be, void *host, const void *dev, size_
     }
 }
 
+static void *cuda_swap_alloc(struct backend *be, size_t bytes) {
+    struct gpu *g = cuda_of(be)->g;
+    return g->alloc_pinned(g, bytes);
+}
+
+static void cuda_swap_free(struct backend *be, void *p) {
+    struct gpu *g = cuda_of(be)->g;
+    g->sync(g);
+    g->free_pinned(g, p);
+}
+
+static void cuda_swap_out(struct backend *be, void *to, const void *dev, size_t bytes) {
+    struct gpu *g = cuda_of(be)->g;
+    g->download(g, to, dev, bytes);
+}
+
+static void cuda_swap_in(struct backend *be, void *dev, const void *from, size_t bytes) {
+    struct gpu *g = cuda_of(be)->g;
+    g->upload(g, dev, from, bytes);
+}
+
 /* Memory for bound data; NULL: the device has no room. */
 static char *chunk_take(struct cuda *c, size_t bytes) {
     struct chunk *last = c->chunks.n ? &c->chunks.v[c->chunks.n - 1] : NULL;
@@ -889,6 +910,10 @@ static const struct backend cuda_table = {
     .reserve = cuda_reserve,
     .room = cuda_room,
     .make_room = cuda_make_room,
+    .swap_alloc = cuda_swap_alloc,
+    .swap_free = cuda_swap_free,
+    .swap_out = cuda_swap_out,
+    .swap_in = cuda_swap_in,
     .begin = cuda_begin,
     .finish = cuda_finish,
     .embed = cuda_embed,

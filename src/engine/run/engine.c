@@ -472,6 +472,8 @@ enum status engine_open(const char *path, const struct engine_params *params,
     e->inbox = mailbox_new(free);
     e->max_waiting = p->max_waiting > 0 ? p->max_waiting : MAX_WAITING;
     keep_states(e, p, plan.block_bytes);
+    if (p->swap_bytes)
+        sched_swap(e->sched, plan.block_bytes, p->swap_bytes);
     st = start_thread(e, err);
     if (st != ST_OK) {
         sched_free(e->sched);

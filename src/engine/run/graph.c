@@ -436,6 +436,41 @@ void *graph_host_block(struct graph *g, int block) {
     return g->be->host_memory && !g->next && !g->ranks ? block_memory(g, block) : NULL;
 }
 
+/* The part on a device whose pool is not host memory; the others' blocks are copied at once. */
+static struct backend *swapping(const struct graph *g) {
+    while (g->next)
+        g = g->next;
+    return g->be;
+}
+
+bool graph_can_swap(const struct graph *g) {
+    return !g->ranks && swapping(g)->swap_out;
+}
+
+void *graph_swap_alloc(struct graph *g, size_t bytes) {
+    return swapping(g)->swap_alloc(swapping(g), bytes);
+}
+
+void graph_swap_free(struct graph *g, void *p) {
+    swapping(g)->swap_free(swapping(g), p);
+}
+
+void graph_swap_out(struct graph *g, int block, void *host) {
+    for (char *to = host; g; to += g->kv_block, g = g->next)
+        if (g->be->host_memory)
+            memcpy(to, block_memory(g, block), g->kv_block);
+        else
+            g->be->swap_out(g->be, to, block_memory(g, block), g->kv_block);
+}
+
+void graph_swap_in(struct graph *g, int block, const void *host) {
+    for (const char *from = host; g; from += g->kv_block, g = g->next)
+        if (g->be->host_memory)
+            memcpy(block_memory(g, block), from, g->kv_block);
+        else
+            g->be->swap_in(g->be, block_memory(g, block), from, g->kv_block);
+}
+
 /* The angles of row t, which is token pos of its sequence. */
 static void fill_rope(struct graph *g, int t, int pos) {
     size_t dim = (size_t)g->model->hp.rope_dim;

@@ -125,6 +125,14 @@ void graph_write_block(struct graph *g, int block, const void *host);
 /* Where a block lies, in the same layout, for who fills it in its place; NULL when that is not
  * host memory. */
 void *graph_host_block(struct graph *g, int block);
+/* Blocks of a pool that is not host memory, out of it and back: to memory of graph_swap_alloc()
+ * (NULL: the host gives no more), graph_kv_block_bytes() each. In order with the steps; neither
+ * waits, so the host may not look there. */
+bool graph_can_swap(const struct graph *g);
+void *graph_swap_alloc(struct graph *g, size_t bytes);
+void graph_swap_free(struct graph *g, void *p); /* waits for copies */
+void graph_swap_out(struct graph *g, int block, void *to);
+void graph_swap_in(struct graph *g, int block, const void *from);
 
 /* Host work between two steps on the backend's threads: body(ctx, item, thread) for all items,
  * thread below graph_threads(). */

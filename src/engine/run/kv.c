@@ -18,12 +18,22 @@
  * reachable. Only when the pool has nothing left is it taken back in place; then nothing is
  * cached, so nothing is stranded.
  *
+ * The store (kv_set_store) has slots with the same struct block, behind those of the pool:
+ * number n_block is slot 0. A block that leaves the cache takes its key and its serial to a
+ * slot, and comes back with them; so the table finds what is in either place, a key is in one
+ * of them only, and what continues a block names it wherever it is. Slots in use are on a list
+ * as cached blocks are, and since the cache gives up the last blocks of a timeline first, a
+ * slot is older than the one that holds the block before it, or that block is in the pool. A
+ * block of the pool never continues one that is in a slot.
+ *
  * Blocks that moved up (kv_shift) have no serial, so nothing that continues them can have a key
  * either. The others of their sequence, in front of those that were left out, stay published.
  *
  * Rejected: a chain of 64-bit hashes as the key, where the parent's hash stands for its whole
  * history (a collision gives a wrong answer without a trace); a radix tree over tokens (splits
- * nodes, finds no more than the table does at block size).
+ * nodes, finds no more than the table does at block size); keeping a slot while its block is in
+ * the pool (saves a copy when that leaves the cache again, and takes from the store what the
+ * pool holds already).
  *
  * Thread: the engine's only.
  */
@@ -43,17 +53,27 @@ enum { ROOT_0 = 0, ROOT_1 = 1, FIRST_SERIAL = 2 };
 
 struct block {
     int ref;
-    int prev, next;          /* list of cached blocks, or `next` of the free ones */
+    int prev, next;          /* list of cached blocks, of slots in use; `next` of free ones */
     int chain;               /* next block in the same bucket */
     uint64_t serial, parent; /* serial 0: not published */
     int32_t tokens[KV_BLOCK];
 };
 
+struct lru {
+    int oldest, newest, n;
+};
+
 struct kv_pool {
-    struct block *blocks; /* [n_block] */
+    struct block *blocks; /* [n_block + store.n_slot] */
     int n_block;
     int free_head, n_free;
-    int oldest, newest, n_cached;
+    struct lru cached;
+    struct {
+        struct kv_store of;
+        int n_slot, free_head, n_free;
+        bool full; /* gets no more slots */
+        struct lru used;
+    } store;
     int *buckets; /* [n_bucket] first block of the chain */
     uint32_t n_bucket;
     uint64_t hash_start, next_serial;
@@ -61,30 +81,44 @@ struct kv_pool {
     void *user;
 };
 
+/* An empty table for n blocks. */
+static void new_table(struct kv_pool *p, int n) {
+    p->n_bucket = 64;
+    while (p->n_bucket < (uint32_t)n * 2u && p->n_bucket < 1u << 30)
+        p->n_bucket *= 2;
+    p->buckets = xreallocarray(p->buckets, p->n_bucket, sizeof *p->buckets);
+    for (uint32_t i = 0; i < p->n_bucket; i++)
+        p->buckets[i] = NONE;
+}
+
 struct kv_pool *kv_pool_new(int n_block, kv_copy_fn *copy, void *user) {
     assert(n_block > 0);
     struct kv_pool *p = xcalloc(1, sizeof *p);
     p->n_block = n_block;
     p->blocks = xcalloc((size_t)n_block, sizeof *p->blocks);
-    p->n_bucket = 64;
-    while (p->n_bucket < (uint32_t)n_block * 2u && p->n_bucket < 1u << 30)
-        p->n_bucket *= 2;
-    p->buckets = xreallocarray(NULL, p->n_bucket, sizeof *p->buckets);
-    for (uint32_t i = 0; i < p->n_bucket; i++)
-        p->buckets[i] = NONE;
+    new_table(p, n_block);
     p->free_head = NONE;
     for (int b = n_block - 1; b >= 0; b--) {
         p->blocks[b].next = p->free_head;
         p->free_head = b;
     }
     p->n_free = n_block;
-    p->oldest = p->newest = NONE;
+    p->cached = p->store.used = (struct lru){NONE, NONE, 0};
+    p->store.free_head = NONE;
+    p->store.full = true;
     p->next_serial = FIRST_SERIAL;
     if (getrandom(&p->hash_start, sizeof p->hash_start, GRND_NONBLOCK) < 0)
         p->hash_start = (uint64_t)(uintptr_t)p;
     p->copy = copy;
     p->user = user;
     return p;
+}
+
+void kv_set_store(struct kv_pool *p, const struct kv_store *st) {
+    assert(kv_n_free(p) == p->n_block && p->store.n_slot == 0);
+    p->store.of = *st;
+    p->store.full = false;
+    new_table(p, p->n_block + st->max_slot);
 }
 
 void kv_pool_free(struct kv_pool *p) {
@@ -105,11 +139,15 @@ int kv_n_free(const struct kv_pool *p) {
 }
 
 int kv_n_cached(const struct kv_pool *p) {
-    return p->n_cached;
+    return p->cached.n;
+}
+
+int kv_n_stored(const struct kv_pool *p) {
+    return p->store.used.n;
 }
 
 int kv_available(const struct kv_pool *p) {
-    return p->n_free + p->n_cached;
+    return p->n_free + p->cached.n;
 }
 
 /* ---- the table of published blocks ---- */
@@ -144,41 +182,114 @@ static void publish(struct kv_pool *p, int b, uint64_t parent, const int32_t *to
     *bucket = b;
 }
 
-static void unpublish(struct kv_pool *p, int b) {
-    struct block *k = &p->blocks[b];
-    int *at = bucket_of(p, k->parent, k->tokens);
+/* Where the table names a published block. */
+static int *place_of(const struct kv_pool *p, int b) {
+    int *at = bucket_of(p, p->blocks[b].parent, p->blocks[b].tokens);
     while (*at != b)
         at = &p->blocks[*at].chain;
-    *at = k->chain;
+    return at;
+}
+
+static void unpublish(struct kv_pool *p, int b) {
+    struct block *k = &p->blocks[b];
+    *place_of(p, b) = k->chain;
     k->serial = k->parent = 0;
 }
 
-/* ---- cached and free blocks ---- */
-
-static void cache_push(struct kv_pool *p, int b) {
-    struct block *k = &p->blocks[b];
-    k->prev = p->newest;
-    k->next = NONE;
-    if (p->newest != NONE)
-        p->blocks[p->newest].next = b;
-    else
-        p->oldest = b;
-    p->newest = b;
-    p->n_cached++;
+/* Block b is published in the place of `from`, with its serial. */
+static void take_over(struct kv_pool *p, int b, int from) {
+    struct block *k = &p->blocks[b], *f = &p->blocks[from];
+    assert(k->serial == 0);
+    *place_of(p, from) = b;
+    k->serial = f->serial;
+    k->parent = f->parent;
+    k->chain = f->chain;
+    memcpy(k->tokens, f->tokens, sizeof k->tokens);
+    f->serial = f->parent = 0;
 }
 
-static void cache_remove(struct kv_pool *p, int b) {
+/* ---- lists ---- */
+
+static void lru_push(struct kv_pool *p, struct lru *l, int b) {
+    struct block *k = &p->blocks[b];
+    k->prev = l->newest;
+    k->next = NONE;
+    if (l->newest != NONE)
+        p->blocks[l->newest].next = b;
+    else
+        l->oldest = b;
+    l->newest = b;
+    l->n++;
+}
+
+static void lru_remove(struct kv_pool *p, struct lru *l, int b) {
     struct block *k = &p->blocks[b];
     if (k->prev != NONE)
         p->blocks[k->prev].next = k->next;
     else
-        p->oldest = k->next;
+        l->oldest = k->next;
     if (k->next != NONE)
         p->blocks[k->next].prev = k->prev;
     else
-        p->newest = k->prev;
-    p->n_cached--;
+        l->newest = k->prev;
+    l->n--;
 }
+
+/* ---- the store ---- */
+
+static bool in_store(const struct kv_pool *p, int b) {
+    return b >= p->n_block;
+}
+
+static void slot_free(struct kv_pool *p, int b) {
+    p->blocks[b].next = p->store.free_head;
+    p->store.free_head = b;
+    p->store.n_free++;
+}
+
+static void store_grow(struct kv_pool *p) {
+    int had = p->n_block + p->store.n_slot, n = p->store.of.grow(p->store.of.user);
+    p->store.full = n == 0;
+    p->store.n_slot += n;
+    p->blocks = xreallocarray(p->blocks, (size_t)(had + n), sizeof *p->blocks);
+    memset(p->blocks + had, 0, (size_t)n * sizeof *p->blocks);
+    for (int b = had + n - 1; b >= had; b--)
+        slot_free(p, b);
+}
+
+/* A slot for a block, on no list: a free one, a new one, or the one that was filled longest
+ * ago. NONE: the store has no slots. */
+static int slot_take(struct kv_pool *p) {
+    if (p->store.free_head == NONE && !p->store.full)
+        store_grow(p);
+    int b = p->store.free_head;
+    if (b != NONE) {
+        p->store.free_head = p->blocks[b].next;
+        p->store.n_free--;
+        return b;
+    }
+    b = p->store.used.oldest;
+    if (b != NONE) {
+        lru_remove(p, &p->store.used, b);
+        unpublish(p, b);
+    }
+    return b;
+}
+
+/* A published block of the pool is about to be written: what it holds goes to the store, if
+ * there is one. */
+static void retire(struct kv_pool *p, int b) {
+    int slot = slot_take(p);
+    if (slot == NONE) {
+        unpublish(p, b);
+        return;
+    }
+    p->store.of.out(p->store.of.user, slot - p->n_block, b);
+    take_over(p, slot, b);
+    lru_push(p, &p->store.used, slot);
+}
+
+/* ---- cached and free blocks ---- */
 
 static int block_alloc(struct kv_pool *p) {
     int b = p->free_head;
@@ -186,11 +297,11 @@ static int block_alloc(struct kv_pool *p) {
         p->free_head = p->blocks[b].next;
         p->n_free--;
     } else {
-        b = p->oldest;
+        b = p->cached.oldest;
         if (b == NONE)
             return NONE;
-        cache_remove(p, b);
-        unpublish(p, b);
+        lru_remove(p, &p->cached, b);
+        retire(p, b);
     }
     p->blocks[b].ref = 1;
     return b;
@@ -199,7 +310,7 @@ static int block_alloc(struct kv_pool *p) {
 static void block_ref(struct kv_pool *p, int b) {
     struct block *k = &p->blocks[b];
     if (k->ref++ == 0)
-        cache_remove(p, b);
+        lru_remove(p, &p->cached, b);
 }
 
 static void block_unref(struct kv_pool *p, int b) {
@@ -208,7 +319,7 @@ static void block_unref(struct kv_pool *p, int b) {
     if (--k->ref > 0)
         return;
     if (k->serial) {
-        cache_push(p, b);
+        lru_push(p, &p->cached, b);
     } else {
         k->next = p->free_head;
         p->free_head = b;
@@ -283,7 +394,7 @@ int kv_match(struct kv_pool *p, struct kv_seq *s, const int32_t *tokens, int n_t
     bool finds = !s->hidden && (s->moved_from == 0 || lcp <= s->moved_from);
     for (int i = full; finds && (i + 1) * KV_BLOCK <= n_tok; i++) {
         int b = find(p, parent, tokens + i * KV_BLOCK);
-        if (b == NONE)
+        if (b == NONE || in_store(p, b))
             break;
         block_ref(p, b);
         push_block(&found, b);
@@ -306,6 +417,65 @@ int kv_match(struct kv_pool *p, struct kv_seq *s, const int32_t *tokens, int n_t
     return lcp;
 }
 
+/* The slot with the block of tokens [n_tok] that continues s; NONE: the store has none. */
+static int stored_next(const struct kv_pool *p, const struct kv_seq *s, const int32_t *tokens,
+                       int n_tok) {
+    int i = s->n_tok / KV_BLOCK, b;
+    if (s->hidden || s->moved_from || (i + 1) * KV_BLOCK > n_tok || s->n_tok == n_tok - 1)
+        return NONE;
+    b = find(p, parent_of(p, s, i), tokens + i * KV_BLOCK);
+    return in_store(p, b) ? b : NONE;
+}
+
+/* The slots from there on as far as they continue one another become those that were used last,
+ * so that what is about to come back is not given up for what makes place for it. */
+static void refresh(struct kv_pool *p, int slot, const int32_t *tokens, int n_tok) {
+    struct kv_seq chain = {0};
+    for (int i = 0; in_store(p, slot); i += KV_BLOCK) {
+        push_block(&chain, slot);
+        if (i + KV_BLOCK > n_tok)
+            break;
+        slot = find(p, p->blocks[slot].serial, tokens + i);
+    }
+    for (int i = chain.n_block; i-- > 0;) {
+        lru_remove(p, &p->store.used, chain.blocks[i]);
+        lru_push(p, &p->store.used, chain.blocks[i]);
+    }
+    free(chain.blocks);
+}
+
+/* A slot's block in the pool again, as block_alloc() gives it. The slot is on no list
+ * meanwhile: the block that makes place may go to any other. */
+static int bring_back(struct kv_pool *p, int slot) {
+    lru_remove(p, &p->store.used, slot);
+    int b = block_alloc(p);
+    assert(b != NONE);
+    p->store.of.in(p->store.of.user, b, slot - p->n_block);
+    take_over(p, b, slot);
+    slot_free(p, slot);
+    return b;
+}
+
+bool kv_bring(struct kv_pool *p, struct kv_seq *s, const int32_t *tokens, int n_tok, int most) {
+    int slot = stored_next(p, s, tokens, n_tok);
+    if (slot != NONE) {
+        int behind = (s->n_tok / KV_BLOCK + 1) * KV_BLOCK;
+        refresh(p, slot, tokens + behind, n_tok - behind);
+    }
+    for (; most > 0 && slot != NONE; most--) {
+        int i = s->n_tok / KV_BLOCK, end = (i + 1) * KV_BLOCK;
+        kv_trim(p, s);
+        bool gives = i < s->n_block && p->blocks[s->blocks[i]].ref == 1;
+        if (kv_available(p) == 0 && !gives)
+            return false;
+        kv_cut(p, s, i * KV_BLOCK); /* a part of the same block */
+        push_block(s, bring_back(p, slot));
+        push_tokens(s, tokens + s->n_tok, (end < n_tok ? end : n_tok - 1) - s->n_tok);
+        slot = stored_next(p, s, tokens, n_tok);
+    }
+    return slot != NONE;
+}
+
 int kv_need(const struct kv_seq *s, int n_more) {
     int more = kv_blocks(s->n_tok + n_more) - s->n_block;
     return more > 0 ? more : 0;
@@ -324,7 +494,7 @@ static bool own_last(struct kv_pool *p, struct kv_seq *s) {
     if (b == NONE) {
         if (p->blocks[old].ref > 1)
             return false;
-        unpublish(p, old);
+        retire(p, old);
         return true;
     }
     p->copy(p->user, b, old, used);
@@ -359,6 +529,10 @@ void kv_commit(struct kv_pool *p, struct kv_seq *s, const int32_t *tokens, int n
         int b = s->blocks[i], twin = find(p, parent, s->tokens + i * KV_BLOCK);
         if (twin == NONE) {
             publish(p, b, parent, s->tokens + i * KV_BLOCK);
+        } else if (in_store(p, twin)) {
+            lru_remove(p, &p->store.used, twin);
+            take_over(p, b, twin);
+            slot_free(p, twin);
         } else {
             block_ref(p, twin);
             s->blocks[i] = twin;
@@ -389,7 +563,7 @@ static void own_block(struct kv_pool *p, struct kv_seq *s, int i) {
     b = block_alloc(p);
     if (b == NONE) {
         assert(p->blocks[old].ref == 1);
-        unpublish(p, old);
+        retire(p, old);
         return;
     }
     p->copy(p->user, b, old, used < KV_BLOCK ? used : KV_BLOCK);
@@ -436,41 +610,58 @@ void kv_fork(struct kv_pool *p, struct kv_seq *dst, const struct kv_seq *src) {
 
 /* ---- for tests ---- */
 
+/* Each published block is in the table, once, and what it continues is there, too. */
 static bool table_consistent(const struct kv_pool *p) {
-    int published = 0, chained = 0;
-    for (int b = 0; b < p->n_block; b++)
-        published += p->blocks[b].serial != 0;
+    int n = p->n_block + p->store.n_slot, published = 0, chained = 0;
     for (uint32_t i = 0; i < p->n_bucket; i++)
         for (int b = p->buckets[i]; b != NONE; b = p->blocks[b].chain) {
-            if (!p->blocks[b].serial || chained++ > p->n_block)
+            if (!p->blocks[b].serial || chained++ > n)
                 return false;
         }
+    for (int b = 0; b < n; b++) {
+        if (!p->blocks[b].serial)
+            continue;
+        published++;
+        if (find(p, p->blocks[b].parent, p->blocks[b].tokens) != b)
+            return false;
+    }
     return published == chained;
 }
 
-/* Every cached block can be reached: the one before it is published and, when cached too,
- * younger. */
-static bool cache_consistent(const struct kv_pool *p) {
+/* Every block of a list can be reached: the one before it is published and, when on the same
+ * list, younger; of a block in the pool it is there, too. */
+static bool list_consistent(const struct kv_pool *p, const struct lru *l, int from, int end) {
     int n = 0;
-    for (int b = p->oldest; b != NONE; b = p->blocks[b].next, n++) {
+    for (int b = l->oldest; b != NONE; b = p->blocks[b].next, n++) {
         const struct block *k = &p->blocks[b];
-        if (n > p->n_block || k->ref || !k->serial)
+        if (n > end - from || b < from || b >= end || k->ref || !k->serial)
             return false;
         bool parent_ok = k->parent < FIRST_SERIAL;
         for (int y = k->next; y != NONE && !parent_ok; y = p->blocks[y].next)
             parent_ok = p->blocks[y].serial == k->parent;
         for (int y = 0; y < p->n_block && !parent_ok; y++)
-            parent_ok = p->blocks[y].ref > 0 && p->blocks[y].serial == k->parent;
+            parent_ok =
+                p->blocks[y].serial == k->parent && (p->blocks[y].ref > 0 || in_store(p, b));
         if (!parent_ok)
             return false;
     }
-    return n == p->n_cached;
+    return n == l->n;
+}
+
+static bool store_consistent(const struct kv_pool *p) {
+    int n_free = 0;
+    for (int b = p->store.free_head; b != NONE; b = p->blocks[b].next, n_free++)
+        if (n_free > p->store.n_slot || !in_store(p, b) || p->blocks[b].serial)
+            return false;
+    return n_free == p->store.n_free && n_free + p->store.used.n == p->store.n_slot &&
+           list_consistent(p, &p->store.used, p->n_block, p->n_block + p->store.n_slot);
 }
 
 bool kv_consistent(const struct kv_pool *p, const struct kv_seq *const *seqs, int n) {
     int *ref = xcalloc((size_t)p->n_block, sizeof *ref);
     int held = 0;
-    bool ok = table_consistent(p) && cache_consistent(p);
+    bool ok = table_consistent(p) && list_consistent(p, &p->cached, 0, p->n_block) &&
+              store_consistent(p);
     for (int i = 0; i < n; i++) {
         ok = ok && seqs[i]->n_block >= kv_blocks(seqs[i]->n_tok);
         for (int j = seqs[i]->moved_from / KV_BLOCK; seqs[i]->moved_from && ok; j++) {
@@ -486,5 +677,5 @@ bool kv_consistent(const struct kv_pool *p, const struct kv_seq *const *seqs, in
         held += ref[b] > 0;
     }
     free(ref);
-    return ok && held + p->n_free + p->n_cached == p->n_block;
+    return ok && held + p->n_free + p->cached.n == p->n_block;
 }

@@ -10,6 +10,10 @@
  *   cached     published, nobody refers to it; found again until the pool needs it (least
  * recently used first) referenced by one or more sequences
  *
+ * Behind the pool there may be a store, in other memory (kv_set_store; swap.h has it in the
+ * host's): what leaves the cache goes there, and comes back when a sequence continues with it
+ * (kv_bring).
+ *
  * A block that is published or shared is never written: who wants to write copies it first.
  *
  * A sequence has a kind (graph_kv_kind()): keys and values of the same tokens differ between
@@ -32,10 +36,23 @@ struct kv_pool;
 typedef void kv_copy_fn(void *user, int dst, int src, int n_tok);
 
 struct kv_pool *kv_pool_new(int n_block, kv_copy_fn *copy, void *user);
+
+/* Where the store's memory is: in slots 0, 1, ... of a block each. */
+struct kv_store {
+    int max_slot;
+    int (*grow)(void *user); /* adds slots behind those there are. How many; 0: there will be no
+                                more */
+    void (*out)(void *user, int slot, int block); /* copies a whole block to a slot, */
+    void (*in)(void *user, int block, int slot);  /* and back */
+    void *user;
+};
+/* Before the pool is used; *st is copied. */
+void kv_set_store(struct kv_pool *p, const struct kv_store *st);
 void kv_pool_free(struct kv_pool *p); /* NULL is allowed; every sequence was released before */
 int kv_n_block(const struct kv_pool *p);
 int kv_n_free(const struct kv_pool *p);
 int kv_n_cached(const struct kv_pool *p);
+int kv_n_stored(const struct kv_pool *p); /* blocks in the store */
 /* Blocks that a sequence can get without taking one from another sequence: free and cached
  * ones. */
 int kv_available(const struct kv_pool *p);
@@ -75,6 +92,10 @@ void kv_set_kind(struct kv_pool *p, struct kv_seq *s, int kind);
  * with what it holds, goes on with published blocks that fit, and drops the rest. At least the
  * last prompt token is left to compute. Returns the tokens kept = s->n_tok. */
 int kv_match(struct kv_pool *p, struct kv_seq *s, const int32_t *tokens, int n_tok);
+
+/* After kv_match(): goes on with blocks that are in the store and fit, up to `most` of them, as
+ * far as the pool has blocks for them. True when there are more. */
+bool kv_bring(struct kv_pool *p, struct kv_seq *s, const int32_t *tokens, int n_tok, int most);
 
 /* Blocks that kv_reserve() would take from the pool for n_more tokens, without the copy of a
  * last partial block. */

@@ -21,9 +21,13 @@
  * Age is counted in steps, not in time: a test can count them, and a slow machine ages nobody
  * faster than it works.
  *
+ * Blocks that were swapped out come back when a task is admitted, as those of files do: by then
+ * there is room for its whole timeline, which they fill in the place of computed ones.
+ *
  * Rejected: reserving each request's longest possible answer (wastes most of the pool);
- * swapping blocks out to host memory (on a CPU they are in host memory already); strict classes
- * within a step (a stream of short interactive prompts would hold up all others).
+ * swapping in where prompts are matched with the pool (whose blocks others may still hold);
+ * strict classes within a step (a stream of short interactive prompts would hold up all
+ * others).
  */
 #include "engine/run/sched_internal.h"
 
@@ -96,6 +100,10 @@ void sched_keep(struct sched *s, struct keep_params *p, int idle_ms) {
     p->pool = s->pool;
     s->keep = keep_open(p);
     s->rest_us = (int64_t)idle_ms * 1000;
+}
+
+void sched_swap(struct sched *s, size_t block_bytes, uint64_t max_bytes) {
+    s->swap = swap_open(s->graph, s->pool, block_bytes, max_bytes);
 }
 
 void sched_keep_session(struct sched *s, struct session *ss, int64_t owner) {
@@ -246,14 +254,16 @@ void sched_free_session(struct sched *s, struct session *ss) {
     free(ss);
 }
 
-/* Reads what a file has of the task's tokens, a piece. True when there is more. */
+/* Fetches what host memory, or a file, has of the task's tokens, a piece. True when there is
+ * more. */
 static bool load_state(struct sched *s, const struct task *t) {
     struct session *ss = t->session;
     bool alone = s->n_active + (s->evals && s->evals->running) == 0;
     size_t piece = alone ? 4 * (size_t)SCHED_LOAD_BYTES : SCHED_LOAD_BYTES;
+    bool more = swap_bring(s->swap, &ss->kv, t->tokens, t->n_tok, piece);
     int held = ss->kv.n_tok;
-    bool more =
-        s->keep && !t->hidden && keep_load(s->keep, &ss->kv, t->tokens, t->n_tok, piece);
+    if (!more && s->keep && !t->hidden)
+        more = keep_load(s->keep, &ss->kv, t->tokens, t->n_tok, piece);
     if (ss->kv.n_tok > held)
         ss->kept_tok = ss->kv.n_tok; /* a file has them */
     task_note_said(t);
@@ -441,6 +451,7 @@ void sched_free(struct sched *s) {
     }
     keep_close(s->keep);
     kv_pool_free(s->pool);
+    swap_close(s->swap);
     for (int i = 0; i < s->n_scratch; i++)
         sampler_scratch_free(s->scratch[i]);
     free(s->scratch);

@@ -13,8 +13,8 @@
  * highest class gets SCHED_WEIGHT times the share of another.
  *
  * When the pool runs out, cached blocks go first, then those of idle sessions, then the worst
- * active request waits; what nobody took of its blocks by then it finds again, the rest is
- * computed anew. A single request always fits.
+ * active request waits; what nobody took of its blocks by then it finds again, or in the host's
+ * memory where the pool is a device's; the rest is computed anew. A single request always fits.
  *
  * Idle requests run while there is nothing else: whoever comes waits for the step that runs.
  * They are never raised. Used by the engine thread only.
@@ -26,6 +26,7 @@
 #include "engine/run/eval.h"
 #include "engine/run/graph.h"
 #include "engine/run/keep.h"
+#include "engine/run/swap.h"
 #include "engine/run/task.h"
 
 enum {
@@ -35,7 +36,7 @@ enum {
     SCHED_STEP_US = 100000,  /* what a step with prefill may cost while others share it */
     SCHED_ALONE_US = 200000, /* and when only one request waits for it */
     SCHED_MIN_CHUNK = 8,
-    SCHED_LOAD_BYTES = 16 << 20, /* of a saved state that are read between two steps */
+    SCHED_LOAD_BYTES = 16 << 20, /* of a saved state, or of swapped blocks, between two steps */
     SCHED_FIRST_TOK =
         128, /* the first step's prompt tokens at most: nothing was measured yet */
     SCHED_AGE_STEPS = 64,
@@ -65,6 +66,8 @@ void sched_evaluate(struct sched *s, struct eval *e);
 /* Keeps states of sessions in files (keep.h); pool and graph of p are filled in. Once, at the
  * start. idle_ms: how long a conversation rests before its state is kept. */
 void sched_keep(struct sched *s, struct keep_params *p, int idle_ms);
+/* Up to max_bytes of host memory for blocks of the pool (swap.h), before the first session. */
+void sched_swap(struct sched *s, size_t block_bytes, uint64_t max_bytes);
 /* owner 0: its state is not kept. */
 void sched_keep_session(struct sched *s, struct session *ss, int64_t owner);
 void sched_forget(struct sched *s, int64_t owner);

@@ -24,6 +24,7 @@ struct sched {
     int n_vocab, ctx_tok;
     struct kv_pool *pool;
     struct keep *keep; /* or NULL */
+    struct swap *swap; /* or NULL */
     int64_t rest_us;   /* a conversation rests so long before its state is kept */
     struct session *sessions;
     uint64_t clock;
