@@ -518,25 +518,19 @@ DEVICE void store_rows(const att_args &A, const att_tile &t, int row, const att_
 }
 
 template <class S> KERNEL void BOUNDS(S::WARPS * 32, S::MIN_BLOCKS) tensor_kernel(att_args A) {
+    wait_for_others();
     SHARED(shared);
     att_tile t = block_tile(A, S::ROWS);
     int row = S::FEW ? 0 : warp_id() * 16, begin, end;
     word4 *q = (word4 *)(shared + S::TILES + (S::FEW ? 0 : warp_id() * S::WARP_Q));
-    unsigned char *tile = shared + (S::FEW ? warp_id() * S::TILE : 0);
     att_state<S> st = {};
-    let_next_begin();
+    if (t.n <= 0)
+        return;
     part_share(A, ((t.limit + 15) / 16 - t.from / 16 + S::BLOCKS - 1) / S::BLOCKS, &begin,
                &end);
     begin += S::FEW ? warp_id() : 0;
-    /* keys of earlier steps are there already */
-    bool early = t.n > 0 && (t.from / 16 + (begin + 1) * S::BLOCKS) * 16 <= t.past;
-    if (early)
-        ask_first<S>(A, t, begin, end, tile);
-    wait_for_others();
-    if (t.n <= 0)
-        return;
-    if (!early)
-        ask_first<S>(A, t, begin, end, tile);
+    unsigned char *tile = shared + (S::FEW ? warp_id() * S::TILE : 0);
+    ask_first<S>(A, t, begin, end, tile);
     if (!S::FEW || warp_id() == 0)
         stage_queries<S>(A, t, row, q);
     st.m[0] = st.m[1] = -INFINITY;

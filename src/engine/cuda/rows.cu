@@ -132,24 +132,13 @@ static void rope(struct gpu *g, const struct gpu_step *s, int table, float *x, i
                         row_stride(n_head * D));
 }
 
-/* Where a token's key and value of a head go. The step's numbers were there before its first
- * kernel. */
-struct kv_place {
-    char *k, *v;
-    int slot;
-};
-DEVICE kv_place place_of(const struct gpu_step &s, const struct kv_layer &kv, int t, int head) {
-    int pos = s.pos[t], block = s.blocks[s.table[s.seq[t]] + pos / 16];
-    return {kv_head(kv.k, kv, block, head), kv_head(kv.v, kv, block, head), pos % 16};
-}
-
 /* One warp: k and v [D] of token t to its slot. An int8 cache has a scale for each: the largest
  * magnitude / 127. */
-DEVICE void put_head(const struct kv_layer &kv, const kv_place &to, const float *k,
-                     const float *v) {
-    int D = kv.D;
-    size_t slot = (size_t)to.slot;
-    char *pk = to.k, *pv = to.v;
+DEVICE void put_head(const struct gpu_step &s, const struct kv_layer &kv, int t, int head,
+                     const float *k, const float *v) {
+    int D = kv.D, pos = s.pos[t], block = s.blocks[s.table[s.seq[t]] + pos / 16];
+    size_t slot = (size_t)(pos % 16);
+    char *pk = kv_head(kv.k, kv, block, head), *pv = kv_head(kv.v, kv, block, head);
     float inv_k = 0, inv_v = 0;
     if (kv.type == KV_I8) {
         float top_k = 0, top_v = 0;
@@ -177,10 +166,9 @@ DEVICE void put_head(const struct kv_layer &kv, const kv_place &to, const float 
 /* Block (head, token), one warp. */
 KERNEL void kv_write_kernel(struct gpu_step s, struct kv_layer kv, const float *k,
                             const float *v, size_t ld) {
-    const kv_place to = place_of(s, kv, block_y(), block_x());
     wait_for_others();
     size_t at = (size_t)block_y() * ld + (size_t)(block_x() * kv.D);
-    put_head(kv, to, k + at, v + at);
+    put_head(s, kv, block_y(), block_x(), k + at, v + at);
 }
 
 static void kv_write(struct gpu *g, const struct gpu_step *s, const struct kv_layer *kv,
@@ -193,38 +181,21 @@ static void kv_write(struct gpu *g, const struct gpu_step *s, const struct kv_la
  * where it stands; a key goes to the cache then, with its value. */
 KERNEL void rope_kv_kernel(struct gpu_step s, int table, struct kv_layer kv, int H, float *q,
                            size_t ldq, float *k, const float *v, size_t ldk) {
-    enum { HELD = 4 }; /* pairs of a lane whose angles are there before the head is */
+    wait_for_others();
     int t = block_y(), head = block_x(), D = kv.D, dim = s.rope_dim;
     size_t at = (size_t)t * ldk + (size_t)((head - H) * D);
     float *x = head < H ? q + (size_t)t * ldq + (size_t)(head * D) : k + at;
     const float *cos = s.cos[table] + (size_t)t * (size_t)dim;
     const float *sin = s.sin[table] + (size_t)t * (size_t)dim;
-    kv_place to = {};
-    if (head >= H)
-        to = place_of(s, kv, t, head - H);
-    float c[HELD][2] = {}, n[HELD][2] = {};
-    UNROLL
-    for (int i = 0; i < HELD; i++) {
-        int d = 2 * lane_id() + 64 * i;
-        for (int j = 0; j < 2 && d < dim; j++) {
-            c[i][j] = cos[d + j];
-            n[i][j] = sin[d + j];
-        }
-    }
-    wait_for_others();
-    UNROLL
-    for (int i = 0; i < HELD; i++) {
-        int d = 2 * lane_id() + 64 * i;
-        if (d >= dim)
-            continue;
+    for (int d = 2 * lane_id(); d < dim; d += 64) {
         float a = x[d], b = x[d + 1];
-        x[d] = a * c[i][0] + b * n[i][0];
-        x[d + 1] = b * c[i][1] + a * n[i][1];
+        x[d] = a * cos[d] + b * sin[d];
+        x[d + 1] = b * cos[d + 1] + a * sin[d + 1];
     }
     if (head < H)
         return;
     warp_sync(); /* all lanes see the turned key */
-    put_head(kv, to, x, v + at);
+    put_head(s, kv, t, head - H, x, v + at);
 }
 
 static void rope_kv(struct gpu *g, const struct gpu_step *s, int table,
