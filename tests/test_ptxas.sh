@@ -15,6 +15,8 @@ BEGIN {
     budget("gemv_kernel", 256, 2, 16)
     budget("gemm_kernel", 256, 1, 0)
     budget("q4gemv_kernel", 512, 1, 0)
+    budget("q4gemm_kernel", 512, 1, 96)
+    budget("to_pairs_kernel", 512, 2, 0)
     budget("quantise_kernel", 256, 4, 0)
     budget("w8a8_kernel", 256, 1, 0)
     budget("tensor_kernel", 128, 2, 0)

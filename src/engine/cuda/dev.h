@@ -199,7 +199,7 @@ DEVICE uint16_t real_f16(float f) {
 void gpu_check(struct gpu *g, cudaError_t e, const char *what);
 
 /* K<<<grid, block, shared>>>(a...), checked; where a device can, it begins while the kernel
- * before ends. */
+ * before ends. Behind a copy it does not: nothing says that wait_for_others() waits for one. */
 template <auto K, class... A>
 static void launch(struct gpu *g, const char *name, dim3 grid, int block, size_t shared,
                    A... a) {
@@ -222,7 +222,8 @@ static void launch(struct gpu *g, const char *name, dim3 grid, int block, size_t
     config.dynamicSmemBytes = shared;
     config.stream = (cudaStream_t)g->stream;
     config.attrs = &early;
-    config.numAttrs = g->info.major >= 9;
+    config.numAttrs = g->info.major >= 9 && !g->copied;
+    g->copied = false;
     gpu_check(g, cudaLaunchKernelEx(&config, K, a...), name);
 }
 #else

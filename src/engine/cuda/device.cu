@@ -84,6 +84,7 @@ void free_pinned(struct gpu *g, void *p) {
 
 void move(struct gpu *g, void *dst, const void *src, size_t bytes, cudaMemcpyKind kind,
           const char *what) {
+    g->copied = true;
     if (!g->failed)
         gpu_check(g, cudaMemcpyAsync(dst, src, bytes, kind, device_of(g)->stream), what);
 }
@@ -101,6 +102,7 @@ void copy(struct gpu *g, void *dst, const void *src, size_t bytes) {
 }
 
 void zero(struct gpu *g, void *p, size_t bytes) {
+    g->copied = true;
     if (!g->failed)
         gpu_check(g, cudaMemsetAsync(p, 0, bytes, device_of(g)->stream), "memset");
 }

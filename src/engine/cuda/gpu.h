@@ -102,6 +102,7 @@ struct gpu {
     bool failed;
     char error[256]; /* once failed: what, where */
     void *stream;
+    bool copied; /* since the last kernel: the next one begins behind that */
 
     void (*close)(struct gpu *g);
     /* At a 256-byte border; NULL when there is no room (not a failure). Not zeroed. */
