@@ -519,6 +519,16 @@ if [ -e "${TEST_CUDA_MODULE:-}" ]; then
     is_json "auto without room is the CPU" 0 out 'd[0]["device"]=="cpu"'
     LLMCHAT_SHIM_BYTES=3000000 run run tiny --max-tokens 3 hi; is "which is said" 0 '' 'on the CPU: .*room'
     LLMCHAT_SHIM_FAIL=rope_kv run run tiny --device cuda hi; is "a fault of a GPU" 1 - 'rope_kv.*--device cpu'
+    # Borders between kernels that are kept for this device are taken; weights as small as these don't make any.
+    if [ -e home/state/crossovers ]; then fail "small weights are not measured"; else pass "small weights are not measured"; fi
+    LLMCHAT_SHIM_FAIL=unpack run run tiny --device cuda --max-tokens 3 hello there; is "a prompt by the usual kernels" 0
+    version=$("$LLMCHAT_BIN" --version)
+    for kind in q4 q4-min int8 int8-rows 16-bit; do
+        echo "$kind 4 ${version#llmchat } 2 0 0 9.0 host shim"
+    done >home/state/crossovers
+    LLMCHAT_SHIM_FAIL=unpack run run tiny --device cuda --max-tokens 3 hello there
+    is "a prompt by kept borders" 1 - 'unpack.*--device cpu'
+    rm home/state/crossovers
     run run tiny-f32 --tensor-parallel 2 hi; is "two GPUs where there is one" 1 - 'over 2 GPUs: GPU 1 is wanted, and there are 1'
     export LLMCHAT_SHIM_DEVICES=2 LLMCHAT_NCCL=none
     run run tiny-f32 --tensor-parallel 2 hi; is "two GPUs without NCCL" 1 - 'NCCL.*none'

@@ -322,5 +322,6 @@ struct engine_params config_engine(const struct config *c) {
                                   .gpu_memory_utilization = c->gpu_memory_utilization,
                                   .tensor_parallel = c->tensor_parallel,
                                   .threads = c->threads,
+                                  .crossovers = true,
                                   .kv_type = c->kv_type};
 }

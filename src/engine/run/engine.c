@@ -70,7 +70,7 @@ struct msg {
 
 struct engine {
     struct engine_info info;
-    char *path, *device_note;
+    char *path, *device_note, *crossovers;
     struct model *model;
     struct graph *graph;
     struct model *draft_model; /* or NULL, with what belongs to it */
@@ -308,6 +308,7 @@ static void release(struct engine *e) {
         model_close(e->model);
     free(e->path);
     free(e->device_note);
+    free(e->crossovers);
     free(e);
 }
 
@@ -321,6 +322,16 @@ static enum status open_draft(struct engine *e, const struct engine_params *p,
     return draft_check(e->draft_model, e->model, err);
 }
 
+/* Where the borders between a GPU's kernels are kept. NULL: the usual ones are taken. */
+static const char *crossovers_file(struct engine *e, const struct engine_params *p,
+                                   enum device device) {
+    struct err err = {0};
+    if (p->crossovers && device == DEVICE_CUDA && !e->crossovers &&
+        path_in(PATH_STATE, "crossovers", &e->crossovers, &err) != ST_OK)
+        log_warn("engine: borders between the GPU's kernels are not measured: %s", err.msg);
+    return e->crossovers;
+}
+
 static enum status open_graphs(struct engine *e, const struct engine_params *p,
                                enum device device, const struct pool_plan *plan,
                                struct err *err) {
@@ -332,6 +343,7 @@ static enum status open_graphs(struct engine *e, const struct engine_params *p,
         .kv_type = p->kv_type,
         .n_block = fill ? MAX_BLOCKS : plan->n_block,
         .max_logits = SCHED_MAX_LOGITS,
+        .crossovers = crossovers_file(e, p, device),
         .room = {.utilization = fill ? p->gpu_memory_utilization : GPU_UTILIZATION,
                  .min_block = plan->min_block,
                  .block_bytes = plan->both_bytes},

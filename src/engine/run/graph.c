@@ -168,6 +168,8 @@ enum status graph_open(const struct model *m, const struct graph_params *p, stru
     alloc_host(g);
     TRY(alloc_scratch(g, err));
     TRY(alloc_kv(g, &p->room, err));
+    if (p->device == DEVICE_CUDA && p->crossovers)
+        TRY(cuda_learn_crossovers(g->be, p->crossovers, err));
     *out = g;
     return ST_OK;
 out:
