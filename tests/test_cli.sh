@@ -571,6 +571,16 @@ if [ -e "${TEST_CUDA_MODULE:-}" ]; then
     cp out part; run run six --device cpu --raw --temperature 0 --max-tokens 3 tell me
     if cmp -s out part; then pass "it says what the CPU says"; else fail "it says what the CPU says"; fi
     LLMCHAT_SHIM_BYTES=${bytes}000000 run run six --device cuda --gpu-layers 6 hi; is "more layers by hand than have room" 1 - 'no room for the model.*fewer of its layers'
+    # Borders between kernels that are kept for this device are taken; weights as small as these don't make any.
+    if [ -e home/state/crossovers ]; then fail "small weights are not measured"; else pass "small weights are not measured"; fi
+    LLMCHAT_SHIM_FAIL=unpack run run tiny --device cuda --max-tokens 3 hello there; is "a prompt by the usual kernels" 0
+    version=$("$LLMCHAT_BIN" --version)
+    for kind in q4 q4-min int8 int8-rows 16-bit; do
+        echo "$kind 4 ${version#llmchat } 2 0 0 9.0 host shim"
+    done >home/state/crossovers
+    LLMCHAT_SHIM_FAIL=unpack run run tiny --device cuda --max-tokens 3 hello there
+    is "a prompt by kept borders" 1 - 'unpack.*--device cpu'
+    rm home/state/crossovers
     run run tiny-f32 --tensor-parallel 2 hi; is "two GPUs where there is one" 1 - 'over 2 GPUs: GPU 1 is wanted, and there are 1'
     export LLMCHAT_SHIM_DEVICES=2 LLMCHAT_NCCL=none
     run run tiny-f32 --tensor-parallel 2 hi; is "two GPUs without NCCL" 1 - 'NCCL.*none'

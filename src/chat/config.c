@@ -371,5 +371,6 @@ struct engine_params config_engine(const struct config *c) {
                                   .tensor_parallel = c->tensor_parallel,
                                   .threads = c->threads,
                                   .swap_bytes = c->swap_space,
+                                  .crossovers = true,
                                   .kv_type = c->kv_type};
 }

@@ -5,6 +5,9 @@
  * LLMCHAT_SHIM_BYTES limits it, so that running out can be tested; a kernel named by
  * LLMCHAT_SHIM_FAIL fails, as after a fault on a device; with @N behind the name only on device
  * N. There are as many devices as LLMCHAT_SHIM_DEVICES says, or one.
+ *
+ * Time is none of the host's: a launch takes a millisecond, and that of the kernel named by
+ * LLMCHAT_SHIM_SLOW (also "cuBLAS") a hundred.
  */
 #include "engine/cuda/dev.h"
 
@@ -33,6 +36,7 @@ struct host_device {
     size_t used, limit;
     std::map<void *, size_t> sizes;
     recording *open; /* while a step is recorded */
+    double us, marks[2];
 };
 
 struct host_device *host_of(struct gpu *g) {
@@ -109,6 +113,20 @@ void sync(struct gpu *g) {
     must_not_record(g, "sync");
 }
 
+void takes_time(struct gpu *g, const char *name) {
+    const char *slow = getenv("LLMCHAT_SHIM_SLOW");
+    host_of(g)->us += slow && strcmp(slow, name) == 0 ? 100000 : 1000;
+}
+
+void mark(struct gpu *g, int end) {
+    must_not_record(g, "mark");
+    host_of(g)->marks[end] = host_of(g)->us;
+}
+
+double between_us(struct gpu *g) {
+    return g->failed ? 0 : host_of(g)->marks[1] - host_of(g)->marks[0];
+}
+
 void record(struct gpu *g) {
     must_not_record(g, "record");
     host_of(g)->open = new recording();
@@ -145,6 +163,7 @@ void blas(struct gpu *g, const uint16_t *xb, const uint16_t *wb, bool f16, int T
           float *y, size_t ldy, bool add) {
     float (*real)(uint16_t) = f16 ? f16_real : bf16_real;
     must_not_record(g, "cuBLAS");
+    takes_time(g, "cuBLAS");
     for (int t = 0; t < T && !g->failed; t++)
         for (int i = 0; i < n; i++) {
             float sum = 0;
@@ -183,6 +202,7 @@ void shim_launch(struct gpu *g, const char *name, dim3 grid, int block, size_t s
         snprintf(g->error, sizeof g->error, "%s: the shim was told to fail", name);
         return;
     }
+    takes_time(g, name);
     if (host_of(g)->open)
         host_of(g)->open->push_back(
             {name, grid, block, shared, body, {(char *)ctx, (char *)ctx + ctx_bytes}});
@@ -226,6 +246,8 @@ struct gpu *llmchat_gpu_open(int version, int index, char *error) {
     g->upload = g->download = g->copy = move;
     g->zero = zero;
     g->sync = sync;
+    g->mark = mark;
+    g->between_us = between_us;
     g->record = record;
     g->recorded = recorded;
     g->replay = replay;

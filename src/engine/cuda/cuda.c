@@ -22,15 +22,18 @@
  * come to pinned memory, and from there to the caller in finish(), where the host waits.
  *
  * Products. Few tokens read the weights as fast as memory gives them: q4gemv.cu where it can,
- * else gemv.cu up to four. Up to GPU_GEMM_TOK are multiplied on tensor cores from the quantised
- * weights (gemm.cu), and for more a slice of the weight is unpacked to 16 bits and cuBLAS
- * multiplies. f32 weights are for exact answers and always take gemv.cu. int8 weights with one
- * scale a row are multiplied in int8 (w8a8.cu) above GPU_GEMM_TOK; up to there bytes read are
- * what counts, and bf16 loses less.
+ * else gemv.cu up to four. Some more are multiplied on tensor cores from the quantised weights
+ * (q4gemm.cu, gemm.cu), and for many a slice of the weight is unpacked to 16 bits and cuBLAS
+ * multiplies. f32 weights are for exact answers and always take gemv.cu. Many tokens meet int8
+ * weights with one scale a row in int8 (w8a8.cu); with fewer bytes read are what counts, and
+ * bf16 loses less. What is many is measured (crossover.h), or GPU_GEMM_TOK. Steps in which
+ * cuBLAS has a part are not recorded: in a recording it would take memory of its own.
  */
 #include "engine/cuda/cuda.h"
 
+#include "base/log.h"
 #include "base/mem.h"
+#include "engine/cuda/crossover.h"
 #include "engine/cuda/gpu.h"
 #include "engine/cuda/nvml.h"
 #include "engine/quant/pack.h"
@@ -51,7 +54,9 @@ enum {
     MAX_PARTS = 64,
     RECORD_SEQS = 32, /* most sequences of a recorded step */
     RECORD_LENGTHS = 31,
-    MOST_ROWS = 65520, /* that are unpacked at once: a grid's limit */
+    MOST_ROWS = 65520,       /* that are unpacked at once: a grid's limit */
+    TRIAL_LEAST = 1 << 20,   /* numbers of a weight that products are timed with, */
+    TRIAL_OUTPUTS = 1 << 15, /* and its outputs at most: wider ones are vocabularies */
 };
 
 /* Steps of as many sequences, with caches of about the same length. */
@@ -89,6 +94,9 @@ struct cuda {
     } known[3];
     struct recording recordings[RECORD_SEQS + 1][RECORD_LENGTHS], *recording;
     int n_logits; /* rows of the step that will be selected */
+    struct crossover cross;
+    bool bound[CROSSOVER_KINDS];          /* whether there are such weights */
+    struct weight trial[CROSSOVER_KINDS]; /* the first to time products with; N = 0: none */
 
     struct {
         void **p;
@@ -286,6 +294,18 @@ static bool row_scaled(const struct weight *w) {
     return true;
 }
 
+/* Of each kind there is one to time products with. */
+static void note_kind(struct cuda *c, const struct weight *w) {
+    if (w->type == WEIGHT_F32)
+        return;
+    enum crossover_kind kind = crossover_kind(w);
+    struct weight *trial = &c->trial[kind];
+    bool fits = w->N <= TRIAL_OUTPUTS && (size_t)w->N * (size_t)w->K >= TRIAL_LEAST;
+    c->bound[kind] = true;
+    if (fits && trial->N == 0)
+        *trial = *w;
+}
+
 static enum status cuda_bind(struct backend *be, const struct weight *host, struct weight *dev,
                              struct err *err) {
     struct cuda *c = cuda_of(be);
@@ -306,6 +326,7 @@ static enum status cuda_bind(struct backend *be, const struct weight *host, stru
     dev->absmax2 = at[4];
     dev->code_map = host->code ? c->code_map : NULL;
     dev->row_scaled = row_scaled(host);
+    note_kind(c, dev);
     return ST_OK;
 }
 
@@ -528,11 +549,21 @@ static void cuda_begin(struct backend *be, const struct step *s) {
     c->of_step = c->staged;
 }
 
+/* Whether a product of so many tokens may be cuBLAS's. */
+static bool needs_blas(const struct cuda *c, int T) {
+    for (int i = 0; i < CROSSOVER_KINDS; i++)
+        if (c->bound[i] && i != CROSSOVER_I8_ROWS &&
+            T > crossover_tok(&c->cross, (enum crossover_kind)i))
+            return true;
+    return false;
+}
+
 /* The recording of steps like this one; NULL: such are not recorded. Attention's share of the
  * keys follows from max_len, so that it becomes what all of them have. */
 static struct recording *like_this(struct cuda *c) {
     int top = 0;
-    if (c->step.max_tok != 1 || c->step.T > RECORD_SEQS || c->n_logits != c->step.T)
+    if (c->step.max_tok != 1 || c->step.T > RECORD_SEQS || c->n_logits != c->step.T ||
+        needs_blas(c, c->step.T))
         return NULL;
     while (top < RECORD_LENGTHS - 1 && 1 << top < c->step.max_len)
         top++;
@@ -624,11 +655,16 @@ static void by_slices(struct cuda *c, struct input *in, const struct matmul_out 
         g->bias(g, o->bias, in->T, w->N, o->y, o->ldy);
 }
 
-/* Of up to GPU_GEMM_TOK tokens with 4-bit weights; false: others have to. */
+/* In one launch from 4-bit weights; false: others have to. */
 static bool few_products(struct cuda *c, const struct gpu_input *in,
                          const struct matmul_out *out, int n_out, bool add) {
-    struct gpu *g = c->g;
-    return g->q4gemv(g, in, out, n_out, add) || g->q4gemm(g, in, c->q4, out, n_out, add);
+    if (c->g->q4gemv(c->g, in, out, n_out, add))
+        return true;
+    for (int i = 0; i < n_out; i++)
+        if (out[i].w->type != WEIGHT_Q4 ||
+            in->T > crossover_tok(&c->cross, crossover_kind(out[i].w)))
+            return false;
+    return c->g->q4gemm(c->g, in, c->q4, out, n_out, add);
 }
 
 static void multiply(struct cuda *c, const float *x, int T, int K, const struct matmul_out *out,
@@ -641,10 +677,11 @@ static void multiply(struct cuda *c, const float *x, int T, int K, const struct 
     for (int i = 0; i < n_out; i++) {
         const struct matmul_out *o = &out[i];
         bool exact = o->w->type == WEIGHT_F32;
+        bool many = !exact && T > crossover_tok(&c->cross, crossover_kind(o->w));
         assert(o->w->K == K && T <= c->lim.max_tok && K <= c->lim.max_k);
-        if (o->w->row_scaled && T > GPU_GEMM_TOK)
+        if (many && o->w->row_scaled)
             g->w8a8(g, input_digits(c, &in), T, o, add);
-        else if (!exact && T > GPU_GEMM_TOK)
+        else if (many)
             by_slices(c, &in, o, add);
         else if (!exact && T > GPU_GEMV_TOK)
             g->gemm(g, input_16(c, &in, o->w->type == WEIGHT_F16), T, o, add);
@@ -717,6 +754,82 @@ static void cuda_norm_ffn(struct backend *be, const struct norm_op *n, enum act_
     }
     c->g->norm(c->g, n, x, T, xn);
     cuda_ffn(be, kind, xn, T, K, gate, up, y);
+}
+
+/* ---- crossovers ---- */
+
+/* A product with the kind's weight. */
+struct trial {
+    struct cuda *c;
+    enum crossover_kind kind;
+    float *x, *y; /* [GPU_GEMM_TOK, Kp], [GPU_GEMM_TOK, Np] */
+};
+
+/* In a step other weights were read since this one was: so the caches have something else, as
+ * far as the workspace is larger than they are. */
+static void spoil_caches(void *user) {
+    struct cuda *c = ((struct trial *)user)->c;
+    c->g->zero(c->g, c->work, WORK_BYTES);
+}
+
+static void try_product(void *user, int T, bool fused) {
+    struct trial *t = user;
+    const struct weight *w = &t->c->trial[t->kind];
+    const struct matmul_out o = {w, t->y, (size_t)w->Np, NULL};
+    t->c->cross.tok[t->kind] = fused ? GPU_GEMM_TOK : GPU_GEMV_TOK;
+    multiply(t->c, t->x, T, w->K, &o, 1, false);
+}
+
+/* Numbers between -1 and 1, and in a column of each 1024 larger ones, as models have. */
+static void fill_trial(struct cuda *c, float *x, int K) {
+    size_t ld = (size_t)weight_pad_k(K), bytes = GPU_GEMM_TOK * ld * sizeof *x;
+    float *host = xcalloc(GPU_GEMM_TOK * ld, sizeof *host);
+    uint32_t r = 1;
+    for (size_t t = 0; t < GPU_GEMM_TOK; t++)
+        for (size_t k = 0; k < (size_t)K; k++) {
+            r = r * 1664525 + 1013904223;
+            float v = (float)(r >> 8) * 0x1p-23f - 1;
+            host[t * ld + k] = k % 1024 == 5 ? 16 * v : v;
+        }
+    cuda_upload(&c->be, x, host, bytes);
+    free(host);
+}
+
+/* 0: it can't be measured here. */
+static int measure(struct cuda *c, enum crossover_kind kind) {
+    struct gpu *g = c->g;
+    const struct weight *w = &c->trial[kind];
+    size_t x_bytes = GPU_GEMM_TOK * (size_t)w->Kp * sizeof(float);
+    size_t y_bytes = GPU_GEMM_TOK * (size_t)w->Np * sizeof(float);
+    int tok = 0;
+    if (w->N == 0 || w->K > c->lim.max_k || c->lim.max_tok < GPU_GEMM_TOK)
+        return 0;
+    struct trial t = {c, kind, g->alloc(g, x_bytes), g->alloc(g, y_bytes)};
+    if (t.x && t.y) {
+        fill_trial(c, t.x, w->K);
+        tok = crossover_measure(g, &(struct crossover_trial){spoil_caches, try_product, &t});
+    }
+    g->sync(g);
+    g->free(g, t.x);
+    g->free(g, t.y);
+    return tok;
+}
+
+enum status cuda_learn_crossovers(struct backend *be, const char *file, struct err *err) {
+    struct cuda *c = cuda_of(be);
+    struct err why = {0};
+    int n = 0;
+    crossover_read(file, &c->g->info, &c->cross);
+    for (int i = 0; i < CROSSOVER_KINDS; i++)
+        if (c->cross.tok[i] == 0) {
+            c->cross.tok[i] = measure(c, (enum crossover_kind)i);
+            n += c->cross.tok[i] != 0;
+        }
+    if (c->g->failed)
+        return failure(c->g, err);
+    if (n && crossover_write(file, &c->g->info, &c->cross, &why) != ST_OK)
+        log_warn("borders between the GPU's kernels will be measured again: %s", why.msg);
+    return ST_OK;
 }
 
 /* ---- attention ---- */

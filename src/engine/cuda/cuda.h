@@ -21,6 +21,12 @@ enum status cuda_backend_open(int index, double utilization, struct backend **ou
 enum status cuda_backend_new(struct gpu *g, double utilization, struct backend **out,
                              struct err *err);
 
+/* Which kernels it takes from how many tokens on: what the file has of this device; what it has
+ * not is measured with the bound weights, if they are large enough, and kept there (that a file
+ * can't be written is logged). When all is bound and reserved, before the first step. Without
+ * it GPU_GEMM_TOK is the border. ST_DEVICE: the device failed. */
+enum status cuda_learn_crossovers(struct backend *be, const char *file, struct err *err);
+
 /* The device of a backend that cuda_backend_open() made. */
 struct gpu *cuda_gpu(struct backend *be);
 

@@ -24,6 +24,7 @@ struct cuda_device {
     struct gpu gpu;
     cudaStream_t stream;
     cublasHandle_t blas;
+    cudaEvent_t mark[2];
     bool managed;
     char kernels[16];
 };
@@ -112,6 +113,22 @@ void sync(struct gpu *g) {
         gpu_check(g, cudaStreamSynchronize(device_of(g)->stream), "a kernel");
 }
 
+void mark(struct gpu *g, int end) {
+    cuda_device *d = device_of(g);
+    if (!g->failed)
+        gpu_check(g, cudaEventRecord(d->mark[end], d->stream), "an event");
+}
+
+double between_us(struct gpu *g) {
+    cuda_device *d = device_of(g);
+    float ms = 0;
+    if (!g->failed)
+        gpu_check(g, cudaEventSynchronize(d->mark[1]), "a kernel");
+    if (!g->failed)
+        gpu_check(g, cudaEventElapsedTime(&ms, d->mark[0], d->mark[1]), "an event");
+    return (double)ms * 1000;
+}
+
 void record(struct gpu *g) {
     if (!g->failed)
         gpu_check(
@@ -160,6 +177,9 @@ void dev_close(struct gpu *g) {
     cuda_device *d = device_of(g);
     if (d->blas)
         cublasDestroy(d->blas);
+    for (cudaEvent_t e : d->mark)
+        if (e)
+            cudaEventDestroy(e);
     if (d->stream)
         cudaStreamDestroy(d->stream);
     delete d;
@@ -172,6 +192,8 @@ bool look_at(struct gpu *g, int index) {
     gpu_check(g, cudaGetDeviceProperties(&p, index), "cudaGetDeviceProperties");
     gpu_check(g, cudaDeviceGetPCIBusId(g->info.pci, sizeof g->info.pci, index),
               "cudaDeviceGetPCIBusId");
+    gpu_check(g, cudaRuntimeGetVersion(&g->info.runtime), "cudaRuntimeGetVersion");
+    gpu_check(g, cudaDriverGetVersion(&g->info.driver), "cudaDriverGetVersion");
     if (g->failed)
         return false;
     cuda_device *d = device_of(g);
@@ -194,6 +216,8 @@ bool open_device(struct gpu *g, int index) {
     if (!look_at(g, index))
         return false;
     gpu_check(g, cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "stream");
+    for (cudaEvent_t &e : d->mark)
+        gpu_check(g, cudaEventCreate(&e), "an event");
     if (!g->failed)
         check_blas(g, cublasCreate(&d->blas), "cublasCreate");
     if (!g->failed)
@@ -242,6 +266,8 @@ __attribute__((visibility("default"))) struct gpu *llmchat_gpu_open(int version,
     g->copy = copy;
     g->zero = zero;
     g->sync = sync;
+    g->mark = mark;
+    g->between_us = between_us;
     g->record = record;
     g->recorded = recorded;
     g->replay = replay;

@@ -26,8 +26,9 @@ extern "C" {
 enum {
     GPU_VERSION = 2,   /* of this table: raised when program and module would not agree */
     GPU_GEMV_TOK = 4,  /* most tokens of gemv() */
-    GPU_GEMM_TOK = 64, /* most tokens of gemm(): above, unpacking a weight and cuBLAS take less
-                          time (an H200, weights of 4096 x 4096 and larger) */
+    GPU_GEMM_TOK = 64, /* most tokens that gemm() and q4gemm() are asked for: above, unpacking a
+                          weight and cuBLAS take less time (an H200, weights of 4096 x 4096 and
+                          larger); crossover.h finds where that begins on a card */
     GPU_Q4_WORK = 16 << 20, /* floats of workspace of q4gemm(), */
     GPU_Q4_COUNTS = 4096,   /* and numbers */
     GPU_ATT_ROWS = 16,      /* query rows that attention multiplies at once */
@@ -89,8 +90,9 @@ struct gpu_digits {
 
 struct gpu_info {
     char name[96];
-    char pci[32];     /* "0000:0f:00.0" */
-    int major, minor; /* compute capability */
+    char pci[32];        /* "0000:0f:00.0" */
+    int major, minor;    /* compute capability */
+    int runtime, driver; /* versions of CUDA, as it counts them: 12080 */
     int n_sm;
     size_t block_bytes; /* shared memory that a block may have */
     size_t total_bytes;
@@ -118,6 +120,10 @@ struct gpu {
     void (*copy)(struct gpu *g, void *dst, const void *src, size_t bytes);
     void (*zero)(struct gpu *g, void *p, size_t bytes);
     void (*sync)(struct gpu *g);
+    /* Microseconds from mark(0) to mark(1) in the stream; waits for the latter. Not while a
+     * step is recorded. */
+    void (*mark)(struct gpu *g, int end);
+    double (*between_us)(struct gpu *g);
 
     /* Kernels and copies between record() and recorded() do not run: they become a recording,
      * which replay() runs as often as wanted, with what is in memory then. NULL: it failed, see

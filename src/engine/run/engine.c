@@ -70,7 +70,7 @@ struct msg {
 
 struct engine {
     struct engine_info info;
-    char *path, *device_note, *device_words;
+    char *path, *device_note, *device_words, *crossovers;
     struct model *model;
     struct graph *graph;
     struct model *draft_model; /* or NULL, with what belongs to it */
@@ -316,6 +316,7 @@ static void release(struct engine *e) {
     free(e->path);
     free(e->device_note);
     free(e->device_words);
+    free(e->crossovers);
     free(e);
 }
 
@@ -327,6 +328,16 @@ static enum status open_draft(struct engine *e, const struct engine_params *p,
     CHECK(model_open(p->draft_path, &e->draft_model, err));
     *block_bytes += graph_kv_block_bytes(e->draft_model, p->kv_type);
     return draft_check(e->draft_model, e->model, err);
+}
+
+/* Where the borders between a GPU's kernels are kept. NULL: the usual ones are taken. */
+static const char *crossovers_file(struct engine *e, const struct engine_params *p,
+                                   enum device device) {
+    struct err err = {0};
+    if (p->crossovers && device == DEVICE_CUDA && !e->crossovers &&
+        path_in(PATH_STATE, "crossovers", &e->crossovers, &err) != ST_OK)
+        log_warn("engine: borders between the GPU's kernels are not measured: %s", err.msg);
+    return e->crossovers;
 }
 
 static enum status open_graphs(struct engine *e, const struct engine_params *p,
@@ -344,6 +355,7 @@ static enum status open_graphs(struct engine *e, const struct engine_params *p,
                       : p->gpu_layers > 0    ? p->gpu_layers
                                              : GRAPH_FIT,
         .max_logits = SCHED_MAX_LOGITS,
+        .crossovers = crossovers_file(e, p, device),
         .room = {.utilization = fill ? p->gpu_memory_utilization : GPU_UTILIZATION,
                  .min_block = plan->min_block,
                  .block_bytes = plan->both_bytes},

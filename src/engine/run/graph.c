@@ -228,6 +228,10 @@ static enum status open_parts(struct graph **first, const struct graph_params *p
     return open_cpu(*first, p, err);
 }
 
+static const struct graph *last_part(const struct graph *g) {
+    return g->next ? g->next : g;
+}
+
 enum status graph_open(const struct model *m, const struct graph_params *p, struct graph **out,
                        struct err *err) {
     enum status st = ST_OK;
@@ -243,6 +247,8 @@ enum status graph_open(const struct model *m, const struct graph_params *p, stru
         TRY(graph_bind(part, err));
     rope_init(&g->rope, m);
     alloc_host(g);
+    if (p->device == DEVICE_CUDA && p->crossovers)
+        TRY(cuda_learn_crossovers(last_part(g)->be, p->crossovers, err));
     *out = g;
     return ST_OK;
 out:
@@ -276,10 +282,6 @@ void graph_close(struct graph *g) {
 
 int graph_max_tok(const struct graph *g) {
     return g->max_tok;
-}
-
-static const struct graph *last_part(const struct graph *g) {
-    return g->next ? g->next : g;
 }
 
 const char *graph_device(const struct graph *g) {

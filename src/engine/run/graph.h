@@ -60,7 +60,9 @@ struct graph_params {
     int tensor_parallel; /* more than 1: each layer is shared by so many GPUs, 0 .. (ranks.h),
                             and gpu_layers is 0; on the CPU, by threads: for tests */
     int device_index;    /* which GPU */
-    bool sum_on_host;    /* GPUs share without NCCL, over the host: for tests */
+    const char *crossovers; /* file in which the borders between a GPU's kernels are kept once
+                               they are measured (cuda/crossover.h); NULL: the usual ones */
+    bool sum_on_host;       /* GPUs share without NCCL, over the host: for tests */
 };
 
 struct graph;
