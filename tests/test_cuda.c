@@ -31,7 +31,7 @@
 
 #define EPS 0x1p-24
 
-enum { MAX_T = 300, MAX_K = 1024, GUARD = 5 };
+enum { MAX_T = 300, MAX_K = 2304, GUARD = 5 };
 #define MAX_CONFLICT                                                                           \
     2.5 /* passes of an access to shared memory, on average; by random codes                   \
          */
@@ -423,6 +423,33 @@ static void products_with_every_kind_of_weight(void **state) {
                 check_product(&kinds[i], shapes[s][0], shapes[s][1], tokens[t]);
 }
 
+/* Slabs of inputs, blocks that share them, several tiles and groups of tokens (q4gemm.cu), as
+ * on cards with more and with less shared memory. */
+static void products_of_long_rows(void **state) {
+    (void)state;
+    static const int cases[][3] = {/* N, K, T */ {60, 2300, 5},
+                                   {130, 2300, 16},
+                                   {300, 1100, 33},
+                                   {40, 2112, 64},
+                                   {700, 1024, 20}};
+    static const char *const bytes[] = {"232448", "166912", "101376"};
+    struct backend *usual = dev;
+    for (int b = 0; b < 3; b++) {
+        struct err err = {0};
+        struct backend_limits lim = {MAX_T, MAX_K, 8, 8, 128};
+        setenv("LLMCHAT_SHIM_BLOCK_BYTES", bytes[b], 1);
+        dev = cuda_open();
+        unsetenv("LLMCHAT_SHIM_BLOCK_BYTES");
+        assert_non_null(dev);
+        assert_int_equal(dev->reserve(dev, &lim, &err), ST_OK);
+        for (int i = 4; i < 7; i++)
+            for (size_t c = 0; c < sizeof cases / sizeof *cases; c++)
+                check_product(&kinds[i], cases[c][0], cases[c][1], cases[c][2]);
+        dev->close(dev);
+    }
+    dev = usual;
+}
+
 static void products_in_larger_shapes(void **state) {
     (void)state;
     static const int cases[][3] = {/* N, K, T */ {300, 1000, 1},
@@ -466,6 +493,101 @@ static void few_tokens_have_the_bits_of_one(void **state) {
 
 /* Four outputs at once, and a feed-forward, are what their parts are; so are kinds that have no
  * kernel of their own for it. */
+/* The norm is part of the product, or comes before it: as a whole it is norm(x) w^T + bias. */
+static void check_norm_product(const struct kind *kind, int T, int K) {
+    enum { N = 60, LD = 64 };
+    struct weight w, bound;
+    struct err err = {0};
+    struct pair x = matrix(T, K, 3), y = matrix(T, N, 0), xn = matrix(T, K, 0);
+    const size_t ldx = (size_t)weight_pad_k(K);
+    float *row = xcalloc((size_t)K, sizeof *row), *gain = xcalloc((size_t)K, sizeof *gain);
+    float *normed = xcalloc((size_t)K, sizeof *normed), *got = xcalloc(y.n, sizeof *got);
+    rand_fill(gain, K, 2);
+    const struct norm_op op = {
+        .kind = NORM_RMS, .eps = 1e-5f, .g = bound_floats(gain, K), .H = 1, .D = K};
+    weight_make(&w, kind, N, K);
+    assert_int_equal(dev->bind(dev, &w, &bound, &err), ST_OK);
+    const struct matmul_out out = {&bound, y.dev, LD, bound_floats(gain, N)};
+    dev->norm_matmul(dev, &op, x.dev, T, K, xn.dev, &out, 1);
+    dev->download(dev, got, y.dev, y.n * sizeof *got);
+    finish();
+    for (int t = 0; t < T; t++) {
+        const float *in = x.ref + (size_t)t * ldx;
+        double squares = 0;
+        for (int k = 0; k < K; k++)
+            squares += (double)in[k] * (double)in[k];
+        double scale = 1 / sqrt(squares / K + 1e-5);
+        for (int k = 0; k < K; k++)
+            normed[k] = (float)((double)in[k] * scale * (double)gain[k]);
+        for (int n = 0; n < N; n++) {
+            weight_unpack_row(&w, n, row);
+            /* f32's roundings of the scale and of each input are in far()'s K + 8 */
+            double want = (double)gain[n], off = far(&w, kind, n, row, normed, T) + 1e-6;
+            for (int k = 0; k < K; k++)
+                want += (double)row[k] * (double)normed[k];
+            double is = (double)got[(size_t)t * LD + (size_t)n];
+            if (!(fabs(is - want) <= off))
+                fail_msg("%s, %d tokens, K %d: y[%d, %d] = %g, want %g +- %g", kind->name, T, K,
+                         t, n, is, want, off);
+        }
+    }
+    weight_pack_release(&w);
+    release(x);
+    release(y);
+    release(xn);
+    free(row);
+    free(gain);
+    free(normed);
+    free(got);
+}
+
+static void products_of_what_is_normalised(void **state) {
+    (void)state;
+    static const int tokens[] = {1, 2, 3, 4, 5, 8, 17, 33, 64, 70}, inputs[] = {72, 200, 640};
+    for (int i = 0; i < N_KIND; i++)
+        for (size_t c = 0; c < sizeof tokens / sizeof *tokens; c++)
+            check_norm_product(&kinds[i], tokens[c], inputs[(c + (size_t)i) % 3]);
+}
+
+/* The same as a norm and then a feed-forward. Where x becomes bf16, what is normalised on the
+ * way may round to a neighbour of what was normalised before: 2^-8 of a product's terms. */
+static void feed_forwards_of_what_is_normalised(void **state) {
+    (void)state;
+    enum { K = 200, F = 130 };
+    static const int tokens[] = {1, 3, 4, 6, 40};
+    for (int i = 0; i < N_KIND; i++)
+        for (size_t c = 0; c < sizeof tokens / sizeof *tokens; c++) {
+            int T = tokens[c];
+            struct weight w[2], bound[2];
+            struct err err = {0};
+            struct pair x = matrix(T, K, 1), xn = matrix(T, K, 0), y = matrix(T, F, 0),
+                        z = matrix(T, F, 0);
+            float gain[K], bias[F];
+            rand_fill(gain, K, 1);
+            rand_fill(bias, F, 1);
+            for (int o = 0; o < 2; o++) {
+                weight_make(&w[o], &kinds[i], F, K);
+                assert_int_equal(dev->bind(dev, &w[o], &bound[o], &err), ST_OK);
+            }
+            const float *b = bound_floats(bias, F);
+            const struct norm_op op = {
+                .kind = NORM_RMS, .eps = 1e-5f, .g = bound_floats(gain, K), .H = 1, .D = K};
+            const struct linear gate = {.w = bound[0], .bias = b}, up = {.w = bound[1]};
+            dev->norm(dev, &op, x.dev, T, xn.dev);
+            dev->ffn(dev, ACT_SILU, xn.dev, T, K, &gate, &up, z.dev);
+            dev->norm_ffn(dev, &op, ACT_SILU, x.dev, T, K, xn.dev, &gate, &up, y.dev);
+            dev->download(dev, y.ref, z.dev, z.n * 4);
+            bool exact = T <= GPU_GEMV_TOK || w[0].type == WEIGHT_F32;
+            same("feed-forward of a norm", y, exact ? 1e-3 : 2e-2, exact ? 1e-3 : 2e-2);
+            for (int o = 0; o < 2; o++)
+                weight_pack_release(&w[o]);
+            release(x);
+            release(xn);
+            release(y);
+            release(z);
+        }
+}
+
 static void products_of_one_input_and_feed_forwards(void **state) {
     (void)state;
     enum { K = 200 };
@@ -822,8 +944,11 @@ int main(void) {
         cmocka_unit_test(a_key_that_is_no_number_has_no_scale),
         cmocka_unit_test(products_with_every_kind_of_weight),
         cmocka_unit_test(products_in_larger_shapes),
+        cmocka_unit_test(products_of_long_rows),
         cmocka_unit_test(few_tokens_have_the_bits_of_one),
         cmocka_unit_test(products_of_one_input_and_feed_forwards),
+        cmocka_unit_test(products_of_what_is_normalised),
+        cmocka_unit_test(feed_forwards_of_what_is_normalised),
         cmocka_unit_test(int8_by_int8_with_outliers),
         cmocka_unit_test(digits_of_a_token_are_its_own),
         cmocka_unit_test(only_rows_with_one_scale_are_multiplied_in_int8),

@@ -2,9 +2,10 @@
  * device.cc - the host as a device: what device.cu does with CUDA, done with malloc() and the
  * shim's fibres. Device memory is the heap's, so ASan sees a kernel that leaves it.
  *
- * LLMCHAT_SHIM_BYTES limits it, so that running out can be tested; a kernel named by
- * LLMCHAT_SHIM_FAIL fails, as after a fault on a device; with @N behind the name only on device
- * N. There are as many devices as LLMCHAT_SHIM_DEVICES says, or one.
+ * LLMCHAT_SHIM_BYTES limits it, so that running out can be tested, and
+ * LLMCHAT_SHIM_BLOCK_BYTES the shared memory of a block, of which cards have 99 to 227 KB; a
+ * kernel named by LLMCHAT_SHIM_FAIL fails, as after a fault on a device; with @N behind the
+ * name only on device N. There are as many devices as LLMCHAT_SHIM_DEVICES says, or one.
  *
  * Time is none of the host's: a launch takes a millisecond, and that of the kernel named by
  * LLMCHAT_SHIM_SLOW (also "cuBLAS") a hundred.
@@ -235,7 +236,8 @@ struct gpu *llmchat_gpu_open(int version, int index, char *error) {
     snprintf(g->info.pci, sizeof g->info.pci, "0000:0f:00.0");
     g->info.major = 9;
     g->info.n_sm = 4;
-    g->info.block_bytes = 227 << 10;
+    const char *block = getenv("LLMCHAT_SHIM_BLOCK_BYTES");
+    g->info.block_bytes = block ? strtoull(block, nullptr, 10) : (size_t)227 << 10;
     g->info.total_bytes = d->limit;
     g->close = dev_close;
     g->alloc = dev_alloc;
