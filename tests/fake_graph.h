@@ -47,6 +47,7 @@ extern struct fake {
     int max_swap_chunk;  /* pieces of memory for swapped blocks that there are */
     int fail_at, nan_at; /* the forward with this number fails, those from this one on give no
                             numbers; 0: none */
+    bool failed;         /* blocks that are read are nothing to keep */
     bool split;          /* the graph's first part is on the CPU; */
     int gpu_layers;      /* how many are not */
     /* what was seen; read while the engine is idle */

@@ -499,6 +499,11 @@ run run tiny-f32 --tensor-parallel 2 --gpu-layers 1 hi; is "GPUs that share, and
 printf 'tensor_parallel: 2\ngpu_layers: 1\n' >home/config/config.yaml
 run run tiny-f32 hi; is "the same in the configuration" 2 - 'tensor-parallel 2 shares all 2 layers .*--gpu-layers 1;'
 run run tiny-f32 --tensor-parallel 1 --device cpu --max-tokens 2 hi; is "the way out" 0 . -
+printf 'tensor_parallel: 2\n' >home/config/config.yaml
+run run tiny-f32 --device cpu --max-tokens 2 hi; is "the command line's CPU takes the configuration's GPUs back" 0 . -
+run run tiny-f32 --gpu-layers 0 --max-tokens 2 hi; is "and so do no layers" 0 . -
+printf 'device: cpu\ngpu_layers: 0\n' >home/config/config.yaml
+run run tiny-f32 --tensor-parallel 2 hi; is "and the other way round" 1 - '^llmchat: a model over 2 GPUs: no GPU: '
 rm home/config/config.yaml
 run run tiny-f32 --tensor-parallel 3 hi; is "heads that three GPUs can't share" 1 - '4 heads .*3 GPUs'
 run run tiny --tensor-parallel 2 hi; is "scales that two GPUs can't share" 1 - 'layer 0: wo: 64 inputs'
@@ -533,6 +538,9 @@ if [ -e "${TEST_CUDA_MODULE:-}" ]; then
     is_json "auto without room is the CPU" 0 out 'd[0]["device"]=="cpu"'
     LLMCHAT_SHIM_BYTES=3000000 run run tiny --max-tokens 3 hi; is "which is said" 0 '' 'on the CPU: .*room'
     LLMCHAT_SHIM_FAIL=rope_kv run run tiny --device cuda hi; is "a fault of a GPU" 1 - 'rope_kv.*--device cpu'
+    rm -rf home/cache/kv
+    LLMCHAT_SHIM_FAIL=sample run run tiny --save --device cuda $words; is "a fault behind a prompt" 1 - 'sample.*--device cpu'
+    if ls home/cache/kv/* >/dev/null 2>&1; then fail "nothing of a GPU that failed is saved"; else pass "nothing of a GPU that failed is saved"; fi
     LLMCHAT_SHIM_FAIL=rope_kv run run tiny --gpu-layers 1 hi; is "a fault of a GPU that has a part" 1 - 'rope_kv.*--device cpu'
     run run tiny-f32 --gpu-layers 1 --raw --temperature 0 --max-tokens 24 tell me a tale
     if [ "$rc" = 0 ] && [ ! -s err ] && cmp -s out tale; then pass "a split model says what the CPU says"; else fail "a split model says what the CPU says"; fi
@@ -576,7 +584,7 @@ if [ -e "${TEST_CUDA_MODULE:-}" ]; then
     LLMCHAT_SHIM_FAIL=unpack run run tiny --device cuda --max-tokens 3 hello there; is "a prompt by the usual kernels" 0
     version=$("$LLMCHAT_BIN" --version)
     for kind in q4 q4-min int8 int8-rows 16-bit; do
-        echo "$kind 4 ${version#llmchat } 2 0 0 9.0 host shim"
+        echo "$kind 4 ${version#llmchat } 3 0 0 9.0 host shim"
     done >home/state/crossovers
     LLMCHAT_SHIM_FAIL=unpack run run tiny --device cuda --max-tokens 3 hello there
     is "a prompt by kept borders" 1 - 'unpack.*--device cpu'

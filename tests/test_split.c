@@ -193,7 +193,7 @@ static void every_cut_computes_the_same(void **state) {
     } kinds[] = {{WEIGHT_F32, WEIGHT_F32, true, 1e-4, KV_F32},
                  {WEIGHT_F32, WEIGHT_F32, false, 1e-4, KV_F32},
                  {WEIGHT_Q4, WEIGHT_I8, true, 0.03, KV_BF16}};
-    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
+    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k += SLOWLY ? 2 : 1) {
         make_wanted(kinds[k].linear, kinds[k].head, kinds[k].tied);
         for (int cut = 0; cut <= N_LAYER + 1; cut++) {
             struct graph *g = open_cut(cut, KV_AUTO);
@@ -337,7 +337,7 @@ static void a_state_is_read_however_its_model_is_split(void **state) {
     } kinds[] = {{KV_F32, 1e-4}, {KV_BF16, 0.03}, {KV_I8, 0.05}, {KV_FP8, 0.25}};
     enum { N = 50 }; /* the last block has two of them */
     make_wanted(WEIGHT_F32, WEIGHT_F32, true);
-    for (int k = 0; k < 4; k++) {
+    for (int k = 0; k < 4; k += SLOWLY ? 2 : 1) {
         for (int a = WHOLE_CPU; a < N_LAYER; a = next_cut(a)) {
             struct graph *from = open_cut(a, kinds[k].type);
             forward(from, straight, 0, N, got);

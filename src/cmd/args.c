@@ -272,6 +272,22 @@ const char *arg_text(const struct args *a, const char *name) {
     return value;
 }
 
+/* What the command line says of devices takes back what the configuration says against it. */
+static void settle_devices(struct args *a) {
+    struct config *c = &a->config;
+    bool device = arg_text(a, "device") != NULL, layers = arg_text(a, "gpu-layers") != NULL;
+    bool ranks = arg_text(a, "tensor-parallel") != NULL;
+    bool cpu = (device && c->device == DEVICE_CPU) || (layers && c->gpu_layers == 0);
+    c->tensor_parallel = (int)arg_count(a, "tensor-parallel", c->tensor_parallel);
+    if (!ranks && cpu)
+        c->tensor_parallel = 1;
+    if (ranks && c->tensor_parallel > 1 && !layers)
+        c->gpu_layers = LAYERS_AUTO;
+    if (!device && ((ranks && c->tensor_parallel > 1) || (layers && c->gpu_layers != 0)) &&
+        c->device == DEVICE_CPU)
+        c->device = DEVICE_AUTO;
+}
+
 void use_compute_options(struct args *a) {
     const char *device = arg_text(a, "device");
     const char *share = arg_text(a, "gpu-memory-utilization");
@@ -283,6 +299,7 @@ void use_compute_options(struct args *a) {
         config_share(share, &a->config.gpu_memory_utilization);
     if (arg_text(a, "gpu-layers"))
         config_layers(arg_text(a, "gpu-layers"), &a->config.gpu_layers);
+    settle_devices(a);
     if (arg_text(a, "swap-space"))
         config_size(arg_text(a, "swap-space"), &a->config.swap_space);
     if (find_opt(a->cmd, "draft", 5) && arg_text(a, "draft")) {
@@ -293,7 +310,6 @@ void use_compute_options(struct args *a) {
     if (arg_text(a, "kv-type"))
         a->config.kv_type = (enum kv_type)word_number(KV_TYPE_WORDS, arg_text(a, "kv-type"));
     a->config.threads = (int)arg_count(a, "threads", a->config.threads);
-    a->config.tensor_parallel = (int)arg_count(a, "tensor-parallel", a->config.tensor_parallel);
 }
 
 long arg_count(const struct args *a, const char *name, long otherwise) {

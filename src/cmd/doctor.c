@@ -184,8 +184,10 @@ int cmd_doctor(struct args *a) {
     struct err err = {0};
     config_init(&c);
     bool ok = config_load(NULL, &c, &err) == ST_OK;
-    r.wants_gpu = arg_text(a, "device") ? strcmp(arg_text(a, "device"), "cuda") == 0
-                                        : ok && c.device == DEVICE_CUDA;
+    r.wants_gpu =
+        arg_text(a, "device")
+            ? strcmp(arg_text(a, "device"), "cuda") == 0
+            : ok && ((c.device == DEVICE_CUDA && c.gpu_layers != 0) || c.tensor_parallel > 1);
     r.all = json_pack("{s:s}", "version", LLMCHAT_VERSION);
     if (!r.json)
         printf("     llmchat    version      %s\n", LLMCHAT_VERSION);

@@ -180,6 +180,9 @@ struct backend {
                              const void **dev, struct err *err);
     enum status (*reserve)(struct backend *be, const struct backend_limits *lim,
                            struct err *err);
+    /* optional: the device does nothing any more, and what was downloaded since is zeros. NULL:
+     * it never fails. */
+    bool (*failed)(const struct backend *be);
     /* optional: bytes that may still be allocated. NULL: the host's memory, which is not
      * counted here. */
     size_t (*room)(struct backend *be);

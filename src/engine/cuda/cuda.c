@@ -192,6 +192,10 @@ static void cuda_swap_free(struct backend *be, void *p) {
     g->free_pinned(g, p);
 }
 
+static bool cuda_failed(const struct backend *be) {
+    return ((const struct cuda *)(const void *)be)->g->failed;
+}
+
 static void cuda_swap_out(struct backend *be, void *to, const void *dev, size_t bytes) {
     struct gpu *g = cuda_of(be)->g;
     g->download(g, to, dev, bytes);
@@ -919,7 +923,8 @@ static void cuda_select(struct backend *be, const float *x, const int32_t *rows,
     if (n == 0)
         return;
     float *to = x == y ? c->rows : y;
-    c->g->select(c->g, x, stage(c, rows, (size_t)n * sizeof *rows), n, K, to);
+    /* with the padding, which is zeros: `to` may have had other rows */
+    c->g->select(c->g, x, stage(c, rows, (size_t)n * sizeof *rows), n, weight_pad_k(K), to);
     if (to != y)
         c->g->copy(c->g, y, to, (size_t)n * (size_t)weight_pad_k(K) * sizeof *y);
 }
@@ -1021,6 +1026,7 @@ static const struct backend cuda_table = {
     .bind = cuda_bind,
     .bind_data = cuda_bind_data,
     .reserve = cuda_reserve,
+    .failed = cuda_failed,
     .room = cuda_room,
     .make_room = cuda_make_room,
     .swap_alloc = cuda_swap_alloc,

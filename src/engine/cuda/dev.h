@@ -205,7 +205,12 @@ static void launch(struct gpu *g, const char *name, dim3 grid, int block, size_t
                    A... a) {
     if (g->failed)
         return;
-    static size_t allowed = 48 << 10; /* more has to be asked for */
+    /* More has to be asked for, on each device: a thread uses one. */
+    static thread_local size_t allowed = 48 << 10;
+    static thread_local const struct gpu *on = nullptr;
+    if (on != g)
+        allowed = 48 << 10;
+    on = g;
     if (shared > allowed) {
         gpu_check(
             g,

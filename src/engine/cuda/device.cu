@@ -150,6 +150,7 @@ void *recorded(struct gpu *g) {
 }
 
 void replay(struct gpu *g, void *recording) {
+    g->copied = true;
     if (!g->failed)
         gpu_check(g, cudaGraphLaunch((cudaGraphExec_t)recording, device_of(g)->stream),
                   "running a recorded step");

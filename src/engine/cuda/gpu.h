@@ -24,7 +24,7 @@ extern "C" {
 #include "engine/backend.h"
 
 enum {
-    GPU_VERSION = 2,   /* of this table: raised when program and module would not agree */
+    GPU_VERSION = 3,   /* of this table: raised when program and module would not agree */
     GPU_GEMV_TOK = 4,  /* most tokens of gemv() */
     GPU_GEMM_TOK = 64, /* most tokens that gemm() and q4gemm() are asked for: above, unpacking a
                           weight and cuBLAS take less time (an H200, weights of 4096 x 4096 and
@@ -104,7 +104,8 @@ struct gpu {
     bool failed;
     char error[256]; /* once failed: what, where */
     void *stream;
-    bool copied; /* since the last kernel: the next one begins behind that */
+    bool
+        copied; /* or what else is no kernel of ours came last: the next one begins behind it */
 
     void (*close)(struct gpu *g);
     /* At a 256-byte border; NULL when there is no room (not a failure). Not zeroed. */

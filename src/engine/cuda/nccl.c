@@ -74,6 +74,7 @@ static void nccl_all_reduce(struct comm *c, struct backend *be, float *x, size_t
     if (l->handle)
         result = lib->all_reduce(x, x, n, NCCL_FLOAT32, NCCL_SUM, l->handle, l->gpu->stream);
     pthread_mutex_unlock(&l->lock);
+    l->gpu->copied = true;
     if (result != NCCL_SUCCESS)
         fail(l, lib->error_string(result));
 }

@@ -15,7 +15,9 @@
  * the result does not depend on who that is.
  *
  * Arithmetic. bf16 times bf16 in f32; the sum over a group is multiplied by its scale. What a
- * token gets does not depend on the other tokens, but on how many there are (8, 16, 32).
+ * token gets does not depend on the other tokens, but on how many there are (8, 16, 32, 64).
+ *
+ * Shared memory of 99 KB (sm_89) has room for 8 tokens; more are gemm.cu's there.
  *
  * Bound: reading the weights, and look-ups, up to 16 tokens; with 32 the products take as long.
  */

@@ -90,18 +90,21 @@ DEVICE float weigh_unit(const q4_args &a, int u, real4 *lo, real4 *hi) {
 }
 
 /* The inputs k0 .. of TOKENS tokens to the table's rows; column 2t is the first part of token
- * t, column 2t + 1 the rest. squares[t] += the thread's share of what a norm sums up. A thread
- * asks for four units before it waits for one: everybody waits for this. */
+ * t, column 2t + 1 the rest. squares[t] += the thread's share of what a norm sums up: units
+ * thread_x(), thread_x() + n_thread(), .. of the whole row in this order, so that the sum does
+ * not depend on the other tokens. A thread asks for four units before it waits for one:
+ * everybody waits for this. */
 template <int TOKENS>
 DEVICE void stage_slab(const q4_args &a, int k0, unsigned char *table, float squares[TOKENS]) {
     enum { AT_ONCE = 4 };
-    int n_unit = min_int(a.slab, a.Kp - k0) / 8, n = n_unit * TOKENS;
-    for (int first = thread_x(); first < n; first += AT_ONCE * n_thread()) {
+    const int n_unit = min_int(a.slab, a.Kp - k0) / 8, unit0 = k0 / 8;
+    const int u0 = (thread_x() + n_thread() - unit0 % n_thread()) % n_thread();
+    for (int first = u0; first < n_unit; first += AT_ONCE / TOKENS * n_thread()) {
         real4 lo[AT_ONCE] = {}, hi[AT_ONCE] = {};
         UNROLL
         for (int i = 0; i < AT_ONCE; i++) {
-            int at = first + i * n_thread(), t = at / n_unit, u = at % n_unit;
-            if (at >= n || t >= a.T)
+            int t = i % TOKENS, u = first + i / TOKENS * n_thread();
+            if (u >= n_unit || t >= a.T)
                 continue;
             const real4 *from = (const real4 *)(a.x + (size_t)t * (size_t)a.Kp + k0 + u * 8);
             lo[i] = from[0];
@@ -109,13 +112,10 @@ DEVICE void stage_slab(const q4_args &a, int k0, unsigned char *table, float squ
         }
         UNROLL
         for (int i = 0; i < AT_ONCE; i++) {
-            int at = first + i * n_thread(), t = at / n_unit, u = at % n_unit;
-            if (at >= n)
+            int t = i % TOKENS, u = first + i / TOKENS * n_thread();
+            if (u >= n_unit)
                 continue;
-            float sum = a.g ? weigh_unit(a, k0 / 8 + u, &lo[i], &hi[i]) : 0;
-            UNROLL
-            for (int j = 0; j < TOKENS; j++)
-                squares[j] += t == j ? sum : 0;
+            squares[t] += a.g ? weigh_unit(a, unit0 + u, &lo[i], &hi[i]) : 0;
             put_unit(a, t, u, lo[i], hi[i], table);
         }
     }

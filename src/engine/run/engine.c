@@ -398,10 +398,11 @@ static enum status check_ranks(const struct engine *e, const struct engine_param
                                struct err *err) {
     int n_layer = e->model->hp.n_layer;
     if (p->device == DEVICE_CPU)
-        return err_set(err, ST_USAGE,
-                       "--tensor-parallel %d shares the model among GPUs: it can't be combined "
-                       "with --device cpu, or --gpu-layers 0",
-                       p->tensor_parallel);
+        return err_set(
+            err, ST_USAGE,
+            "--tensor-parallel %d shares the model among GPUs: it can't be combined "
+            "with --device cpu, or --gpu-layers 0; --tensor-parallel 1 takes it back",
+            p->tensor_parallel);
     if (p->gpu_layers > 0 && p->gpu_layers < n_layer)
         return err_set(err, ST_USAGE,
                        "--tensor-parallel %d shares all %d layers among GPUs: it can't be "
@@ -425,7 +426,7 @@ static enum status open_device(struct engine *e, const struct engine_params *p,
         return ST_OK;
     close_graphs(e);
     log_info("engine: on the CPU: %s", why.msg);
-    if (why.code != ST_NOT_FOUND)
+    if (why.code != ST_NOT_FOUND || p->gpu_layers > 0)
         e->device_note = xasprintf("on the CPU: %s", why.msg);
     return open_graphs(e, p, DEVICE_CPU, plan, err);
 }

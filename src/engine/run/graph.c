@@ -407,6 +407,15 @@ static void blank_rest(char *k, char *v, const struct kv_layer *kv, int n_tok) {
     }
 }
 
+bool graph_failed(const struct graph *g) {
+    if (g->ranks)
+        return ranks_failed(g->ranks);
+    bool failed = false;
+    for (; g; g = g->next)
+        failed = failed || (g->be->failed && g->be->failed(g->be));
+    return failed;
+}
+
 void graph_read_block(struct graph *g, int block, int n_tok, void *host) {
     char *to = host;
     assert(n_tok >= 0 && n_tok <= KV_BLOCK);

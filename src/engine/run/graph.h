@@ -123,6 +123,8 @@ static inline void graph_kv_copy(void *graph, int dst, int src, int n_tok) {
  * layer its K, then its V. Of a block that is read, what lies behind the first n_tok tokens
  * comes as zeros: it may be left from another conversation. */
 void graph_read_block(struct graph *g, int block, int n_tok, void *host);
+/* A device has failed: what was read of blocks since is nothing to keep. */
+bool graph_failed(const struct graph *g);
 void graph_write_block(struct graph *g, int block, const void *host);
 /* Where a block lies, in the same layout, for who fills it in its place; NULL when that is not
  * host memory. */

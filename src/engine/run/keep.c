@@ -410,7 +410,9 @@ static void fill_piece(struct keep *k, struct job *j) {
         graph_read_block(k->p.graph, j->kv.blocks[j->n_read], used < KV_BLOCK ? used : KV_BLOCK,
                          k->piece + (size_t)i * k->p.block_bytes);
     }
-    if (n == left)
+    if (graph_failed(k->p.graph)) /* the files of before are better */
+        j->dropped = true;
+    if (n == left || j->dropped)
         kv_seq_release(k->p.pool, &j->kv);
     k->n_filled = n;
     k->want = false;

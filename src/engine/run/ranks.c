@@ -111,6 +111,7 @@ static enum status open_rank(struct rank *r, const struct opening *o) {
     p.tensor_parallel = 1;
     p.device_index = r->number;
     p.room.block_bytes = block_bytes(o, r);
+    p.crossovers = NULL; /* all ranks take the same kernels: their sums would differ else */
     if (r->number > 0)
         p.room.spare_bytes = 0;
     CHECK(graph_open(shard_model(r->shard), &p, &r->g, &r->err));
@@ -330,6 +331,13 @@ static void block_job(struct rank *r, const void *args) {
             memcpy(r->block + i * part, a->write + i * n * part + at, part);
     if (a->write)
         graph_write_block(r->g, a->block, r->block);
+}
+
+bool ranks_failed(const struct ranks *rs) {
+    bool failed = false;
+    for (int i = 0; i < rs->n; i++)
+        failed = failed || graph_failed(rs->v[i].g);
+    return failed;
 }
 
 void ranks_read_block(struct ranks *rs, int block, int n_tok, void *host) {

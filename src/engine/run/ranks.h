@@ -29,6 +29,7 @@ enum status ranks_forward(struct ranks *rs, const struct batch *b, float *logits
 bool ranks_settle(struct ranks *rs);
 void ranks_copy_block(struct ranks *rs, int dst, int src, int n_tok);
 void ranks_move_blocks(struct ranks *rs, const int32_t *blocks, int n, int from, int to);
+bool ranks_failed(const struct ranks *rs);
 void ranks_read_block(struct ranks *rs, int block, int n_tok, void *host);
 void ranks_write_block(struct ranks *rs, int block, const void *host);
 

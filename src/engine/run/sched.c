@@ -322,8 +322,6 @@ static bool admit_first(struct sched *s) {
     task_unsay(t);
     int kept = kv_match(s->pool, &ss->kv, t->tokens, t->n_tok);
     task_note_said(t);
-    if (kept < ss->kept_tok)
-        ss->kept_tok = kept; /* another branch */
     int need = kv_need(&ss->kv, t->n_tok - kept);
     bool fits =
         sched_make_room(s, need + promised(s, s->n_active), ss) && s->n_active < s->max_active;
@@ -334,6 +332,8 @@ static bool admit_first(struct sched *s) {
     if (load_state(s, t)) /* goes on behind the next step */
         return false;
     kept = ss->kv.n_tok;
+    if (kept < ss->kept_tok)
+        ss->kept_tok = kept; /* another branch */
     if (!t->started) {
         t->started = true;
         t->cached_tok = kept;
