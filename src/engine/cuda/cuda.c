@@ -963,7 +963,8 @@ static const struct gpu_sample *stage_rows(struct cuda *c, const struct sample_r
                                     .top_p = r->top_p,
                                     .log_min_p = log(r->min_p),
                                     .unit = r->unit};
-        memcpy(t + first, r->tokens, (size_t)r->n_token * sizeof *t);
+        if (r->n_token > 0)
+            memcpy(t + first, r->tokens, (size_t)r->n_token * sizeof *t);
     }
     c->staged += bytes + aligned(n_token * sizeof **tokens);
     c->g->upload(c->g, c->twin + at, to, c->staged - at);
