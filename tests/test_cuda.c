@@ -620,7 +620,9 @@ static void products_of_what_is_normalised(void **state) {
 }
 
 /* The same as a norm and then a feed-forward. Where x becomes bf16, what is normalised on the
- * way may round to a neighbour of what was normalised before: 2^-8 of a product's terms. */
+ * way may round to a neighbour of what was normalised before: 2^-8 of a product's terms, of
+ * which there are 200 of up to 3 or so, and the other factor goes up to 10. A product that is
+ * another one is off by its own size. */
 static void feed_forwards_of_what_is_normalised(void **state) {
     (void)state;
     enum { K = 200, F = 130 };
@@ -648,7 +650,7 @@ static void feed_forwards_of_what_is_normalised(void **state) {
             dev->norm_ffn(dev, &op, ACT_SILU, x.dev, T, K, xn.dev, &gate, &up, y.dev);
             dev->download(dev, y.ref, z.dev, z.n * 4);
             bool exact = T <= GPU_GEMV_TOK || w[0].type == WEIGHT_F32;
-            same("feed-forward of a norm", y, exact ? 1e-3 : 2e-2, exact ? 1e-3 : 2e-2);
+            same("feed-forward of a norm", y, exact ? 1e-3 : 0.1, exact ? 1e-3 : 0.3);
             for (int o = 0; o < 2; o++)
                 weight_pack_release(&w[o]);
             release(x);
