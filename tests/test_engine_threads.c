@@ -12,9 +12,8 @@
 #include <cmocka.h>
 
 #include "base/mem.h"
-#include "base/path.h"
 #include "engine/engine.h"
-#include "engine/models.h"
+#include "toy_file.h"
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -170,28 +169,12 @@ static void engine_close_answers_everybody(void **state) {
 
 static int make(void **state) {
     (void)state;
-    struct err err = {0};
-    if (!mkdtemp(dir))
-        return -1;
-    char *gguf = path_join(dir, "tiny.gguf");
-    char *command = xasprintf("'%s' '%s' ctx=512", getenv("MKMODEL"), gguf);
-    model_path = path_join(dir, "tiny.safetensors");
-    const struct create_params p = {
-        .out_path = model_path, .from = gguf, .quant = QUANT_NF4, .head_quant = QUANT_N};
-    bool ok = system(command) == 0 && models_create(&p, &err) == ST_OK;
-    if (!ok)
-        fprintf(stderr, "%s: %s\n", command, err.msg);
-    unlink(gguf);
-    free(command);
-    free(gguf);
-    return ok ? 0 : -1;
+    return (model_path = toy_file(dir, "ctx=512", QUANT_NF4)) ? 0 : -1;
 }
 
 static int clean(void **state) {
     (void)state;
-    unlink(model_path);
-    free(model_path);
-    rmdir(dir);
+    toy_file_free(dir, model_path);
     return 0;
 }
 

@@ -30,6 +30,7 @@
 #include "engine/quant/quant.h"
 #include "engine/run/graph_internal.h"
 #include "rand.h"
+#include "toy_model.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,86 +38,7 @@
 
 enum {
     N_LAYER = 2,
-    V = 203,
-    E = 72,
-    F = 136,
-    H = 6,
-    HKV = 2,
-    D = 20,
-    MAX_TOK = 64,
-    N_TOK = 53
 };
-
-static struct layer layers[N_LAYER];
-static struct model model;
-static int32_t tokens[N_TOK];
-static int32_t straight[64];
-
-static void fill(struct linear *l, enum weight_type t, int N, int K) {
-    float *x = xcalloc((size_t)N * (size_t)K, sizeof *x);
-    rand_fill(x, (size_t)N * (size_t)K, 1.0f / sqrtf((float)K));
-    weight_pack(&l->w, t, x, N, K);
-    free(x);
-}
-
-static struct norm norm_weights(void) {
-    float *g = xcalloc(E, sizeof *g);
-    for (int i = 0; i < E; i++)
-        g[i] = 1 + 0.1f * rand_normal();
-    return (struct norm){.g = g};
-}
-
-static void model_make(enum weight_type linear, enum weight_type head) {
-    rand_state = 42;
-    model = (struct model){.layers = layers};
-    model.hp = (struct hparams){.n_layer = N_LAYER,
-                                .n_vocab = V,
-                                .n_embd = E,
-                                .n_ff = F,
-                                .n_head = H,
-                                .n_head_kv = HKV,
-                                .head_dim = D,
-                                .ctx_train = 1024,
-                                .rope_dim = D,
-                                .norm_eps = 1e-5f,
-                                .rope_base = 10000,
-                                .rope_scale = 1,
-                                .embd_scale = 1,
-                                .residual_scale = 1,
-                                .logit_scale = 1};
-    for (int i = 0; i < N_LAYER; i++) {
-        struct layer *l = &layers[i];
-        l->attn_norm = norm_weights();
-        l->ffn_norm = norm_weights();
-        fill(&l->wq, linear, H * D, E);
-        fill(&l->wk, linear, HKV * D, E);
-        fill(&l->wv, linear, HKV * D, E);
-        fill(&l->wo, linear, E, H * D);
-        fill(&l->gate, linear, F, E);
-        fill(&l->up, linear, F, E);
-        fill(&l->down, linear, E, F);
-    }
-    model.out_norm = norm_weights();
-    fill(&model.embd, head, V, E);
-    model.head = model.embd;
-    for (int i = 0; i < N_TOK; i++)
-        tokens[i] = (int32_t)(rand_u32() % V);
-    for (int i = 0; i < 64; i++)
-        straight[i] = i;
-}
-
-static void model_release(void) {
-    for (int i = 0; i < N_LAYER; i++) {
-        struct layer *l = &layers[i];
-        struct linear *w[] = {&l->wq, &l->wk, &l->wv, &l->wo, &l->gate, &l->up, &l->down};
-        for (size_t j = 0; j < sizeof w / sizeof *w; j++)
-            weight_pack_release(&w[j]->w);
-        free((float *)l->attn_norm.g);
-        free((float *)l->ffn_norm.g);
-    }
-    free((float *)model.out_norm.g);
-    weight_pack_release(&model.embd.w);
-}
 
 static enum kv_type kv_type;  /* of the graphs that are opened */
 static enum kv_type kv_found; /* what that was for the last one */
@@ -176,15 +98,15 @@ static void with_every_set(check_fn *check) {
  * several threads. */
 static void everywhere(check_fn *check) {
     for (int k = 0; k < N_KIND; k++) {
-        model_make(kinds[k].linear, kinds[k].head);
+        toy_make(N_LAYER, kinds[k].linear, kinds[k].head, true);
         with_every_set(check);
-        model_release();
+        toy_release();
     }
-    model_make(WEIGHT_Q4, WEIGHT_I8);
+    toy_make(N_LAYER, WEIGHT_Q4, WEIGHT_I8, true);
     for (kv_type = KV_F32; kv_type <= KV_FP8; kv_type++)
         with_every_set(check);
     kv_type = KV_AUTO;
-    model_release();
+    toy_release();
 }
 
 static void pieces(struct graph *g) {
@@ -255,14 +177,14 @@ static void graph_settled_weights_give_the_same_bits(void **state) {
 
 static void graph_does_without_a_backend_that_settles(void **state) {
     (void)state;
-    model_make(WEIGHT_Q4, WEIGHT_I8);
+    toy_make(N_LAYER, WEIGHT_Q4, WEIGHT_I8, true);
     struct graph *g = open_graph(NULL, 1);
     g->be->settle = NULL;
     for (int i = 0; i < 100; i++)
         assert_false(graph_settle(g));
     assert_ptr_equal(place(&g->dev.layers[0].wq), place(&model.layers[0].wq));
     graph_close(g);
-    model_release();
+    toy_release();
 }
 
 /* Blocks of one graph in another, as a file brings them: it goes on with the same bits. */
@@ -397,7 +319,7 @@ static float deviation(const float *x, size_t n) {
 /* Makes the model, and the reference's logits of the whole prompt in logits_a; returns their
  * deviation. */
 static float reference_logits(enum weight_type linear, enum weight_type head) {
-    model_make(linear, head);
+    toy_make(N_LAYER, linear, head, true);
     struct graph *g = open_graph("scalar", 1);
     forward(g, straight, 0, N_TOK, logits_a);
     graph_close(g);
@@ -425,7 +347,7 @@ static void graph_kernel_sets_agree(void **state) {
                          sets[i]->name, (double)noise, (double)limit);
             graph_close(g);
         }
-        model_release();
+        toy_release();
     }
 }
 
@@ -461,7 +383,7 @@ static void graph_on_a_device_agrees_with_the_reference(void **state) {
         }
         free(block);
         graph_close(g);
-        model_release();
+        toy_release();
     }
 }
 
@@ -509,7 +431,7 @@ static void graph_runs_recorded_steps_with_new_data(void **state) {
     if (f) /* all but the first of each power of two */
         assert_true(replays() - before >= n_step - 4);
     graph_close(g);
-    model_release();
+    toy_release();
 }
 
 /* Blocks that were swapped out come back whole, to other places, while steps write to those
@@ -519,7 +441,7 @@ static void graph_swapped_blocks_come_back(void **state) {
     enum { N = N_TOK / KV_BLOCK };
     if (!cuda_is_here())
         skip();
-    model_make(WEIGHT_Q4, WEIGHT_I8);
+    toy_make(N_LAYER, WEIGHT_Q4, WEIGHT_I8, true);
     for (kv_type = KV_F32; kv_type <= KV_I8; kv_type++) {
         struct graph *g = open_graph("cuda", 1);
         size_t bytes = graph_kv_block_bytes(&model, kv_type);
@@ -552,7 +474,7 @@ static void graph_swapped_blocks_come_back(void **state) {
     struct graph *g = open_graph(NULL, 1);
     assert_false(graph_can_swap(g)); /* it is the host's memory already */
     graph_close(g);
-    model_release();
+    toy_release();
 }
 
 /* Of a device's memory the pool takes what there is, or none at all. */
@@ -563,7 +485,7 @@ static void graph_pool_fits_the_device(void **state) {
     struct graph_params p = {.device = DEVICE_CUDA, .n_block = 1 << 26, .max_tok = MAX_TOK};
     if (!cuda_is_here() || !shim_function("shim_trace"))
         skip();
-    model_make(WEIGHT_Q4, WEIGHT_I8);
+    toy_make(N_LAYER, WEIGHT_Q4, WEIGHT_I8, true);
     size_t block = graph_kv_block_bytes(&model, KV_AUTO);
     p.room = (struct graph_room){.utilization = 0.5, .min_block = 100};
     setenv("LLMCHAT_SHIM_BYTES", "400000000", 1);
@@ -575,7 +497,7 @@ static void graph_pool_fits_the_device(void **state) {
     assert_int_equal(graph_open(&model, &p, &g, &err), ST_NOMEM);
     assert_non_null(strstr(err.msg, "wanted at least 1600"));
     unsetenv("LLMCHAT_SHIM_BYTES");
-    model_release();
+    toy_release();
 }
 
 /* ---- moving ---- */
@@ -733,7 +655,7 @@ static void graph_moved_keys_are_those_of_the_new_position(void **state) {
 static void graph_moves_keys_of_every_kind_of_rope(void **state) {
     (void)state;
     for (int i = 0; i < 6; i++) {
-        model_make(WEIGHT_F32, WEIGHT_F32);
+        toy_make(N_LAYER, WEIGHT_F32, WEIGHT_F32, true);
         struct hparams *hp = &model.hp;
         hp->rope_dim = i == 1 ? 12 : D;
         hp->layer[0] = i == 2 ? LAYER_LOCAL_ROPE : i == 3 ? LAYER_NO_ROPE : 0;
@@ -753,7 +675,7 @@ static void graph_moves_keys_of_every_kind_of_rope(void **state) {
             forward(g, straight, at, N_TOK - at < 16 ? N_TOK - at : 16, logits_a);
         moved(g);
         graph_close(g);
-        model_release();
+        toy_release();
     }
 }
 
@@ -819,34 +741,34 @@ static void graph_that_cannot_move_says_why(void **state) {
     (void)state;
     static const enum rope_type types[] = {ROPE_DYNAMIC, ROPE_LONG, ROPE_DEFAULT};
     for (size_t i = 0; i < 3; i++) {
-        model_make(WEIGHT_F32, WEIGHT_F32);
+        toy_make(N_LAYER, WEIGHT_F32, WEIGHT_F32, true);
         model.hp.rope_type = (int)types[i];
         model.hp.n_pos = i == 2 ? 1024 : 0;
         struct graph *g = open_graph(NULL, 1);
         assert_non_null(
             strstr(graph_cannot_move(g), i == 2 ? "learned" : "length of the text"));
         graph_close(g);
-        model_release();
+        toy_release();
     }
 }
 
 static void graph_block_bytes_follow_the_type_of_the_cache(void **state) {
     (void)state;
-    model_make(WEIGHT_F32, WEIGHT_F32);
+    toy_make(N_LAYER, WEIGHT_F32, WEIGHT_F32, true);
     assert_int_equal(graph_kv_block_bytes(&model, KV_AUTO), 2 * N_LAYER * HKV * D * 16 * 4);
     assert_int_equal(graph_kv_block_bytes(&model, KV_F16), 2 * N_LAYER * HKV * D * 16 * 2);
-    model_release();
-    model_make(WEIGHT_BF16, WEIGHT_BF16);
+    toy_release();
+    toy_make(N_LAYER, WEIGHT_BF16, WEIGHT_BF16, true);
     assert_int_equal(graph_kv_block_bytes(&model, KV_AUTO), 2 * N_LAYER * HKV * D * 16 * 4);
     assert_int_equal(graph_kv_block_bytes(&model, KV_BF16), 2 * N_LAYER * HKV * D * 16 * 2);
-    model_release();
-    model_make(WEIGHT_Q4, WEIGHT_I8);
+    toy_release();
+    toy_make(N_LAYER, WEIGHT_Q4, WEIGHT_I8, true);
     assert_int_equal(graph_kv_block_bytes(&model, KV_AUTO), 2 * N_LAYER * HKV * D * 16 * 2);
     assert_int_equal(graph_kv_block_bytes(&model, KV_F32), 2 * N_LAYER * HKV * D * 16 * 4);
     assert_int_equal(graph_kv_block_bytes(&model, KV_FP8), 2 * N_LAYER * HKV * D * 16);
     assert_int_equal(graph_kv_block_bytes(&model, KV_I8),
                      2 * N_LAYER * HKV * (D * 16 + 16 * sizeof(float)));
-    model_release();
+    toy_release();
 }
 
 static void graph_types_of_the_cache_cost_what_they_round(void **state) {
@@ -857,7 +779,7 @@ static void graph_types_of_the_cache_cost_what_they_round(void **state) {
     } types[] = {{KV_F16, 0.003f}, {KV_BF16, 0.02f}, {KV_I8, 0.05f}, {KV_FP8, 0.15f}};
     const struct cpu_kernels *sets[8];
     int n = cpu_kernel_sets(sets);
-    model_make(WEIGHT_F32, WEIGHT_F32);
+    toy_make(N_LAYER, WEIGHT_F32, WEIGHT_F32, true);
     for (int i = 0; i < n + cuda_is_here(); i++) {
         const char *name = i < n ? sets[i]->name : "cuda";
         struct graph *g = open_graph(name, 1);
@@ -878,7 +800,7 @@ static void graph_types_of_the_cache_cost_what_they_round(void **state) {
         }
         kv_type = KV_AUTO;
     }
-    model_release();
+    toy_release();
 }
 
 static void graph_open_refuses_kernels_that_do_not_exist(void **state) {
@@ -886,7 +808,7 @@ static void graph_open_refuses_kernels_that_do_not_exist(void **state) {
     struct graph *g = NULL;
     struct err err = {0};
     struct graph_params p = {.threads = 1, .n_block = 4};
-    model_make(WEIGHT_F32, WEIGHT_F32);
+    toy_make(N_LAYER, WEIGHT_F32, WEIGHT_F32, true);
     setenv("LLMCHAT_CPU", "sse9", 1);
     assert_int_equal(graph_open(&model, &p, &g, &err), ST_UNSUPPORTED);
     assert_non_null(strstr(err.msg, "sse9"));
@@ -895,7 +817,7 @@ static void graph_open_refuses_kernels_that_do_not_exist(void **state) {
     setenv("LLMCHAT_CUDA_MODULE", "/nowhere.so", 1);
     assert_int_equal(graph_open(&model, &p, &g, &err), ST_NOT_FOUND);
     assert_non_null(strstr(err.msg, "/nowhere.so"));
-    model_release();
+    toy_release();
 }
 
 /* What auto is for a model and the kernels that run it. */
@@ -915,18 +837,18 @@ static void graph_chooses_the_type_of_the_cache(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         if (strcmp(cases[i].kernels, "cuda") == 0 && !cuda_is_here())
             continue;
-        model_make(cases[i].linear, cases[i].linear);
+        toy_make(N_LAYER, cases[i].linear, cases[i].linear, true);
         kv_type = cases[i].want;
         graph_close(open_graph(cases[i].kernels, 1));
         assert_int_equal(kv_found, cases[i].found);
-        model_release();
+        toy_release();
     }
     kv_type = KV_AUTO;
-    model_make(WEIGHT_Q4, WEIGHT_I8);
+    toy_make(N_LAYER, WEIGHT_Q4, WEIGHT_I8, true);
     assert_int_equal(cpu_choose(&best, &err), ST_OK);
     graph_close(open_graph(NULL, 1));
     assert_int_equal(kv_found, best->kv);
-    model_release();
+    toy_release();
 }
 
 int main(void) {

@@ -20,12 +20,11 @@
 #include <cmocka.h>
 
 #include "base/mem.h"
-#include "base/path.h"
 #include "cuda_device.h"
 #include "engine/backend.h"
-#include "engine/models.h"
 #include "engine/run/sampler.h"
 #include "rand.h"
+#include "toy_file.h"
 #include <math.h>
 #include <string.h>
 
@@ -481,21 +480,6 @@ static void the_kernel_races_nowhere_and_rarely_waits_for_banks(void **state) {
 enum { PROMPT = 40, ANSWER = 20 };
 static char dir[] = "/tmp/llmchat-test-sample-XXXXXX";
 
-static char *make_model(void) {
-    struct err err = {0};
-    assert_non_null(mkdtemp(dir));
-    char *gguf = path_join(dir, "tiny.gguf"), *path = path_join(dir, "tiny.safetensors");
-    char *command = xasprintf("'%s' '%s' ctx=512", getenv("MKMODEL"), gguf);
-    const struct create_params p = {
-        .out_path = path, .from = gguf, .quant = QUANT_NF4, .head_quant = QUANT_N};
-    assert_int_equal(system(command), 0);
-    assert_int_equal(models_create(&p, &err), ST_OK);
-    unlink(gguf);
-    free(command);
-    free(gguf);
-    return path;
-}
-
 static struct engine *open_engine(const char *path) {
     const struct engine_params p = {.ctx_tok = 256, .device = DEVICE_CUDA};
     struct engine *e = NULL;
@@ -547,7 +531,8 @@ static void an_engine_says_the_same_either_way(void **state) {
     enum { N = 4 };
     if (!getenv("MKMODEL"))
         skip();
-    char *path = make_model();
+    char *path = toy_file(dir, "ctx=512", QUANT_NF4);
+    assert_non_null(path);
     struct engine *e = open_engine(path);
     struct err err = {0};
     struct session *s[N];
@@ -586,9 +571,7 @@ static void an_engine_says_the_same_either_way(void **state) {
     for (int i = 0; i < N; i++)
         session_free(s[i]);
     engine_close(e);
-    unlink(path);
-    rmdir(dir);
-    free(path);
+    toy_file_free(dir, path);
 }
 
 int main(void) {

@@ -22,6 +22,7 @@
 #include "engine/quant/pack.h"
 #include "engine/run/graph.h"
 #include "rand.h"
+#include "toy_model.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,92 +30,10 @@
 
 enum {
     N_LAYER = 4,
-    V = 203,
-    E = 72,
-    F = 136,
-    H = 6,
-    HKV = 2,
-    D = 20,
-    N_TOK = 53,
-    N_BLOCK = 64,
-    MAX_TOK = 64,
     WHOLE_CPU = -2, /* a place to cut: no GPU; 0: all on the GPU; else layers there */
 };
 
-static struct layer layers[N_LAYER];
-static struct model model;
-static int32_t tokens[N_TOK], straight[N_BLOCK];
 static float want[N_TOK * V], got[N_TOK * V];
-
-static void fill(struct linear *l, enum weight_type t, int N, int K) {
-    float *x = xcalloc((size_t)N * (size_t)K, sizeof *x);
-    rand_fill(x, (size_t)N * (size_t)K, 1.0f / sqrtf((float)K));
-    weight_pack(&l->w, t, x, N, K);
-    free(x);
-}
-
-static struct norm norm_weights(void) {
-    float *g = xcalloc(E, sizeof *g);
-    for (int i = 0; i < E; i++)
-        g[i] = 1 + 0.1f * rand_normal();
-    return (struct norm){.g = g};
-}
-
-static void model_make(enum weight_type linear, enum weight_type head, bool tied) {
-    rand_state = 42;
-    model = (struct model){.layers = layers};
-    model.hp = (struct hparams){.n_layer = N_LAYER,
-                                .n_vocab = V,
-                                .n_embd = E,
-                                .n_ff = F,
-                                .n_head = H,
-                                .n_head_kv = HKV,
-                                .head_dim = D,
-                                .ctx_train = 1024,
-                                .rope_dim = D,
-                                .norm_eps = 1e-5f,
-                                .rope_base = 10000,
-                                .rope_scale = 1,
-                                .embd_scale = 1,
-                                .residual_scale = 1,
-                                .logit_scale = 1};
-    for (int i = 0; i < N_LAYER; i++) {
-        struct layer *l = &layers[i];
-        l->attn_norm = norm_weights();
-        l->ffn_norm = norm_weights();
-        fill(&l->wq, linear, H * D, E);
-        fill(&l->wk, linear, HKV * D, E);
-        fill(&l->wv, linear, HKV * D, E);
-        fill(&l->wo, linear, E, H * D);
-        fill(&l->gate, linear, F, E);
-        fill(&l->up, linear, F, E);
-        fill(&l->down, linear, E, F);
-    }
-    model.out_norm = norm_weights();
-    fill(&model.embd, head, V, E);
-    model.head = model.embd;
-    if (!tied)
-        fill(&model.head, head, V, E);
-    for (int i = 0; i < N_TOK; i++)
-        tokens[i] = (int32_t)(rand_u32() % V);
-    for (int i = 0; i < N_BLOCK; i++)
-        straight[i] = i;
-}
-
-static void model_release(void) {
-    for (int i = 0; i < N_LAYER; i++) {
-        struct layer *l = &layers[i];
-        struct linear *w[] = {&l->wq, &l->wk, &l->wv, &l->wo, &l->gate, &l->up, &l->down};
-        for (size_t j = 0; j < sizeof w / sizeof *w; j++)
-            weight_pack_release(&w[j]->w);
-        free((float *)l->attn_norm.g);
-        free((float *)l->ffn_norm.g);
-    }
-    free((float *)model.out_norm.g);
-    if (model.head.w.data != model.embd.w.data)
-        weight_pack_release(&model.head.w);
-    weight_pack_release(&model.embd.w);
-}
 
 /* WHOLE_CPU, 0, 1 .. */
 static int next_cut(int cut) {
@@ -173,7 +92,7 @@ static void check(const char *what, int cut, const float *rows, int from, int n,
 }
 
 static void make_wanted(enum weight_type linear, enum weight_type head, bool tied) {
-    model_make(linear, head, tied);
+    toy_make(N_LAYER, linear, head, tied);
     struct graph *g = open_cut(WHOLE_CPU, KV_AUTO);
     assert_false(graph_is_split(g));
     assert_int_equal(graph_gpu_layers(g), 0);
@@ -210,7 +129,7 @@ static void every_cut_computes_the_same(void **state) {
             }
             graph_close(g);
         }
-        model_release();
+        toy_release();
     }
 }
 
@@ -252,7 +171,7 @@ static void steps_of_the_gpu_are_recorded(void **state) {
             assert_true(replays() - before >= n_step - 3);
         graph_close(g);
     }
-    model_release();
+    toy_release();
 }
 
 /* The token whose logit is the largest, but for one. */
@@ -307,7 +226,7 @@ static void tokens_are_sampled_where_the_head_is(void **state) {
         }
         graph_close(g);
     }
-    model_release();
+    toy_release();
 }
 
 /* ---- blocks ---- */
@@ -354,7 +273,7 @@ static void a_state_is_read_however_its_model_is_split(void **state) {
             graph_close(from);
         }
     }
-    model_release();
+    toy_release();
 }
 
 static void a_copied_block_goes_on(void **state) {
@@ -369,7 +288,7 @@ static void a_copied_block_goes_on(void **state) {
         check("a fork", cut, got, 25, N_TOK - 25, 1e-4);
         graph_close(g);
     }
-    model_release();
+    toy_release();
 }
 
 /* Block 1 is left out, and the keys behind it move up: all parts turn theirs. Values know of
@@ -392,7 +311,7 @@ static void keys_move_in_every_part(void **state) {
             check("behind moved keys", cut, got, 0, 5, 1e-4);
         graph_close(g);
     }
-    model_release();
+    toy_release();
 }
 
 /* ---- how much the GPU gets ---- */
@@ -466,7 +385,7 @@ static void as_many_layers_as_there_is_room_for(void **state) {
     assert_int_equal(fit_in(price[3] - 1, &p, &err), 0);
     assert_non_null(strstr(err.msg, "room for"));
     assert_non_null(strstr(err.msg, "fewer layers"));
-    model_release();
+    toy_release();
 }
 
 /* The embedding stays with the CPU when the rest fills the device, and all is computed. */
@@ -495,7 +414,7 @@ static void all_layers_may_leave_the_embedding_behind(void **state) {
     check("its state", N_LAYER, got, KV_BLOCK, 4, 1e-4);
     graph_close(all);
     graph_close(g);
-    model_release();
+    toy_release();
 }
 
 /* What others will need of the device stays free, and their part of each block. */
@@ -511,7 +430,7 @@ static void others_have_their_room(void **state) {
     assert_int_equal(least_for(2, &p), alone + 12345);
     p.room.block_bytes = block + 7;
     assert_int_equal(least_for(2, &p), alone + 12345 + 20 * 7);
-    model_release();
+    toy_release();
 }
 
 /* A pool that fills a GPU is no measure of what the host has. */
@@ -530,7 +449,7 @@ static void a_pool_on_both_has_what_the_host_allows(void **state) {
     assert_int_equal(try_open(&p, &g, &err), ST_OK);
     assert_int_equal(graph_n_block(g), 500);
     graph_close(g);
-    model_release();
+    toy_release();
 }
 
 static void a_gpu_that_fails_fails_the_step(void **state) {
@@ -548,7 +467,7 @@ static void a_gpu_that_fails_fails_the_step(void **state) {
     assert_non_null(strstr(err.msg, "rope_kv"));
     assert_int_equal(graph_forward(g, &b, got, &err), ST_DEVICE); /* it stays lost */
     graph_close(g);
-    model_release();
+    toy_release();
 }
 
 int main(void) {

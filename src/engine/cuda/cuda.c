@@ -1,6 +1,6 @@
 /*
- * cuda.c - the CUDA backend: its table over a device (gpu.h). Kernels are in the .cu files, the
- * choice between them is here.
+ * cuda.c - the CUDA backend: its table over a device (gpu.h), memory and steps. Kernels are in
+ * the .cu files, the choice between those of products in product.c.
  *
  * Memory. Weights lie on the device as they lie in the file, in chunks that are filled one
  * weight after the other: a chunk is one allocation, and one holds them all where their bytes
@@ -20,21 +20,10 @@
  *
  * Sampling runs behind the step, recorded or not, with parameters that are staged then. Tokens
  * come to pinned memory, and from there to the caller in finish(), where the host waits.
- *
- * Products. Few tokens read the weights as fast as memory gives them: q4gemv.cu where it can,
- * else gemv.cu up to four. Some more are multiplied on tensor cores from the quantised weights
- * (q4gemm.cu, gemm.cu), and for many a slice of the weight is unpacked to 16 bits and cuBLAS
- * multiplies. f32 weights are for exact answers and always take gemv.cu. Many tokens meet int8
- * weights with one scale a row in int8 (w8a8.cu); with fewer bytes read are what counts, and
- * bf16 loses less. What is many is measured (crossover.h), or GPU_GEMM_TOK. Steps in which
- * cuBLAS has a part are not recorded: in a recording it would take memory of its own.
  */
-#include "engine/cuda/cuda.h"
+#include "engine/cuda/cuda_internal.h"
 
-#include "base/log.h"
 #include "base/mem.h"
-#include "engine/cuda/crossover.h"
-#include "engine/cuda/gpu.h"
 #include "engine/cuda/nvml.h"
 #include "engine/quant/pack.h"
 #include <assert.h>
@@ -47,87 +36,17 @@
 enum {
     CHUNK_BYTES = 64 << 20,
     BOUNCE_BYTES = 4 << 20,
-    WORK_BYTES = 64 << 20, /* of unpacked weights */
     ALIGN = BACKEND_BIND_ALIGN,
     WAVES = 2,       /* blocks of decode attention for each multiprocessor */
     PART_KEYS = 256, /* fewest keys for which a row's attention is split further */
     MAX_PARTS = 64,
-    RECORD_SEQS = 32, /* most sequences of a recorded step */
-    RECORD_LENGTHS = 31,
-    MOST_ROWS = 65520,       /* that are unpacked at once: a grid's limit */
-    TRIAL_LEAST = 1 << 20,   /* numbers of a weight that products are timed with, */
-    TRIAL_OUTPUTS = 1 << 15, /* and its outputs at most: wider ones are vocabularies */
 };
-
-/* Steps of as many sequences, with caches of about the same length. */
-struct recording {
-    int seen;
-    void *made; /* or NULL */
-};
-
-struct chunk {
-    char *at;
-    size_t bytes, used;
-};
-
-struct cuda {
-    struct backend be;
-    struct gpu *g;
-    size_t left_bytes; /* of the device's memory, for others */
-    struct backend_limits lim;
-    struct {
-        struct chunk *v;
-        int n;
-    } chunks;        /* of weights and other bound data */
-    char *bounce[2]; /* pinned, BOUNCE_BYTES each */
-    int side;        /* the one to fill next */
-    float *code_map; /* of double-quantised scales: the same for all weights; NULL: none yet */
-
-    char *pinned, *twin; /* stage_bytes each: host data of a step, and its copy */
-    size_t stage_bytes;
-    size_t staged, of_step; /* used; of_step: by what stays as long as the step */
-    struct gpu_step step;
-    /* where host data of the step is on the device, and how much there is of it */
-    struct {
-        const int32_t *host, *dev;
-        size_t n;
-    } known[3];
-    struct recording recordings[RECORD_SEQS + 1][RECORD_LENGTHS], *recording;
-    int n_logits; /* rows of the step that will be selected */
-    struct crossover cross;
-    bool bound[CROSSOVER_KINDS];          /* whether there are such weights */
-    struct weight trial[CROSSOVER_KINDS]; /* the first to time products with; N = 0: none */
-
-    struct {
-        void **p;
-        int n;
-    } scratch;
-    uint16_t *xb[2];          /* [max_tok, Kp] a product's input in bf16, in f16 */
-    struct gpu_digits digits; /* and in int8 */
-    uint16_t *work;           /* unpacked rows of a weight */
-    struct gpu_q4_room q4;
-    float *rows; /* [max_tok, Kp] for select() in place, and for a feed-forward */
-    struct gpu_parts parts;
-    size_t parts_floats;
-
-    struct sample_got *got, *got_pinned; /* [BACKEND_SAMPLE_ROWS] on the device, and here */
-    struct {
-        struct sample_got *host; /* the caller's */
-        int n;
-    } asked[BACKEND_SAMPLE_ROWS]; /* the step's calls of sample(), their rows in order */
-    int n_asked, n_sampled;       /* calls, and rows */
-};
-
-static struct cuda *cuda_of(struct backend *be) {
-    return (struct cuda *)(void *)be;
-}
 
 static size_t aligned(size_t n) {
     return (n + ALIGN - 1) / ALIGN * ALIGN;
 }
 
-/* What the device says of its failure. It does nothing more from then on. */
-static enum status failure(const struct gpu *g, struct err *err) {
+enum status cuda_failure(const struct gpu *g, struct err *err) {
     return err_set(err, ST_DEVICE, "%s failed: %s. The CPU can go on (--device cpu)",
                    g->info.name, g->error);
 }
@@ -155,7 +74,7 @@ static void cuda_copy(struct backend *be, void *dst, const void *src, size_t byt
 }
 
 /* One buffer is filled while the other is on its way. */
-static void cuda_upload(struct backend *be, void *dev, const void *host, size_t bytes) {
+void cuda_upload(struct backend *be, void *dev, const void *host, size_t bytes) {
     struct cuda *c = cuda_of(be);
     struct gpu *g = c->g;
     for (size_t done = 0, part; done < bytes; done += part) {
@@ -274,7 +193,7 @@ static enum status cuda_bind_data(struct backend *be, const void *host, size_t b
                        c->g->info.name, bound_bytes(c) >> 20, c->g->room(c->g) >> 20);
     cuda_upload(be, p, host, bytes);
     *dev = p;
-    return c->g->failed ? failure(c->g, err) : ST_OK;
+    return c->g->failed ? cuda_failure(c->g, err) : ST_OK;
 }
 
 static enum status bind_part(struct cuda *c, const struct weight_part *p, const void **dev,
@@ -298,18 +217,6 @@ static bool row_scaled(const struct weight *w) {
     return true;
 }
 
-/* Of each kind there is one to time products with. */
-static void note_kind(struct cuda *c, const struct weight *w) {
-    if (w->type == WEIGHT_F32)
-        return;
-    enum crossover_kind kind = crossover_kind(w);
-    struct weight *trial = &c->trial[kind];
-    bool fits = w->N <= TRIAL_OUTPUTS && (size_t)w->N * (size_t)w->K >= TRIAL_LEAST;
-    c->bound[kind] = true;
-    if (fits && trial->N == 0)
-        *trial = *w;
-}
-
 static enum status cuda_bind(struct backend *be, const struct weight *host, struct weight *dev,
                              struct err *err) {
     struct cuda *c = cuda_of(be);
@@ -330,7 +237,7 @@ static enum status cuda_bind(struct backend *be, const struct weight *host, stru
     dev->absmax2 = at[4];
     dev->code_map = host->code ? c->code_map : NULL;
     dev->row_scaled = row_scaled(host);
-    note_kind(c, dev);
+    product_note(c, dev);
     return ST_OK;
 }
 
@@ -414,7 +321,7 @@ static enum status cuda_reserve(struct backend *be, const struct backend_limits 
     c->q4.pairs = take(c, GPU_GEMM_TOK * Kp, sizeof(uint16_t), &failed);
     c->q4.count = take(c, GPU_Q4_COUNTS, sizeof(int), &failed);
     c->digits = take_digits(c, lim->max_tok, Kp, &failed);
-    c->work = take(c, WORK_BYTES + 32 * Kp, 1, &failed);
+    c->work = take(c, CUDA_WORK_BYTES + 32 * Kp, 1, &failed);
     c->q4.work = (float *)(void *)c->work; /* never at once with unpacked weights */
     c->rows = take(c, T * Kp, sizeof(float), &failed);
     c->parts_floats = rows * (size_t)(lim->head_dim + 2);
@@ -553,21 +460,12 @@ static void cuda_begin(struct backend *be, const struct step *s) {
     c->of_step = c->staged;
 }
 
-/* Whether a product of so many tokens may be cuBLAS's. */
-static bool needs_blas(const struct cuda *c, int T) {
-    for (int i = 0; i < CROSSOVER_KINDS; i++)
-        if (c->bound[i] && i != CROSSOVER_I8_ROWS &&
-            T > crossover_tok(&c->cross, (enum crossover_kind)i))
-            return true;
-    return false;
-}
-
 /* The recording of steps like this one; NULL: such are not recorded. Attention's share of the
  * keys follows from max_len, so that it becomes what all of them have. */
 static struct recording *like_this(struct cuda *c) {
     int top = 0;
     if (c->step.max_tok != 1 || c->step.T > RECORD_SEQS || c->n_logits != c->step.T ||
-        needs_blas(c, c->step.T))
+        product_needs_blas(c, c->step.T))
         return NULL;
     while (top < RECORD_LENGTHS - 1 && 1 << top < c->step.max_len)
         top++;
@@ -609,230 +507,10 @@ static enum status cuda_finish(struct backend *be, struct err *err) {
     memset(c->known, 0, sizeof c->known);
     g->sync(g);
     if (g->failed)
-        return failure(g, err);
+        return cuda_failure(g, err);
     for (int i = 0, at = 0; i < c->n_asked; at += c->asked[i++].n)
         memcpy(c->asked[i].host, c->got_pinned + at, (size_t)c->asked[i].n * sizeof *c->got);
     c->n_asked = c->n_sampled = 0;
-    return ST_OK;
-}
-
-/* ---- products ---- */
-
-/* x in 16 bits, made once for all outputs of a call. */
-struct input {
-    const float *x;
-    int T, K;
-    bool made[2], quantised;
-};
-
-static const uint16_t *input_16(struct cuda *c, struct input *in, bool f16) {
-    if (!in->made[f16])
-        c->g->to_16(c->g, in->x, in->T, in->K, f16, c->xb[f16]);
-    in->made[f16] = true;
-    return c->xb[f16];
-}
-
-/* x in digits: laid out for its own T and K, so that each product's tokens lie together. */
-static struct gpu_digits input_digits(struct cuda *c, struct input *in) {
-    struct gpu_digits d = c->digits;
-    d.T8 = (in->T + 7) / 8 * 8;
-    if (!in->quantised)
-        c->g->quantise(c->g, in->x, in->T, in->K, d);
-    in->quantised = true;
-    return d;
-}
-
-/* Many tokens: as many rows as the workspace holds are unpacked and multiplied. */
-static void by_slices(struct cuda *c, struct input *in, const struct matmul_out *o, bool add) {
-    struct gpu *g = c->g;
-    const struct weight *w = o->w;
-    bool f16 = w->type == WEIGHT_F16;
-    const uint16_t *xb = input_16(c, in, f16);
-    int most = (int)(WORK_BYTES / sizeof(uint16_t) / (size_t)w->Kp) / 16 * 16;
-    most = most < 16 ? 16 : most > MOST_ROWS ? MOST_ROWS : most;
-    for (int n = 0; n < w->N; n += most) {
-        int part = w->N - n < most ? w->N - n : most;
-        g->unpack(g, w, n, (part + 15) / 16 * 16, c->work);
-        g->blas(g, xb, c->work, f16, in->T, part, w->Kp, o->y + n, o->ldy, add);
-    }
-    if (o->bias)
-        g->bias(g, o->bias, in->T, w->N, o->y, o->ldy);
-}
-
-/* In one launch from 4-bit weights; false: others have to. */
-static bool few_products(struct cuda *c, const struct gpu_input *in,
-                         const struct matmul_out *out, int n_out, bool add) {
-    if (c->g->q4gemv(c->g, in, out, n_out, add))
-        return true;
-    for (int i = 0; i < n_out; i++)
-        if (out[i].w->type != WEIGHT_Q4 ||
-            in->T > crossover_tok(&c->cross, crossover_kind(out[i].w)))
-            return false;
-    return c->g->q4gemm(c->g, in, c->q4, out, n_out, add);
-}
-
-static void multiply(struct cuda *c, const float *x, int T, int K, const struct matmul_out *out,
-                     int n_out, bool add) {
-    struct gpu *g = c->g;
-    struct input in = {.x = x, .T = T, .K = K};
-    const struct gpu_input few = {x, T, K, NULL};
-    if (T == 0 || few_products(c, &few, out, n_out, add))
-        return;
-    for (int i = 0; i < n_out; i++) {
-        const struct matmul_out *o = &out[i];
-        bool exact = o->w->type == WEIGHT_F32;
-        bool many = !exact && T > crossover_tok(&c->cross, crossover_kind(o->w));
-        assert(o->w->K == K && T <= c->lim.max_tok && K <= c->lim.max_k);
-        if (many && o->w->row_scaled)
-            g->w8a8(g, input_digits(c, &in), T, o, add);
-        else if (many)
-            by_slices(c, &in, o, add);
-        else if (!exact && T > GPU_GEMV_TOK)
-            g->gemm(g, input_16(c, &in, o->w->type == WEIGHT_F16), T, o, add);
-        else
-            for (int t = 0; t < T; t += GPU_GEMV_TOK) {
-                struct matmul_out part = *o;
-                int n = T - t < GPU_GEMV_TOK ? T - t : GPU_GEMV_TOK;
-                part.y += (size_t)t * o->ldy;
-                g->gemv(g, x + (size_t)t * (size_t)weight_pad_k(K), n, &part, add);
-            }
-    }
-}
-
-static void cuda_matmul(struct backend *be, const float *x, int T, int K,
-                        const struct matmul_out *out, int n_out) {
-    multiply(cuda_of(be), x, T, K, out, n_out, false);
-}
-
-static void cuda_norm_matmul(struct backend *be, const struct norm_op *n, const float *x, int T,
-                             int K, float *xn, const struct matmul_out *out, int n_out) {
-    struct cuda *c = cuda_of(be);
-    const struct gpu_input few = {x, T, K, n};
-    if (T == 0 || few_products(c, &few, out, n_out, false))
-        return;
-    c->g->norm(c->g, n, x, T, xn);
-    multiply(c, xn, T, K, out, n_out, false);
-}
-
-static void cuda_matmul_add(struct backend *be, const float *x, int T, int K,
-                            const struct matmul_out *out) {
-    multiply(cuda_of(be), x, T, K, out, 1, true);
-}
-
-/* In one launch, if there are few tokens and it can; n may be NULL. */
-static bool few_ffn(struct cuda *c, const struct norm_op *n, enum act_kind kind, const float *x,
-                    int T, int K, const struct linear *gate, const struct linear *up,
-                    float *y) {
-    const struct gpu_input in = {x, T, K, n};
-    struct matmul_out u = {&up->w, y, (size_t)weight_pad_k(up->w.N), up->bias};
-    struct matmul_out v = {&gate->w, y, u.ldy, gate->bias};
-    return c->g->q4ffn(c->g, kind, &in, &u, &v);
-}
-
-static void cuda_ffn(struct backend *be, enum act_kind kind, const float *x, int T, int K,
-                     const struct linear *gate, const struct linear *up, float *y) {
-    struct cuda *c = cuda_of(be);
-    struct gpu *g = c->g;
-    int F = up->w.N;
-    size_t ld = (size_t)weight_pad_k(F);
-    struct matmul_out out[] = {{&up->w, gate ? c->rows : y, ld, up->bias},
-                               {gate ? &gate->w : NULL, y, ld, gate ? gate->bias : NULL}};
-    if (T == 0 || (gate && few_ffn(c, NULL, kind, x, T, K, gate, up, y)))
-        return;
-    multiply(c, x, T, K, out, gate ? 2 : 1, false);
-    g->act(g, kind, y, gate ? c->rows : NULL, T, F, y);
-}
-
-static void cuda_norm_ffn(struct backend *be, const struct norm_op *n, enum act_kind kind,
-                          const float *x, int T, int K, float *xn, const struct linear *gate,
-                          const struct linear *up, float *y) {
-    struct cuda *c = cuda_of(be);
-    if (T == 0 || few_ffn(c, n, kind, x, T, K, gate, up, y))
-        return;
-    const struct gpu_input in = {x, T, K, n};
-    size_t ld = (size_t)weight_pad_k(up->w.N);
-    struct matmul_out out[] = {{&up->w, c->rows, ld, up->bias}, {&gate->w, y, ld, gate->bias}};
-    if (few_products(c, &in, out, 2, false)) {
-        c->g->act(c->g, kind, y, c->rows, T, up->w.N, y);
-        return;
-    }
-    c->g->norm(c->g, n, x, T, xn);
-    cuda_ffn(be, kind, xn, T, K, gate, up, y);
-}
-
-/* ---- crossovers ---- */
-
-/* A product with the kind's weight. */
-struct trial {
-    struct cuda *c;
-    enum crossover_kind kind;
-    float *x, *y; /* [GPU_GEMM_TOK, Kp], [GPU_GEMM_TOK, Np] */
-};
-
-/* In a step other weights were read since this one was: so the caches have something else, as
- * far as the workspace is larger than they are. */
-static void spoil_caches(void *user) {
-    struct cuda *c = ((struct trial *)user)->c;
-    c->g->zero(c->g, c->work, WORK_BYTES);
-}
-
-static void try_product(void *user, int T, bool fused) {
-    struct trial *t = user;
-    const struct weight *w = &t->c->trial[t->kind];
-    const struct matmul_out o = {w, t->y, (size_t)w->Np, NULL};
-    t->c->cross.tok[t->kind] = fused ? GPU_GEMM_TOK : GPU_GEMV_TOK;
-    multiply(t->c, t->x, T, w->K, &o, 1, false);
-}
-
-/* Numbers between -1 and 1, and in a column of each 1024 larger ones, as models have. */
-static void fill_trial(struct cuda *c, float *x, int K) {
-    size_t ld = (size_t)weight_pad_k(K), bytes = GPU_GEMM_TOK * ld * sizeof *x;
-    float *host = xcalloc(GPU_GEMM_TOK * ld, sizeof *host);
-    uint32_t r = 1;
-    for (size_t t = 0; t < GPU_GEMM_TOK; t++)
-        for (size_t k = 0; k < (size_t)K; k++) {
-            r = r * 1664525 + 1013904223;
-            float v = (float)(r >> 8) * 0x1p-23f - 1;
-            host[t * ld + k] = k % 1024 == 5 ? 16 * v : v;
-        }
-    cuda_upload(&c->be, x, host, bytes);
-    free(host);
-}
-
-/* 0: it can't be measured here. */
-static int measure(struct cuda *c, enum crossover_kind kind) {
-    struct gpu *g = c->g;
-    const struct weight *w = &c->trial[kind];
-    size_t x_bytes = GPU_GEMM_TOK * (size_t)w->Kp * sizeof(float);
-    size_t y_bytes = GPU_GEMM_TOK * (size_t)w->Np * sizeof(float);
-    int tok = 0;
-    if (w->N == 0 || w->K > c->lim.max_k || c->lim.max_tok < GPU_GEMM_TOK)
-        return 0;
-    struct trial t = {c, kind, g->alloc(g, x_bytes), g->alloc(g, y_bytes)};
-    if (t.x && t.y) {
-        fill_trial(c, t.x, w->K);
-        tok = crossover_measure(g, &(struct crossover_trial){spoil_caches, try_product, &t});
-    }
-    g->sync(g);
-    g->free(g, t.x);
-    g->free(g, t.y);
-    return tok;
-}
-
-enum status cuda_learn_crossovers(struct backend *be, const char *file, struct err *err) {
-    struct cuda *c = cuda_of(be);
-    struct err why = {0};
-    int n = 0;
-    crossover_read(file, &c->g->info, &c->cross);
-    for (int i = 0; i < CROSSOVER_KINDS; i++)
-        if (c->cross.tok[i] == 0) {
-            c->cross.tok[i] = measure(c, (enum crossover_kind)i);
-            n += c->cross.tok[i] != 0;
-        }
-    if (c->g->failed)
-        return failure(c->g, err);
-    if (n && crossover_write(file, &c->g->info, &c->cross, &why) != ST_OK)
-        log_warn("borders between the GPU's kernels will be measured again: %s", why.msg);
     return ST_OK;
 }
 
@@ -1038,7 +716,7 @@ static const struct backend cuda_table = {
     .finish = cuda_finish,
     .embed = cuda_embed,
     .norm = cuda_norm,
-    .matmul = cuda_matmul,
+    .matmul = product_matmul,
     .permute = cuda_permute,
     .rope = cuda_rope,
     .kv_write = cuda_kv_write,
@@ -1051,10 +729,10 @@ static const struct backend cuda_table = {
     .kv_turn = cuda_kv_turn,
     .step_again = cuda_step_again,
     .step_over = cuda_step_over,
-    .matmul_add = cuda_matmul_add,
-    .ffn = cuda_ffn,
-    .norm_matmul = cuda_norm_matmul,
-    .norm_ffn = cuda_norm_ffn,
+    .matmul_add = product_matmul_add,
+    .ffn = product_ffn,
+    .norm_matmul = product_norm_matmul,
+    .norm_ffn = product_norm_ffn,
     .rope_kv = cuda_rope_kv,
     .sample = cuda_sample,
 };
