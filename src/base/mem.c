@@ -16,6 +16,11 @@
 
 static void (*mem_hook)(void);
 
+uint64_t memory_bytes(void) {
+    long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
+    return pages > 0 && page_bytes > 0 ? (uint64_t)pages * (uint64_t)page_bytes : 0;
+}
+
 void mem_set_hook(void (*hook)(void)) {
     mem_hook = hook;
 }

@@ -21,6 +21,8 @@ void *xaligned(size_t n, size_t size_bytes);
 char *xstrdup(const char *s);
 char *xstrndup(const char *s, size_t len);
 char *xasprintf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* What the machine has; 0: it does not say. */
+uint64_t memory_bytes(void);
 /* Called once, before the program ends for want of memory. */
 void mem_set_hook(void (*hook)(void));
 

@@ -275,9 +275,7 @@ enum status config_check_draft(const struct config *c, const struct settings *s,
 }
 
 static uint64_t default_swap_space(void) {
-    long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
-    uint64_t quarter =
-        pages > 0 && page_bytes > 0 ? (uint64_t)pages / 4 * (uint64_t)page_bytes : 0;
+    uint64_t quarter = memory_bytes() / 4;
     return quarter < DEFAULT_SWAP_SPACE ? quarter : DEFAULT_SWAP_SPACE;
 }
 

@@ -17,7 +17,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 const struct opt bench_opts[] = {
     {"prompt", 'p', OPT_COUNTS, "N[,N...]", 1, "Tokens of the prompt (default 512)"},
@@ -167,8 +166,7 @@ static size_t kv_bytes(const struct model_info *m) {
  * 4; pages that nobody writes cost nothing, so the pool has room for 4. */
 static enum status pool_bytes(const struct wanted *w, const struct model_info *m,
                               const struct model_info *draft, size_t *out, struct err *err) {
-    long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
-    size_t half = pages > 0 && page_bytes > 0 ? (size_t)pages / 2 * (size_t)page_bytes : 0;
+    size_t half = memory_bytes() / 2;
     size_t per_tok = kv_bytes(m) + kv_bytes(draft);
     size_t one = per_tok * (size_t)(w->ctx_tok + 32), all;
     if (mul_overflows(one, (size_t)w->n_seq, &all))

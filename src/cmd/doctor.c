@@ -71,8 +71,7 @@ static void processor(struct report *r) {
     engine_huge_pages(&b);
     finding(r, "machine", "hugepages", true, "%s", buf_str(&b));
     finding(r, "machine", "cores", true, "%d usable", engine_usable_cores());
-    long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGE_SIZE);
-    finding(r, "machine", "memory", true, "%s", show_bytes((uint64_t)pages * (uint64_t)size));
+    finding(r, "machine", "memory", true, "%s", show_bytes(memory_bytes()));
     buf_clear(&b);
     struct buf load = {0};
     bool gpu = engine_gpu(&b, &load);

@@ -32,7 +32,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include <xxhash.h>
 
 enum {
@@ -213,8 +212,7 @@ static enum status pool_size(const struct engine_params *p, struct pool_plan *pl
                 "needs %zu bytes",
                 p->kv_bytes, ctx_tok, (size_t)one * block_bytes);
     } else {
-        long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
-        size_t memory = pages > 0 && page_bytes > 0 ? (size_t)pages * (size_t)page_bytes : 0;
+        size_t memory = memory_bytes();
         want = (size_t)one * DEFAULT_CONTEXTS;
         if (want > memory / 8 / block_bytes)
             want = memory / 8 / block_bytes;

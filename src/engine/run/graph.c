@@ -447,25 +447,19 @@ void *graph_host_block(struct graph *g, int block) {
     return g->be->host_memory && !g->next && !g->ranks ? block_memory(g, block) : NULL;
 }
 
-/* The part on a device whose pool is not host memory; the others' blocks are copied at once. */
-static struct backend *swapping(const struct graph *g) {
-    while (g->next)
-        g = g->next;
-    return g->be;
-}
-
 bool graph_can_swap(const struct graph *g) {
-    return !g->ranks && swapping(g)->swap_out;
+    return !g->ranks && last_part(g)->be->swap_out;
 }
 
 void *graph_swap_alloc(struct graph *g, size_t bytes) {
-    return swapping(g)->swap_alloc(swapping(g), bytes);
+    return last_part(g)->be->swap_alloc(last_part(g)->be, bytes);
 }
 
 void graph_swap_free(struct graph *g, void *p) {
-    swapping(g)->swap_free(swapping(g), p);
+    last_part(g)->be->swap_free(last_part(g)->be, p);
 }
 
+/* A part in host memory is copied at once. */
 void graph_swap_out(struct graph *g, int block, void *host) {
     for (char *to = host; g; to += g->kv_block, g = g->next)
         if (g->be->host_memory)
