@@ -100,6 +100,13 @@ template <class T> static inline T shfl(T v, int lane) {
 template <class T> static inline T shfl_xor(T v, int mask) {
     return shfl(v, shim_me.thread % 32 ^ mask);
 }
+static inline bool any_lane(bool mine) {
+    const unsigned char *all = shim_exchange(&mine, sizeof mine);
+    bool any = false;
+    for (int i = 0; i < 32; i++)
+        any = any || all[32 * i];
+    return any;
+}
 template <class T>
 static inline T lds(const T *p, const char *file = __builtin_FILE(),
                     int line = __builtin_LINE()) {

@@ -344,8 +344,11 @@ DEVICE void finish_scores(const att_args &A, const att_rows &w, int key,
 /* What a warp has of its rows; of l a lane has the sum over its own keys. */
 template <class S> struct att_state { float m[2], l[2], o[S::DT / 32][4][4]; };
 
-/* Scores become weights, and what there was before is put on the new reference. */
+/* Scores become weights, and what there was before is put on the new reference: where one of
+ * the warp's rows has one, since the largest score of most rows stands among their first keys.
+ */
 template <class S> DEVICE void softmax(att_state<S> &st, float s[S::GROUPS][4][4]) {
+    float f[2];
     UNROLL
     for (int h = 0; h < 2; h++) {
         float top = -INFINITY;
@@ -355,17 +358,20 @@ template <class S> DEVICE void softmax(att_state<S> &st, float s[S::GROUPS][4][4
         top = fmaxf(top, shfl_xor(top, 1));
         top = fmaxf(top, shfl_xor(top, 2));
         top = fmaxf(top - reference<S>(), st.m[h]);
-        float ref = top == -INFINITY ? 0 : top, f = expf(st.m[h] - ref);
+        float ref = top == -INFINITY ? 0 : top;
+        f[h] = expf(st.m[h] - ref);
         UNROLL
         for (int i = 0; i < S::GROUPS * 8; i++) {
             float &x = s[i / 8][i / 2 % 4][2 * h + i % 2];
             x = expf(x - ref);
         }
         st.m[h] = top;
-        st.l[h] *= f;
+        st.l[h] *= f[h];
+    }
+    if (any_lane(f[0] != 1 || f[1] != 1)) {
         UNROLL
-        for (int i = 0; i < S::DT / 4; i++)
-            st.o[i / 8][i / 2 % 4][2 * h + i % 2] *= f;
+        for (int i = 0; i < S::DT / 2; i++)
+            st.o[i / 16][i / 4 % 4][i % 4] *= f[i % 4 / 2];
     }
 }
 

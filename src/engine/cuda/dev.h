@@ -8,7 +8,8 @@
  * that the shim sees every access.
  *
  * Numbers of 16 bits are passed around as their bits; two in a word have the first in its low
- * half.
+ * half. There is no ldmatrix: operands lie in memory so that what a lane has of several
+ * fragments is 16 neighbouring bytes, one read.
  */
 #ifndef LLMCHAT_ENGINE_CUDA_DEV_H
 #define LLMCHAT_ENGINE_CUDA_DEV_H
@@ -80,6 +81,10 @@ template <class T> DEVICE T shfl_xor(T v, int mask) {
 }
 template <class T> DEVICE T shfl(T v, int lane) {
     return __shfl_sync(0xffffffffu, v, lane);
+}
+/* Whether any lane says so, to all 32. */
+DEVICE bool any_lane(bool mine) {
+    return __any_sync(0xffffffffu, mine) != 0;
 }
 template <class T> DEVICE T lds(const T *p) {
     return *p;
