@@ -1,26 +1,37 @@
 #!/bin/sh
 # check_gpu.sh BUILD TEST… - `make check-gpu`: these tests of a build on the GPU of this machine; the first also under
-# compute-sanitizer, where it is installed. Ends with N passed, N failed.
+# compute-sanitizer, where it is installed. What they print goes to BUILD/check-gpu, where summary.sh counts it.
 set -u
-build=$1
+here=$(dirname "$0") build=$1 dir=$1/check-gpu
 shift
-TEST_CUDA_MODULE=$build/llmchat-cuda.so
-export TEST_CUDA_MODULE
-passed=0 failed=0
+TEST_CUDA_MODULE=$build/llmchat-cuda.so MKMODEL=$build/mkmodel
+export TEST_CUDA_MODULE MKMODEL
+
+# try NAME COMMAND…: leaves log and result as automake's tests do.
 try() {
-    if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+    name=$1
+    shift
+    "$@" >"$dir/$name.log" 2>&1
+    case $? in 0) result=PASS ;; 77) result=SKIP ;; *) result=FAIL ;; esac
+    echo ":global-test-result: $result" >"$dir/$name.trs"
+    echo "$result: $name"
 }
-if ! LLMCHAT_CUDA_MODULE=$TEST_CUDA_MODULE "$build/llmchat" doctor --device cuda | grep ' gpu '; then
-    echo "check-gpu: no GPU can be used here" >&2
-    exit 1
-fi
-for t in "$@"; do try "$build/$t"; done
+
+gpu=$(LLMCHAT_CUDA_MODULE=$TEST_CUDA_MODULE "$build/llmchat" doctor --device cuda | grep ' machine  *gpu  ')
+echo "$gpu"
+case $gpu in
+    ok*) ;;
+    *) echo "check-gpu: no GPU can be used here" >&2; exit 1 ;;
+esac
+rm -rf "$dir"
+mkdir "$dir" || exit 1
+for t in "$@"; do try "$t" "$build/$t"; done
 if command -v compute-sanitizer >/dev/null 2>&1; then
+    # Each call of ours is checked by itself; what cuBLAS asks for in vain while it starts is no error of ours.
     for tool in memcheck racecheck; do
-        try compute-sanitizer --tool $tool --error-exitcode 9 "$build/$1"
+        try "$tool-$1" compute-sanitizer --tool $tool --report-api-errors no --error-exitcode 9 "$build/$1"
     done
 else
-    echo "compute-sanitizer is not installed: skipped"
+    echo "SKIP: compute-sanitizer is not installed"
 fi
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ]
+sh "$here/summary.sh" "$dir"
