@@ -685,13 +685,15 @@ enum status graph_forward(struct graph *g, const struct batch *b, float *logits,
 }
 
 bool graph_can_sample(const struct graph *g, int n) {
-    return !g->ranks && last_part(g)->be->sample && n <= BACKEND_SAMPLE_ROWS &&
+    return last_part(g)->be->sample && n <= BACKEND_SAMPLE_ROWS &&
            g->model->hp.n_vocab <= BACKEND_SAMPLE_VOCAB;
 }
 
 enum status graph_sample(struct graph *g, const struct batch *b, const struct sample_row *rows,
                          struct sample_got *got, struct err *err) {
     assert(graph_can_sample(g, 0));
+    if (g->ranks)
+        return ranks_sample(g->ranks, b, rows, got, err);
     return run_step(g, b, &(struct wanted){.rows = rows, .got = got}, err);
 }
 

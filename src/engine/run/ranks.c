@@ -249,24 +249,40 @@ struct comm *ranks_comm(struct ranks *rs, int rank) {
 
 struct step_args {
     const struct batch *batch;
-    float *logits;
+    float *logits; /* NULL: tokens are wanted, or nothing is */
+    const struct sample_row *rows;
+    struct sample_got *got;
 };
 
-static void forward_job(struct rank *r, const void *args) {
-    const struct step_args *a = args;
+/* Rank 0 has the head, and so whatever is wanted of a step. */
+static enum status step(struct rank *r, const struct step_args *a, struct err *err) {
+    if (r->number == 0 && a->got)
+        return graph_sample(r->g, a->batch, a->rows, a->got, err);
+    return graph_forward(r->g, a->batch, r->number == 0 ? a->logits : NULL, err);
+}
+
+static void step_job(struct rank *r, const void *args) {
     struct err err = {0};
-    if (graph_forward(r->g, a->batch, r->number == 0 ? a->logits : NULL, &err) == ST_OK)
+    if (step(r, args, &err) == ST_OK)
         return;
     err_prefix(&err, "GPU %d", r->number);
     comm_fail(r->g->comm, &err);
 }
 
+static enum status run_step(struct ranks *rs, const struct step_args *args, struct err *err) {
+    CHECK(comm_status(&rs->stop, err));
+    all(rs, step_job, args);
+    return comm_status(&rs->stop, err);
+}
+
 enum status ranks_forward(struct ranks *rs, const struct batch *b, float *logits,
                           struct err *err) {
-    const struct step_args args = {b, logits};
-    CHECK(comm_status(&rs->stop, err));
-    all(rs, forward_job, &args);
-    return comm_status(&rs->stop, err);
+    return run_step(rs, &(struct step_args){.batch = b, .logits = logits}, err);
+}
+
+enum status ranks_sample(struct ranks *rs, const struct batch *b, const struct sample_row *rows,
+                         struct sample_got *got, struct err *err) {
+    return run_step(rs, &(struct step_args){.batch = b, .rows = rows, .got = got}, err);
 }
 
 static void settle_job(struct rank *r, const void *args) {

@@ -26,6 +26,8 @@ void ranks_close(struct graph *door);
 /* The functions of graph.h, for all ranks. */
 enum status ranks_forward(struct ranks *rs, const struct batch *b, float *logits,
                           struct err *err);
+enum status ranks_sample(struct ranks *rs, const struct batch *b, const struct sample_row *rows,
+                         struct sample_got *got, struct err *err);
 bool ranks_settle(struct ranks *rs);
 void ranks_copy_block(struct ranks *rs, int dst, int src, int n_tok);
 void ranks_move_blocks(struct ranks *rs, const int32_t *blocks, int n, int from, int to);
