@@ -650,6 +650,43 @@ static void sample(struct graph *g, int from, int n) {
     }
 }
 
+/* A block of every device goes out, is written over, and comes back to another place, without a
+ * step between: bit by bit, and two of them one behind the other in the host's memory. */
+static void blocks_are_swapped_by_all_devices(void **state) {
+    (void)state;
+    two_devices();
+    model_make("f32");
+    struct graph *g = open_as(&on_host);
+    size_t bytes = graph_kv_block_bytes(&model, kv_type);
+    char *a = xmalloc(bytes), *b = xmalloc(bytes), *zeros = xcalloc(1, bytes);
+    assert_true(graph_can_swap(g));
+    char *host = graph_swap_alloc(g, 2 * bytes);
+    assert_non_null(host);
+    forward(g, straight, 0, 2 * KV_BLOCK, logits_a);
+    graph_swap_out(g, 0, host);
+    graph_swap_out(g, 1, host + bytes);
+    for (int i = 0; i < 2; i++) {
+        graph_copy_block(g, 10 + i, i, KV_BLOCK);
+        graph_write_block(g, i, zeros);
+        graph_swap_in(g, 20 + i, host + (size_t)i * bytes);
+    }
+    for (int i = 0; i < 2; i++) {
+        graph_read_block(g, 10 + i, KV_BLOCK, a);
+        graph_read_block(g, 20 + i, KV_BLOCK, b);
+        assert_memory_equal(a, b, bytes);
+        assert_true(memcmp(a, zeros, bytes) != 0);
+    }
+    graph_swap_free(g, host);
+    graph_close(g);
+    g = open_ranks(2);
+    assert_false(graph_can_swap(g));
+    graph_close(g);
+    free(a);
+    free(b);
+    free(zeros);
+    model_release();
+}
+
 static void tokens_are_sampled_by_rank_0(void **state) {
     (void)state;
     two_devices();
@@ -801,6 +838,7 @@ int main(void) {
         cmocka_unit_test(a_rank_that_fails_stops_all),
         cmocka_unit_test(devices_share_a_model),
         cmocka_unit_test(devices_share_a_model_by_nccl),
+        cmocka_unit_test(blocks_are_swapped_by_all_devices),
         cmocka_unit_test(tokens_are_sampled_by_rank_0),
         cmocka_unit_test(the_pool_has_blocks_that_all_devices_have),
         cmocka_unit_test(a_device_that_fails_stops_all),

@@ -70,7 +70,7 @@ size_t room(struct gpu *g) {
 
 void *alloc_pinned(struct gpu *g, size_t bytes) {
     void *p = nullptr;
-    cudaError_t e = cudaHostAlloc(&p, bytes ? bytes : 1, cudaHostAllocDefault);
+    cudaError_t e = cudaHostAlloc(&p, bytes ? bytes : 1, cudaHostAllocPortable);
     if (e == cudaErrorMemoryAllocation)
         (void)cudaGetLastError();
     else

@@ -112,7 +112,8 @@ struct gpu {
     void *(*alloc)(struct gpu *g, size_t bytes);
     void (*free)(struct gpu *g, void *p); /* NULL is allowed, here and below */
     size_t (*room)(struct gpu *g);        /* bytes that are free now */
-    /* Host memory that the device copies from and to without help; NULL: none left */
+    /* Host memory that this device, and every other one, copies from and to without help; NULL:
+     * none left */
     void *(*alloc_pinned)(struct gpu *g, size_t bytes);
     void (*free_pinned)(struct gpu *g, void *p);
     /* src or dst of the host is pinned, and stays as it is until sync() */

@@ -448,7 +448,7 @@ void *graph_host_block(struct graph *g, int block) {
 }
 
 bool graph_can_swap(const struct graph *g) {
-    return !g->ranks && last_part(g)->be->swap_out;
+    return last_part(g)->be->swap_out;
 }
 
 void *graph_swap_alloc(struct graph *g, size_t bytes) {
@@ -456,11 +456,17 @@ void *graph_swap_alloc(struct graph *g, size_t bytes) {
 }
 
 void graph_swap_free(struct graph *g, void *p) {
+    if (g->ranks)
+        ranks_swap_wait(g->ranks);
     last_part(g)->be->swap_free(last_part(g)->be, p);
 }
 
 /* A part in host memory is copied at once. */
 void graph_swap_out(struct graph *g, int block, void *host) {
+    if (g->ranks) {
+        ranks_swap_out(g->ranks, block, host);
+        return;
+    }
     for (char *to = host; g; to += g->kv_block, g = g->next)
         if (g->be->host_memory)
             memcpy(to, block_memory(g, block), g->kv_block);
@@ -469,6 +475,10 @@ void graph_swap_out(struct graph *g, int block, void *host) {
 }
 
 void graph_swap_in(struct graph *g, int block, const void *host) {
+    if (g->ranks) {
+        ranks_swap_in(g->ranks, block, host);
+        return;
+    }
     for (const char *from = host; g; from += g->kv_block, g = g->next)
         if (g->be->host_memory)
             memcpy(block_memory(g, block), from, g->kv_block);

@@ -130,8 +130,8 @@ void graph_write_block(struct graph *g, int block, const void *host);
  * host memory. */
 void *graph_host_block(struct graph *g, int block);
 /* Blocks of a pool that is not host memory, out of it and back: to memory of graph_swap_alloc()
- * (NULL: the host gives no more), graph_kv_block_bytes() each. In order with the steps; neither
- * waits, so the host may not look there. */
+ * (NULL: the host gives no more), graph_kv_block_bytes() each in a layout of their own. In order
+ * with the steps; neither waits, so the host may not look there. */
 bool graph_can_swap(const struct graph *g);
 void *graph_swap_alloc(struct graph *g, size_t bytes);
 void graph_swap_free(struct graph *g, void *p); /* waits for copies */

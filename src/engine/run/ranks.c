@@ -349,6 +349,40 @@ static void block_job(struct rank *r, const void *args) {
         graph_write_block(r->g, a->block, r->block);
 }
 
+/* Each rank's part is one piece, since only the same ranks read it again, and each device copies
+ * its own: the memory is known to all of them, whichever it came from (gpu.h). */
+struct swap_args {
+    int block;
+    char *to;         /* out, or */
+    const char *from; /* in */
+};
+
+static void swap_job(struct rank *r, const void *args) {
+    const struct swap_args *a = args;
+    size_t at = (size_t)r->number * r->g->kv_block;
+    if (a->to)
+        graph_swap_out(r->g, a->block, a->to + at);
+    else
+        graph_swap_in(r->g, a->block, a->from + at);
+}
+
+void ranks_swap_out(struct ranks *rs, int block, void *to) {
+    all(rs, swap_job, &(struct swap_args){.block = block, .to = to});
+}
+
+void ranks_swap_in(struct ranks *rs, int block, const void *from) {
+    all(rs, swap_job, &(struct swap_args){.block = block, .from = from});
+}
+
+static void swap_wait_job(struct rank *r, const void *args) {
+    (void)args;
+    graph_swap_free(r->g, NULL);
+}
+
+void ranks_swap_wait(struct ranks *rs) {
+    all(rs, swap_wait_job, NULL);
+}
+
 bool ranks_failed(const struct ranks *rs) {
     bool failed = false;
     for (int i = 0; i < rs->n; i++)

@@ -34,6 +34,9 @@ void ranks_move_blocks(struct ranks *rs, const int32_t *blocks, int n, int from,
 bool ranks_failed(const struct ranks *rs);
 void ranks_read_block(struct ranks *rs, int block, int n_tok, void *host);
 void ranks_write_block(struct ranks *rs, int block, const void *host);
+void ranks_swap_out(struct ranks *rs, int block, void *to);
+void ranks_swap_in(struct ranks *rs, int block, const void *from);
+void ranks_swap_wait(struct ranks *rs); /* until all copies have been made */
 
 /* The comm of a rank, so that tests can make it fail. */
 struct comm *ranks_comm(struct ranks *rs, int rank);
