@@ -164,7 +164,7 @@ static void what_is_written_is_read(void **state) {
     assert_int_equal(st.st_mode & 0777, 0600);
     char *text = read_file(), *last = strstr(text, "int8 16 ");
     assert_non_null(last);
-    assert_string_equal(last + 8, LLMCHAT_VERSION " 3 12080 12090 9.0 NVIDIA H200\n");
+    assert_string_equal(last + 8, LLMCHAT_VERSION " 4 12080 12090 9.0 NVIDIA H200\n");
     free(text);
     /* what is not in the file stays what it was */
     struct crossover mine = {{[CROSSOVER_Q4] = 32}};
@@ -207,8 +207,8 @@ static void a_name_can_not_break_a_line(void **state) {
     free(text);
 }
 
-_Static_assert(GPU_VERSION == 3, "the lines below, and those in test_cli.sh, have it");
-#define OWN LLMCHAT_VERSION " 3 12080 12090 9.0 NVIDIA H200"
+_Static_assert(GPU_VERSION == 4, "the lines below, and those in test_cli.sh, have it");
+#define OWN LLMCHAT_VERSION " 4 12080 12090 9.0 NVIDIA H200"
 
 static void damaged_lines_are_passed_over(void **state) {
     (void)state;

@@ -781,13 +781,14 @@ static void describe_load(const struct gpu *g, struct buf *out) {
     nvml_close(n);
 }
 
-bool engine_gpu(struct buf *out, struct buf *load) {
+bool engine_gpu(int index, struct buf *out, struct buf *load, int *n) {
     struct gpu *g = NULL;
     struct err err = {0};
-    if (cuda_module_open(0, &g, &err) != ST_OK) {
+    if (cuda_module_open(index, &g, &err) != ST_OK) {
         buf_addf(out, "%s", err.msg);
         return false;
     }
+    *n = g->info.n_device;
     buf_addf(out, "%s, %s, %.1f of %.1f GiB free", g->info.name, g->kernels,
              (double)g->room(g) / (1 << 30), (double)g->info.total_bytes / (1 << 30));
     describe_load(g, load);

@@ -288,8 +288,14 @@ const char *graph_device(const struct graph *g) {
     return last_part(g)->be->device;
 }
 
-const char *graph_pci(const struct graph *g) {
-    return last_part(g)->be->pci;
+int graph_n_gpu(const struct graph *g) {
+    if (!last_part(g)->be->pci)
+        return 0;
+    return g->ranks ? ranks_number(g->ranks) : 1;
+}
+
+const char *graph_pci(const struct graph *g, int i) {
+    return g->ranks ? ranks_pci(g->ranks, i) : last_part(g)->be->pci;
 }
 
 const char *graph_kernels(const struct graph *g) {

@@ -241,6 +241,14 @@ void ranks_close(struct graph *door) {
     free(door);
 }
 
+int ranks_number(const struct ranks *rs) {
+    return rs->n;
+}
+
+const char *ranks_pci(const struct ranks *rs, int rank) {
+    return rs->v[rank].g->be->pci;
+}
+
 struct comm *ranks_comm(struct ranks *rs, int rank) {
     return rs->v[rank].g->comm;
 }
@@ -349,8 +357,8 @@ static void block_job(struct rank *r, const void *args) {
         graph_write_block(r->g, a->block, r->block);
 }
 
-/* Each rank's part is one piece, since only the same ranks read it again, and each device copies
- * its own: the memory is known to all of them, whichever it came from (gpu.h). */
+/* Each rank's part is one piece, since only the same ranks read it again, and each device
+ * copies its own: the memory is known to all of them, whichever it came from (gpu.h). */
 struct swap_args {
     int block;
     char *to;         /* out, or */

@@ -23,6 +23,9 @@ enum status ranks_open(const struct model *m, const struct graph_params *p, stru
                        struct err *err);
 void ranks_close(struct graph *door);
 
+int ranks_number(const struct ranks *rs);
+const char *ranks_pci(const struct ranks *rs, int rank);
+
 /* The functions of graph.h, for all ranks. */
 enum status ranks_forward(struct ranks *rs, const struct batch *b, float *logits,
                           struct err *err);
