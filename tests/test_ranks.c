@@ -626,8 +626,9 @@ static void devices_share_a_model_by_nccl(void **state) {
     assert_int_equal(left(), 0);
 }
 
-/* The best token but one of each row of logits_a, which rank 0 had the kernel find: the best one
- * has a penalty. A prompt, more rows than the device has logits at once, and single tokens. */
+/* The best token but one of each row of logits_a, which rank 0 had the kernel find: the best
+ * one has a penalty. A prompt, more rows than the device has logits at once, and single tokens.
+ */
 static void sample(struct graph *g, int from, int n) {
     struct batch_seq s = {straight, from, n, n, 0};
     struct batch b = {tokens + from, n, &s, 1};
@@ -748,6 +749,49 @@ static void the_pool_has_blocks_that_all_devices_have(void **state) {
     model_release();
 }
 
+static void not_opened(const struct graph_params *how, enum status st, const char *words) {
+    struct graph *g = NULL;
+    struct err err = {0};
+    assert_int_equal(try_open(how, &g, &err), st);
+    if (!strstr(err.msg, words))
+        fail_msg("%s: no \"%s\"", err.msg, words);
+}
+
+/* Blocks in the pool where each device has so many bytes, all of which may be used. */
+static int blocks_with(const struct graph_params *how, size_t bytes) {
+    char text[32];
+    struct graph *g = NULL;
+    struct err err = {0};
+    struct graph_params p = *how;
+    p.threads = 1;
+    p.max_tok = MAX_TOK;
+    p.n_block = 1 << 20;
+    snprintf(text, sizeof text, "%zu", bytes);
+    setenv("LLMCHAT_SHIM_BYTES", text, 1);
+    if (graph_open(&model, &p, &g, &err) != ST_OK)
+        fail_msg("%s", err.msg);
+    unsetenv("LLMCHAT_SHIM_BYTES");
+    int n = graph_n_block(g);
+    graph_close(g);
+    return n;
+}
+
+/* NCCL has a GiB of each device; sums over the host need none. */
+static void nccl_has_room(void **state) {
+    (void)state;
+    const size_t bytes = 200000000, gib = (size_t)1 << 30;
+    if (!stand_in("fake_nccl_open"))
+        skip();
+    model_make("f32");
+    int n = blocks_with(&on_host, bytes);
+    assert_true(n > 100);
+    assert_int_equal(blocks_with(&by_nccl, bytes + gib), n);
+    setenv("LLMCHAT_SHIM_BYTES", "200000000", 1);
+    not_opened(&by_nccl, ST_NOMEM, "GPU 0: beside the model, and 1024 MiB that others need");
+    unsetenv("LLMCHAT_SHIM_BYTES");
+    model_release();
+}
+
 static void a_device_that_fails_stops_all(void **state) {
     (void)state;
     static const struct {
@@ -794,14 +838,6 @@ static void a_failure_ends_the_sums_of_nccl(void **state) {
     alarm(0);
 }
 
-static void not_opened(const struct graph_params *how, enum status st, const char *words) {
-    struct graph *g = NULL;
-    struct err err = {0};
-    assert_int_equal(try_open(how, &g, &err), st);
-    if (!strstr(err.msg, words))
-        fail_msg("%s: no \"%s\"", err.msg, words);
-}
-
 static void what_is_missing_is_said(void **state) {
     (void)state;
     int (*left)(void) = stand_in("fake_nccl_open");
@@ -841,6 +877,7 @@ int main(void) {
         cmocka_unit_test(blocks_are_swapped_by_all_devices),
         cmocka_unit_test(tokens_are_sampled_by_rank_0),
         cmocka_unit_test(the_pool_has_blocks_that_all_devices_have),
+        cmocka_unit_test(nccl_has_room),
         cmocka_unit_test(a_device_that_fails_stops_all),
         cmocka_unit_test(a_failure_ends_the_sums_of_nccl),
         cmocka_unit_test(what_is_missing_is_said),

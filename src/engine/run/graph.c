@@ -28,6 +28,7 @@
 #include "engine/cuda/cuda.h"
 #include "engine/run/ranks.h"
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -132,12 +133,16 @@ static enum status fit_pool(struct graph *g, const struct graph_room *r, struct 
     size_t room = g->be->room(g->be);
     size_t fits = room > r->spare_bytes ? (room - r->spare_bytes) / block : 0;
     int least = max_of(r->min_block, 1);
+    char others[64] = "";
+    if (r->spare_bytes)
+        snprintf(others, sizeof others, ", and %zu MiB that others need,",
+                 r->spare_bytes >> 20);
     if (fits < (size_t)least)
         return err_set(err, ST_NOMEM,
-                       "beside the model there is room for %zu tokens of KV cache on the "
+                       "beside the model%s there is room for %zu tokens of KV cache on the "
                        "device, wanted at least %d: a smaller context, or fewer layers on one "
                        "GPU, need less",
-                       fits * KV_BLOCK, least * KV_BLOCK);
+                       others, fits * KV_BLOCK, least * KV_BLOCK);
     if (fits < (size_t)g->n_block)
         g->n_block = (int)fits;
     return ST_OK;

@@ -21,6 +21,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What is held back of each device for NCCL, which allocates behind the pool, when ranks
+ * connect and at their first sums. That is linear in its channels, of which there are up to 32:
+ * for each some 10 MiB and 2 MiB for either neighbour of a ring makes 3/4 GiB, and its kernels
+ * are loaded. Not measured here: no machine with several GPUs was there. Rejected: connecting
+ * before the pool is allocated, since what the first sums take comes later still. */
+static const size_t NCCL_BYTES = (size_t)1 << 30;
+
 struct rank {
     struct ranks *all;
     int number;
@@ -105,6 +112,10 @@ static size_t block_bytes(const struct opening *o, const struct rank *r) {
     return all - whole + graph_kv_block_bytes(shard_model(r->shard), o->params->kv_type);
 }
 
+static bool by_nccl(const struct graph_params *p) {
+    return p->device == DEVICE_CUDA && !p->sum_on_host;
+}
+
 static enum status open_rank(struct rank *r, const struct opening *o) {
     struct graph_params p = *o->params;
     CHECK(shard_new(o->model, r->number, r->all->n, &r->shard, &r->err));
@@ -114,6 +125,8 @@ static enum status open_rank(struct rank *r, const struct opening *o) {
     p.crossovers = NULL; /* all ranks take the same kernels: their sums would differ else */
     if (r->number > 0)
         p.room.spare_bytes = 0;
+    if (by_nccl(&p))
+        p.room.spare_bytes += NCCL_BYTES;
     CHECK(graph_open(shard_model(r->shard), &p, &r->g, &r->err));
     r->block = xmalloc(r->g->kv_block);
     if (!r->g->be->host_memory)
@@ -187,7 +200,7 @@ static enum status connect(struct ranks *rs, const struct graph_params *p, struc
     struct comm *comms[SHARD_MOST];
     struct gpu *gpus[SHARD_MOST];
     const struct graph *g = rs->v[0].g;
-    if (p->device != DEVICE_CUDA || p->sum_on_host) {
+    if (!by_nccl(p)) {
         size_t most = (size_t)g->max_tok * row_floats(g->model->hp.n_embd);
         comm_threads_open(rs->n, most, &rs->stop, comms);
     } else {
