@@ -378,7 +378,7 @@ static void kind_make(struct weight *w, enum crossover_kind kind, int N, int K) 
 /* A device with one weight of a kind; the caller closes and releases. */
 static struct backend *open_with(enum crossover_kind kind, int N, int K, int max_tok,
                                  struct weight *w, struct weight *bound) {
-    struct backend_limits lim = {max_tok, MAX_K, 8, 8, 128};
+    struct backend_limits lim = {max_tok, MAX_K, 8, 8, 128, true};
     struct backend *be = cuda_open();
     assert_non_null(be);
     kind_make(w, kind, N, K);

@@ -42,7 +42,7 @@ static int n_checked, n_near; /* tokens; those that differ, where a border is ne
 static int open_device(void **state) {
     (void)state;
     struct err err = {0};
-    struct backend_limits lim = {16, 64, 1, 1, 64};
+    struct backend_limits lim = {16, 64, 1, 1, 64, false};
     dev = cuda_open();
     return dev && dev->reserve(dev, &lim, &err) == ST_OK ? 0 : -1;
 }

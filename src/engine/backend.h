@@ -47,6 +47,7 @@ struct backend_limits {
     int max_tok; /* rows of a matrix */
     int max_k;   /* columns of an input of matmul */
     int n_head, n_head_kv, head_dim;
+    bool row_scaled; /* weights that are (weight.h) */
 };
 
 /* The part of a batch that belongs to one sequence. */

@@ -120,8 +120,8 @@ static enum status alloc_scratch(struct graph *g, struct err *err) {
     for (int i = 0; i < N; at += part[i++].floats)
         *part[i].at = at;
     experts_init(g, at);
-    struct backend_limits lim = {g->max_tok, widest_input(hp), hp->n_head, hp->n_head_kv,
-                                 hp->head_dim};
+    struct backend_limits lim = {g->max_tok,    widest_input(hp), hp->n_head,
+                                 hp->n_head_kv, hp->head_dim,     g->row_scaled};
     return g->be->reserve(g->be, &lim, err);
 }
 
@@ -167,7 +167,9 @@ static struct graph *new_part(const struct model *m, const struct graph_params *
     g->n_block = p->n_block;
     g->end = m->hp.n_layer;
     g->embeds = true;
-    graph_bound_bytes(g, &g->perm);
+    struct graph_bound all = graph_count_bound(g);
+    g->perm = all.perm;
+    g->row_scaled = all.row_scaled;
     return g;
 }
 
@@ -179,9 +181,8 @@ static void set_kv_type(struct graph *g, enum kv_type t) {
 
 /* Memory for this part's weights and pool. */
 static enum status alloc_part(struct graph *g, const struct graph_room *room, struct err *err) {
-    bool perm;
     if (g->be->make_room)
-        CHECK(g->be->make_room(g->be, graph_bound_bytes(g, &perm), err));
+        CHECK(g->be->make_room(g->be, graph_count_bound(g).bytes, err));
     return alloc_kv(g, room, err);
 }
 
