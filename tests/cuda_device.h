@@ -30,6 +30,22 @@ static inline bool cuda_is_here(void) {
     return true;
 }
 
+/* Two devices, of the host shim or real ones. */
+static inline bool two_devices_are_here(void) {
+    struct backend *be = NULL;
+    struct err err;
+#if defined(__SANITIZE_THREAD__)
+    return false; /* it does not know the shim's fibres */
+#endif
+    if (!cuda_is_here())
+        return false;
+    setenv("LLMCHAT_SHIM_DEVICES", "2", 1);
+    if (cuda_backend_open(1, 1, &be, &err) != ST_OK)
+        return false;
+    be->close(be);
+    return true;
+}
+
 /* NULL: no backend, and why is printed. */
 static inline struct backend *cuda_open(void) {
     struct backend *be = NULL;
@@ -43,6 +59,19 @@ static inline struct backend *cuda_open(void) {
 static inline void *shim_function(const char *name) {
     void *so = dlopen(getenv("LLMCHAT_CUDA_MODULE"), RTLD_NOW | RTLD_LOCAL);
     return so ? dlsym(so, name) : NULL;
+}
+
+/* And NCCL, or over the shim its stand-in. */
+static inline bool nccl_is_here(void) {
+    const char *path = getenv("TEST_NCCL");
+    if (!two_devices_are_here())
+        return false;
+    if (!shim_function("shim_replays"))
+        return true;
+    if (!path || access(path, R_OK) != 0)
+        return false;
+    setenv("LLMCHAT_NCCL", path, 1);
+    return true;
 }
 
 #endif

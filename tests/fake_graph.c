@@ -196,8 +196,14 @@ const char *graph_device(const struct graph *g) {
     return "fake";
 }
 
-const char *graph_pci(const struct graph *g) {
+int graph_n_gpu(const struct graph *g) {
     (void)g;
+    return 0;
+}
+
+const char *graph_pci(const struct graph *g, int i) {
+    (void)g;
+    (void)i;
     return NULL;
 }
 

@@ -1,10 +1,14 @@
 /*
- * fake_nvml.c - NVML as tests want it: one device, at the PCI address of the host shim. Opened
- * in the library's place by LLMCHAT_NVML.
+ * fake_nvml.c - NVML as tests want it: two devices, at the PCI addresses of the host shim's
+ * first two; the second has half of the first one's memory, and is half as hot. Opened in the
+ * library's place by LLMCHAT_NVML.
  *
  * FAKE_NVML holds what fails, as words: init, memory, busy, temperature, power, limit. The
- * temperature is 60 plus how often it was asked for, so that a reading is told from the next.
+ * temperature is 60, or 30, plus how often it was asked for, so that a reading is told from the
+ * next.
  */
+#include <assert.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,12 +23,23 @@ int nvmlDeviceGetUtilizationRates(void *device, unsigned u[2]);
 int nvmlDeviceGetTemperature(void *device, int sensor, unsigned *celsius);
 int nvmlDeviceGetPowerUsage(void *device, unsigned *milliwatt);
 int nvmlDeviceGetEnforcedPowerLimit(void *device, unsigned *milliwatt);
-/* How often the temperature was asked for; how often the library is started and not shut down.
+/* How often the temperature of the first was asked for; how often the library is started and
+ * not shut down.
  */
 int fake_nvml_reads(void);
 int fake_nvml_open(void);
 
-static int n_read, n_open, card;
+enum { N_CARD = 2 };
+
+static const char *const addresses[N_CARD] = {"0000:0f:00.0", "0000:1f:00.0"};
+static int n_open, n_read[N_CARD];
+static char cards[N_CARD]; /* their addresses are the devices */
+
+static int number(const void *device) {
+    ptrdiff_t i = (const char *)device - cards;
+    assert(i >= 0 && i < N_CARD);
+    return (int)i;
+}
 
 static int answer(const char *what) {
     const char *fails = getenv("FAKE_NVML");
@@ -50,40 +65,46 @@ const char *nvmlErrorString(int code) {
 }
 
 int nvmlDeviceGetHandleByPciBusId_v2(const char *pci, void **device) {
-    *device = &card;
-    return strcmp(pci, "0000:0f:00.0") == 0 ? SUCCESS : NOT_FOUND;
+    for (int i = 0; i < N_CARD; i++)
+        if (strcmp(pci, addresses[i]) == 0) {
+            *device = &cards[i];
+            return SUCCESS;
+        }
+    return NOT_FOUND;
 }
 
 int nvmlDeviceGetMemoryInfo(void *device, unsigned long long m[3]) {
-    m[0] = 80ull << 30; /* total, free, used */
-    m[1] = 60ull << 30;
-    m[2] = 20ull << 30;
-    return device == &card ? answer("memory") : NOT_FOUND;
+    int half = number(device);
+    m[0] = 80ull << 30 >> half; /* total, free, used */
+    m[1] = 60ull << 30 >> half;
+    m[2] = 20ull << 30 >> half;
+    return answer("memory");
 }
 
 int nvmlDeviceGetUtilizationRates(void *device, unsigned u[2]) {
-    u[0] = 37;
+    u[0] = number(device) ? 52 : 37;
     u[1] = 12;
-    return device == &card ? answer("busy") : NOT_FOUND;
+    return answer("busy");
 }
 
 int nvmlDeviceGetTemperature(void *device, int sensor, unsigned *celsius) {
-    *celsius = (unsigned)(60 + ++n_read);
-    return device == &card && sensor == 0 ? answer("temperature") : NOT_FOUND;
+    int i = number(device);
+    *celsius = (unsigned)((60 >> i) + ++n_read[i]);
+    return sensor == 0 ? answer("temperature") : NOT_FOUND;
 }
 
 int nvmlDeviceGetPowerUsage(void *device, unsigned *milliwatt) {
-    *milliwatt = 310400;
-    return device == &card ? answer("power") : NOT_FOUND;
+    *milliwatt = number(device) ? 120000 : 310400;
+    return answer("power");
 }
 
 int nvmlDeviceGetEnforcedPowerLimit(void *device, unsigned *milliwatt) {
-    *milliwatt = 700000;
-    return device == &card ? answer("limit") : NOT_FOUND;
+    *milliwatt = number(device) ? 350000 : 700000;
+    return answer("limit");
 }
 
 int fake_nvml_reads(void) {
-    return n_read;
+    return n_read[0];
 }
 
 int fake_nvml_open(void) {

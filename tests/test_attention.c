@@ -119,7 +119,7 @@ static void world_open(struct world *w, const struct cpu_kernels *kernels,
                        const struct att_case *c, enum kv_type type) {
     int n_all = c->n_past + c->n_tok, KV = c->Hkv * c->D;
     struct err err = {0};
-    struct backend_limits lim = {n_all, 64, c->H, c->Hkv, c->D};
+    struct backend_limits lim = {n_all, 64, c->H, c->Hkv, c->D, false};
     *w = (struct world){
         .c = c, .ldq = (size_t)weight_pad_k(c->H * c->D), .ldk = (size_t)weight_pad_k(KV)};
     assert_true(n_all <= BLOCKS * 16 && c->H <= MAX_HEAD);

@@ -487,7 +487,7 @@ run doctor --json; is_json "doctor --json" 0 out 'd["machine"]["processor"]["ok"
 run doctor --device cuda; is "doctor --device cuda without a GPU" 1 'BAD  machine +gpu +no GPU: '
 if ! grep -q 'gpu load' out; then pass "which has no load"; else fail "which has no load"; fi
 run run tiny --device cuda hi; is "run --device cuda without a GPU" 1 - '^llmchat: no GPU: '
-run bench tiny -p 4 -n 2 -r 1 --json; is_json "auto without a GPU is the CPU" 0 out 'd[0]["device"]=="cpu"'
+run bench tiny -p 4 -n 2 -r 1 --json; is_json "auto without a GPU is the CPU" 0 out 'd[0]["device"]=="cpu" and d[0]["gpus"]==0'
 echo 'device: cuda' >home/config/config.yaml
 run doctor; is "doctor where the configuration wants a GPU" 1 'BAD  machine +gpu '
 rm home/config/config.yaml
@@ -518,6 +518,7 @@ if [ -e "${TEST_CUDA_MODULE:-}" ]; then
     LLMCHAT_CUDA_MODULE=$TEST_CUDA_MODULE
     run doctor --device cuda; is "doctor with a GPU" 0 '^ok   machine +gpu .*(sm_|host shim).* GiB free'
     is "and without NVML" 0 '^ok   machine +gpu load +no NVML: '
+    if ! grep -q 'gpu [0-9]' out; then pass "one GPU needs no number"; else fail "one GPU needs no number"; fi
     export LLMCHAT_NVML="${FAKE_NVML_SO:-}" FAKE_NVML=limit
     run doctor; is "doctor with NVML" 0 '^ok   machine +gpu load +20\.0 of 80\.0 GiB in use, 37 % busy \(memory 12 %\), 61 °C, 310 W$'
     run doctor --json; is_json "doctor --json with NVML" 0 out 'd["machine"]["gpu load"]["found"].endswith("61 °C, 310 W")'
@@ -529,7 +530,7 @@ if [ -e "${TEST_CUDA_MODULE:-}" ]; then
     run eval tiny-f32 --device cuda --text page.txt --ctx 64 --kv-type fp8 --kl-base base.kl --json
     is_json "eval --device cuda --kv-type fp8" 0 out '0<d["kl"]<1e-2'
     run bench tiny -p 40 -n 6 -b 1,3 -r 1 --json
-    is_json "auto with a GPU is the GPU" 0 out 'len(d)==2 and all(r["device"]=="cuda" for r in d)'
+    is_json "auto with a GPU is the GPU" 0 out 'len(d)==2 and all(r["device"]=="cuda" and r["gpus"]==1 for r in d)'
     run run tiny --gpu-memory-utilization 0.5 --max-tokens 3 hi; is "a part of a GPU's memory" 0 '' -
     run run tiny --swap-space 50MB --max-tokens 3 hi; is "swap space" 0 '' -
     if grep -q 'KV blocks of .* bytes are swapped' home/state/*log*; then pass "the log says how much"; else fail "the log says how much"; fi
@@ -584,7 +585,7 @@ if [ -e "${TEST_CUDA_MODULE:-}" ]; then
     LLMCHAT_SHIM_FAIL=unpack run run tiny --device cuda --max-tokens 3 hello there; is "a prompt by the usual kernels" 0
     version=$("$LLMCHAT_BIN" --version)
     for kind in q4 q4-min int8 int8-rows 16-bit; do
-        echo "$kind 4 ${version#llmchat } 3 0 0 9.0 host shim"
+        echo "$kind 4 ${version#llmchat } 4 0 0 9.0 host shim"
     done >home/state/crossovers
     LLMCHAT_SHIM_FAIL=unpack run run tiny --device cuda --max-tokens 3 hello there
     is "a prompt by kept borders" 1 - 'unpack.*--device cpu'
@@ -593,6 +594,20 @@ if [ -e "${TEST_CUDA_MODULE:-}" ]; then
     export LLMCHAT_SHIM_DEVICES=2 LLMCHAT_NCCL=none
     run run tiny-f32 --tensor-parallel 2 hi; is "two GPUs without NCCL" 1 - 'NCCL.*none'
     LLMCHAT_NCCL=$TEST_NCCL
+    export LLMCHAT_NVML="${FAKE_NVML_SO:-}"
+    run doctor; is "doctor with two GPUs: the first" 0 '^ok   machine +gpu load +20\.0 of 80\.0 GiB in use, .* W$'
+    is "the second" 0 '^ok   machine +gpu 1 +host shim, host shim, [0-9.]+ of [0-9.]+ GiB free$'
+    is "and what it does" 0 '^ok   machine +gpu 1 load +10\.0 of 40\.0 GiB in use, 52 % busy \(memory 12 %\), 31 °C, 120 of 350 W$'
+    run doctor --json; is_json "doctor --json with two GPUs" 0 out \
+        '[k for k in sorted(d["machine"]) if "gpu" in k] == ["gpu","gpu 1","gpu 1 load","gpu load"] and "31 °C" in d["machine"]["gpu 1 load"]["found"]'
+    echo 'tensor_parallel: 3' >home/config/config.yaml
+    run doctor; is "doctor where the configuration wants three" 1 '^BAD  machine +gpu 2 +GPU 2 is wanted, and there are 2'
+    is "of which two are there" 1 '^ok   machine +gpu 1 '
+    run doctor --device cpu; is "or none" 0 '^ok   machine +gpu 1 '
+    rm home/config/config.yaml
+    LLMCHAT_NVML=none
+    run bench tiny-f32 --tensor-parallel 2 -p 4 -n 2 -r 1; is "bench with two GPUs" 0 '^tiny-f32, f32, cuda, 2 GPUs \(host shim\)'
+    run bench tiny-f32 --tensor-parallel 2 -p 4 -n 2 -r 1 --json; is_json "and as JSON" 0 out 'd[0]["device"]=="cuda" and d[0]["gpus"]==2'
     for more in "" "--draft tiny-f32 --speculation draft" "--kv-type int8" "--gpu-layers 2"; do
         run run tiny-f32 --tensor-parallel 2 --raw --temperature 0 --max-tokens 24 $more tell me a tale
         if [ "$rc" = 0 ] && cmp -s out tale; then pass "two GPUs say what the CPU says $more"; else fail "two GPUs say what the CPU says $more"; fi

@@ -164,7 +164,7 @@ static void what_is_written_is_read(void **state) {
     assert_int_equal(st.st_mode & 0777, 0600);
     char *text = read_file(), *last = strstr(text, "int8 16 ");
     assert_non_null(last);
-    assert_string_equal(last + 8, LLMCHAT_VERSION " 3 12080 12090 9.0 NVIDIA H200\n");
+    assert_string_equal(last + 8, LLMCHAT_VERSION " 4 12080 12090 9.0 NVIDIA H200\n");
     free(text);
     /* what is not in the file stays what it was */
     struct crossover mine = {{[CROSSOVER_Q4] = 32}};
@@ -207,8 +207,8 @@ static void a_name_can_not_break_a_line(void **state) {
     free(text);
 }
 
-_Static_assert(GPU_VERSION == 3, "the lines below, and those in test_cli.sh, have it");
-#define OWN LLMCHAT_VERSION " 3 12080 12090 9.0 NVIDIA H200"
+_Static_assert(GPU_VERSION == 4, "the lines below, and those in test_cli.sh, have it");
+#define OWN LLMCHAT_VERSION " 4 12080 12090 9.0 NVIDIA H200"
 
 static void damaged_lines_are_passed_over(void **state) {
     (void)state;
@@ -378,7 +378,7 @@ static void kind_make(struct weight *w, enum crossover_kind kind, int N, int K) 
 /* A device with one weight of a kind; the caller closes and releases. */
 static struct backend *open_with(enum crossover_kind kind, int N, int K, int max_tok,
                                  struct weight *w, struct weight *bound) {
-    struct backend_limits lim = {max_tok, MAX_K, 8, 8, 128};
+    struct backend_limits lim = {max_tok, MAX_K, 8, 8, 128, true};
     struct backend *be = cuda_open();
     assert_non_null(be);
     kind_make(w, kind, N, K);

@@ -43,7 +43,7 @@ static struct backend *dev, *ref;
 static int open_both(void **state) {
     (void)state;
     struct err err = {0};
-    struct backend_limits lim = {MAX_T, MAX_K, 8, 8, 128};
+    struct backend_limits lim = {MAX_T, MAX_K, 8, 8, 128, true};
     if (!cuda_is_here())
         return 0;
     dev = cuda_open();
@@ -436,7 +436,7 @@ static void products_of_long_rows(void **state) {
     struct backend *usual = dev;
     for (int b = 0; b < 3; b += SLOWLY ? 2 : 1) {
         struct err err = {0};
-        struct backend_limits lim = {MAX_T, MAX_K, 8, 8, 128};
+        struct backend_limits lim = {MAX_T, MAX_K, 8, 8, 128, false};
         setenv("LLMCHAT_SHIM_BLOCK_BYTES", bytes[b], 1);
         dev = cuda_open();
         unsetenv("LLMCHAT_SHIM_BLOCK_BYTES");
@@ -870,7 +870,7 @@ static void only_rows_with_one_scale_are_multiplied_in_int8(void **state) {
     (void)state;
     struct err err = {0};
     struct weight w[2], bound[2];
-    struct backend_limits lim = {MAX_T, 256, 8, 8, 128};
+    struct backend_limits lim = {MAX_T, 256, 8, 8, 128, true};
     if (!shim_function("shim_trace"))
         skip();
     struct backend *be = cuda_open();
@@ -940,7 +940,7 @@ static void a_device_without_room_says_so(void **state) {
         assert_int_equal(be->bind(be, &w, &bound, &err), ST_OK);
     assert_int_equal(be->bind(be, &w, &bound, &err), ST_NOMEM);
     assert_non_null(strstr(err.msg, "has no room for the model"));
-    struct backend_limits lim = {512, 4096, 8, 8, 128};
+    struct backend_limits lim = {512, 4096, 8, 8, 128, false};
     assert_int_equal(be->reserve(be, &lim, &err), ST_NOMEM);
     weight_pack_release(&w);
     be->close(be);

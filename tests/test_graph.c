@@ -500,6 +500,61 @@ static void graph_pool_fits_the_device(void **state) {
     toy_release();
 }
 
+/* Blocks that the pool has beside what a step of max_tok tokens needs. */
+static int blocks_beside(const struct graph_params *p) {
+    struct graph *g = NULL;
+    struct err err = {0};
+    if (graph_open(&model, p, &g, &err) != ST_OK)
+        fail_msg("%s", err.msg);
+    int n = graph_n_block(g);
+    graph_close(g);
+    return n;
+}
+
+/* Makes the scales of a weight those of its first groups. */
+static void scale_by_rows(const struct weight *w) {
+    float *scale = (float *)(uintptr_t)w->scale;
+    size_t G = (size_t)(w->Kp / w->group);
+    for (size_t i = 0; i < (size_t)w->Np * G; i++)
+        scale[i] = scale[i / (16 * G) * 16 * G + i % 16];
+}
+
+/* What products by int8 work in is there where one weight has a scale for each row, and takes
+ * no memory of others: two digits for each number of the widest input, at least. */
+static void graph_has_digits_where_a_weight_needs_them(void **state) {
+    (void)state;
+    enum { T = 96, WIDEST = 192 };
+    const struct graph_params p = {.device = DEVICE_CUDA, .n_block = 1 << 26, .max_tok = T};
+    struct err err = {0};
+    int32_t text[T];
+    if (!cuda_is_here() || !shim_function("shim_trace"))
+        skip();
+    for (int i = 0; i < T; i++)
+        text[i] = i % V;
+    setenv("LLMCHAT_SHIM_BYTES", "150000000", 1);
+    toy_make(N_LAYER, WEIGHT_I8, WEIGHT_I8, true);
+    size_t block = graph_kv_block_bytes(&model, KV_AUTO);
+    int by_groups = blocks_beside(&p);
+    scale_by_rows(&layers[0].up.w);
+    int by_rows = blocks_beside(&p);
+    assert_true((size_t)(by_groups - by_rows) * block > 2 * T * WIDEST - block);
+    unsetenv("LLMCHAT_SHIM_BYTES");
+    struct graph *g = NULL;
+    struct graph_params few = p;
+    few.n_block = 8;
+    few.max_logits = 1;
+    assert_int_equal(graph_open(&model, &few, &g, &err), ST_OK);
+    struct batch_seq s = {straight, 0, T, 1, 0};
+    struct batch b = {text, T, &s, 1};
+    static float row[V];
+    assert_int_equal(graph_forward(g, &b, row, &err), ST_OK);
+    setenv("LLMCHAT_SHIM_FAIL", "w8a8", 1);
+    assert_int_equal(graph_forward(g, &b, row, &err), ST_DEVICE);
+    unsetenv("LLMCHAT_SHIM_FAIL");
+    graph_close(g);
+    toy_release();
+}
+
 /* ---- moving ---- */
 
 /* Number d of the key in slot t of head h, in what graph_read_block() gave of a layer. */
@@ -868,6 +923,7 @@ int main(void) {
         cmocka_unit_test(graph_runs_recorded_steps_with_new_data),
         cmocka_unit_test(graph_swapped_blocks_come_back),
         cmocka_unit_test(graph_pool_fits_the_device),
+        cmocka_unit_test(graph_has_digits_where_a_weight_needs_them),
         cmocka_unit_test(graph_moved_keys_are_those_of_the_new_position),
         cmocka_unit_test(graph_moves_keys_of_every_kind_of_rope),
         cmocka_unit_test(graph_goes_on_behind_moved_keys_as_behind_exact_ones),

@@ -34,7 +34,7 @@ struct world {
 static void world_open(struct world *w, const struct cpu_kernels *k, int threads,
                        enum kv_type type) {
     struct err err = {0};
-    struct backend_limits lim = {MAX_TOK, 512, HKV, HKV, D};
+    struct backend_limits lim = {MAX_TOK, 512, HKV, HKV, D, false};
     *w = (struct world){.step = {.seqs = w->seqs, .n_seq = N_SEQ}};
     assert_int_equal(cpu_backend_new(k, threads, &w->be, &err), ST_OK);
     assert_int_equal(w->be->reserve(w->be, &lim, &err), ST_OK);

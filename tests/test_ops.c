@@ -40,7 +40,7 @@ static struct backend *open_backend(const struct cpu_kernels *k, int T, int K, i
                                     int D) {
     struct backend *be = NULL;
     struct err err = {0};
-    struct backend_limits lim = {T, K, H, Hkv, D};
+    struct backend_limits lim = {T, K, H, Hkv, D, false};
     assert_int_equal(cpu_backend_new(k, 2, &be, &err), ST_OK);
     assert_int_equal(be->reserve(be, &lim, &err), ST_OK);
     return be;

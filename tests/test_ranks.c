@@ -559,19 +559,9 @@ static const struct graph_params on_host = {
     .device = DEVICE_CUDA, .tensor_parallel = 2, .sum_on_host = true};
 static const struct graph_params by_nccl = {.device = DEVICE_CUDA, .tensor_parallel = 2};
 
-/* Two devices, of the host shim or real ones; skips where they are not. */
 static void two_devices(void) {
-    struct backend *be = NULL;
-    struct err err;
-#if defined(__SANITIZE_THREAD__)
-    skip(); /* it does not know the shim's fibres */
-#endif
-    if (!cuda_is_here())
+    if (!two_devices_are_here())
         skip();
-    setenv("LLMCHAT_SHIM_DEVICES", "2", 1);
-    if (cuda_backend_open(1, 1, &be, &err) != ST_OK)
-        skip();
-    be->close(be);
 }
 
 static bool is_shim(void) {
@@ -581,15 +571,13 @@ static bool is_shim(void) {
 /* Also the stand-in for NCCL, whose function `name` this is; NULL: it is NCCL itself, over real
  * devices. */
 static int (*stand_in(const char *name))(void) {
-    const char *path = getenv("TEST_NCCL");
     int (*f)(void) = NULL;
-    two_devices();
+    if (!nccl_is_here())
+        skip();
     if (!is_shim())
         return NULL;
-    if (!path || access(path, R_OK) != 0)
-        skip();
-    setenv("LLMCHAT_NCCL", path, 1);
-    void *so = dlopen(path, RTLD_NOW | RTLD_LOCAL), *symbol = so ? dlsym(so, name) : NULL;
+    void *so = dlopen(getenv("LLMCHAT_NCCL"), RTLD_NOW | RTLD_LOCAL);
+    void *symbol = so ? dlsym(so, name) : NULL;
     assert_non_null(symbol);
     memcpy(&f, &symbol, sizeof f);
     return f;
@@ -638,6 +626,97 @@ static void devices_share_a_model_by_nccl(void **state) {
     assert_int_equal(left(), 0);
 }
 
+/* The best token but one of each row of logits_a, which rank 0 had the kernel find: the best
+ * one has a penalty. A prompt, more rows than the device has logits at once, and single tokens.
+ */
+static void sample(struct graph *g, int from, int n) {
+    struct batch_seq s = {straight, from, n, n, 0};
+    struct batch b = {tokens + from, n, &s, 1};
+    struct sample_token banned[N_TOK];
+    struct sample_row rows[N_TOK];
+    struct sample_got got[N_TOK];
+    struct err err = {0};
+    assert_true(graph_can_sample(g, n));
+    for (int t = 0; t < n; t++) {
+        banned[t] =
+            (struct sample_token){.token = best(logits_a + (from + t) * V), .minus = 1000};
+        rows[t] = (struct sample_row){
+            .tokens = &banned[t], .n_token = 1, .repeat = 1, .top_p = 1, .unit = 0.5};
+    }
+    if (graph_sample(g, &b, rows, got, &err) != ST_OK)
+        fail_msg("%s", err.msg);
+    for (int t = 0; t < n; t++) {
+        logits_a[(from + t) * V + banned[t].token] = -INFINITY;
+        assert_int_equal(got[t].token, best(logits_a + (from + t) * V));
+    }
+}
+
+/* A block of every device goes out, is written over, and comes back to another place, without a
+ * step between: bit by bit, and two of them one behind the other in the host's memory. */
+static void blocks_are_swapped_by_all_devices(void **state) {
+    (void)state;
+    two_devices();
+    model_make("f32");
+    struct graph *g = open_as(&on_host);
+    size_t bytes = graph_kv_block_bytes(&model, kv_type);
+    char *a = xmalloc(bytes), *b = xmalloc(bytes), *zeros = xcalloc(1, bytes);
+    assert_true(graph_can_swap(g));
+    char *host = graph_swap_alloc(g, 2 * bytes);
+    assert_non_null(host);
+    forward(g, straight, 0, 2 * KV_BLOCK, logits_a);
+    graph_swap_out(g, 0, host);
+    graph_swap_out(g, 1, host + bytes);
+    for (int i = 0; i < 2; i++) {
+        graph_copy_block(g, 10 + i, i, KV_BLOCK);
+        graph_write_block(g, i, zeros);
+        graph_swap_in(g, 20 + i, host + (size_t)i * bytes);
+    }
+    for (int i = 0; i < 2; i++) {
+        graph_read_block(g, 10 + i, KV_BLOCK, a);
+        graph_read_block(g, 20 + i, KV_BLOCK, b);
+        assert_memory_equal(a, b, bytes);
+        assert_true(memcmp(a, zeros, bytes) != 0);
+    }
+    graph_swap_free(g, host);
+    graph_close(g);
+    g = open_ranks(2);
+    assert_false(graph_can_swap(g));
+    graph_close(g);
+    free(a);
+    free(b);
+    free(zeros);
+    model_release();
+}
+
+static void tokens_are_sampled_by_rank_0(void **state) {
+    (void)state;
+    two_devices();
+    model_make("f32");
+    struct graph *g = open_as(&on_host);
+    forward(g, straight, 0, N_TOK, logits_a);
+    sample(g, 0, N_TOK - DECODED);
+    for (int t = N_TOK - DECODED; t < N_TOK; t++)
+        sample(g, t, 1);
+    if (is_shim()) {
+        struct batch_seq s = {straight, 0, 1, 1, 0};
+        struct batch b = {tokens, 1, &s, 1};
+        struct sample_row row = {.repeat = 1, .top_p = 1};
+        struct sample_got got;
+        struct err err = {0};
+        setenv("LLMCHAT_SHIM_FAIL", "sample@1", 1); /* which has no head */
+        assert_int_equal(graph_sample(g, &b, &row, &got, &err), ST_OK);
+        setenv("LLMCHAT_SHIM_FAIL", "norm@1", 1);
+        assert_int_equal(graph_sample(g, &b, &row, &got, &err), ST_DEVICE);
+        assert_non_null(strstr(err.msg, "GPU 1: host shim failed: norm"));
+        unsetenv("LLMCHAT_SHIM_FAIL");
+    }
+    graph_close(g);
+    g = open_ranks(2);
+    assert_false(graph_can_sample(g, 1)); /* the CPU's logits are where they are wanted */
+    graph_close(g);
+    model_release();
+}
+
 /* Rank 0 has the head beside what all have, and so fewer blocks: the pool has as many as it,
  * and the last of them is there on every device. */
 static void the_pool_has_blocks_that_all_devices_have(void **state) {
@@ -666,6 +745,49 @@ static void the_pool_has_blocks_that_all_devices_have(void **state) {
     close_enough("last blocks", 2, 1e-5);
     graph_close(g);
     graph_close(alone);
+    unsetenv("LLMCHAT_SHIM_BYTES");
+    model_release();
+}
+
+static void not_opened(const struct graph_params *how, enum status st, const char *words) {
+    struct graph *g = NULL;
+    struct err err = {0};
+    assert_int_equal(try_open(how, &g, &err), st);
+    if (!strstr(err.msg, words))
+        fail_msg("%s: no \"%s\"", err.msg, words);
+}
+
+/* Blocks in the pool where each device has so many bytes, all of which may be used. */
+static int blocks_with(const struct graph_params *how, size_t bytes) {
+    char text[32];
+    struct graph *g = NULL;
+    struct err err = {0};
+    struct graph_params p = *how;
+    p.threads = 1;
+    p.max_tok = MAX_TOK;
+    p.n_block = 1 << 20;
+    snprintf(text, sizeof text, "%zu", bytes);
+    setenv("LLMCHAT_SHIM_BYTES", text, 1);
+    if (graph_open(&model, &p, &g, &err) != ST_OK)
+        fail_msg("%s", err.msg);
+    unsetenv("LLMCHAT_SHIM_BYTES");
+    int n = graph_n_block(g);
+    graph_close(g);
+    return n;
+}
+
+/* NCCL has a GiB of each device; sums over the host need none. */
+static void nccl_has_room(void **state) {
+    (void)state;
+    const size_t bytes = 200000000, gib = (size_t)1 << 30;
+    if (!stand_in("fake_nccl_open"))
+        skip();
+    model_make("f32");
+    int n = blocks_with(&on_host, bytes);
+    assert_true(n > 100);
+    assert_int_equal(blocks_with(&by_nccl, bytes + gib), n);
+    setenv("LLMCHAT_SHIM_BYTES", "200000000", 1);
+    not_opened(&by_nccl, ST_NOMEM, "GPU 0: beside the model, and 1024 MiB that others need");
     unsetenv("LLMCHAT_SHIM_BYTES");
     model_release();
 }
@@ -716,14 +838,6 @@ static void a_failure_ends_the_sums_of_nccl(void **state) {
     alarm(0);
 }
 
-static void not_opened(const struct graph_params *how, enum status st, const char *words) {
-    struct graph *g = NULL;
-    struct err err = {0};
-    assert_int_equal(try_open(how, &g, &err), st);
-    if (!strstr(err.msg, words))
-        fail_msg("%s: no \"%s\"", err.msg, words);
-}
-
 static void what_is_missing_is_said(void **state) {
     (void)state;
     int (*left)(void) = stand_in("fake_nccl_open");
@@ -760,7 +874,10 @@ int main(void) {
         cmocka_unit_test(a_rank_that_fails_stops_all),
         cmocka_unit_test(devices_share_a_model),
         cmocka_unit_test(devices_share_a_model_by_nccl),
+        cmocka_unit_test(blocks_are_swapped_by_all_devices),
+        cmocka_unit_test(tokens_are_sampled_by_rank_0),
         cmocka_unit_test(the_pool_has_blocks_that_all_devices_have),
+        cmocka_unit_test(nccl_has_room),
         cmocka_unit_test(a_device_that_fails_stops_all),
         cmocka_unit_test(a_failure_ends_the_sums_of_nccl),
         cmocka_unit_test(what_is_missing_is_said),

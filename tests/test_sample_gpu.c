@@ -42,7 +42,7 @@ static int n_checked, n_near; /* tokens; those that differ, where a border is ne
 static int open_device(void **state) {
     (void)state;
     struct err err = {0};
-    struct backend_limits lim = {16, 64, 1, 1, 64};
+    struct backend_limits lim = {16, 64, 1, 1, 64, false};
     dev = cuda_open();
     return dev && dev->reserve(dev, &lim, &err) == ST_OK ? 0 : -1;
 }
@@ -478,10 +478,10 @@ static void the_kernel_races_nowhere_and_rarely_waits_for_banks(void **state) {
 /* ---- the engine ---- */
 
 enum { PROMPT = 40, ANSWER = 20 };
-static char dir[] = "/tmp/llmchat-test-sample-XXXXXX";
 
-static struct engine *open_engine(const char *path) {
-    const struct engine_params p = {.ctx_tok = 256, .device = DEVICE_CUDA};
+static struct engine *open_engine(const char *path, int n_gpu) {
+    const struct engine_params p = {
+        .ctx_tok = 256, .device = DEVICE_CUDA, .tensor_parallel = n_gpu};
     struct engine *e = NULL;
     struct err err = {0};
     if (engine_open(path, &p, &e, &err) != ST_OK)
@@ -526,14 +526,12 @@ static void ask(struct session **s, const struct sampling *set, int n, int max_t
 /* Log probabilities are the host's business, so that asking for them moves all sampling there.
  * Prompts are computed alone first: batches of up to four tokens have the bits of one, and so
  * both answers have the same logits, whoever comes to a step. */
-static void an_engine_says_the_same_either_way(void **state) {
-    (void)state;
+static void says_the_same(const char *settings, int n_gpu) {
     enum { N = 4 };
-    if (!getenv("MKMODEL"))
-        skip();
-    char *path = toy_file(dir, "ctx=512", QUANT_NF4);
+    char dir[] = "/tmp/llmchat-test-sample-XXXXXX";
+    char *path = toy_file(dir, settings, QUANT_NF4);
     assert_non_null(path);
-    struct engine *e = open_engine(path);
+    struct engine *e = open_engine(path, n_gpu);
     struct err err = {0};
     struct session *s[N];
     struct sampling set[N];
@@ -574,6 +572,20 @@ static void an_engine_says_the_same_either_way(void **state) {
     toy_file_free(dir, path);
 }
 
+static void an_engine_says_the_same_either_way(void **state) {
+    (void)state;
+    if (!getenv("MKMODEL"))
+        skip();
+    says_the_same("ctx=512", 1);
+}
+
+static void so_does_one_over_two_devices(void **state) {
+    (void)state;
+    if (!getenv("MKMODEL") || !nccl_is_here())
+        skip();
+    says_the_same("ctx=512 embd=128 ff=256", 2);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tokens_are_those_of_the_sampler),
@@ -584,6 +596,7 @@ int main(void) {
         cmocka_unit_test(what_a_device_lacks_is_not_lent),
         cmocka_unit_test(the_kernel_races_nowhere_and_rarely_waits_for_banks),
         cmocka_unit_test(an_engine_says_the_same_either_way),
+        cmocka_unit_test(so_does_one_over_two_devices),
     };
     if (!cuda_is_here()) {
         print_message("no C++ compiler: kernels do not run on the host\n");

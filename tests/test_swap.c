@@ -70,8 +70,9 @@ static void turn(struct talk *t, int who, int number, int n) {
 }
 
 /* Two conversations in turns, over a pool of n_block blocks. */
-static void converse(struct talk t[2], int n_block, uint64_t swap_blocks) {
-    struct engine_params p = {.device = DEVICE_CUDA, .ctx_tok = CTX, .kv_type = KV_F32};
+static void converse(struct talk t[2], int n_gpu, int n_block, uint64_t swap_blocks) {
+    struct engine_params p = {
+        .device = DEVICE_CUDA, .tensor_parallel = n_gpu, .ctx_tok = CTX, .kv_type = KV_F32};
     struct engine *e;
     struct err err = {0};
     assert_int_equal(engine_open(model_path, &p, &e, &err), ST_OK);
@@ -88,15 +89,12 @@ static void converse(struct talk t[2], int n_block, uint64_t swap_blocks) {
     engine_close(e);
 }
 
-static void swap_brings_back_what_was_computed(void **state) {
-    (void)state;
+static void brings_back_what_was_computed(int n_gpu) {
     enum { SMALL = CTX / BLOCK + 1, LARGE = 3 * CTX / BLOCK };
     static struct talk large[2], swapped[2], bare[2];
-    if (!cuda_is_here())
-        skip();
-    converse(large, LARGE, 0);
-    converse(swapped, SMALL, 100);
-    converse(bare, SMALL, 0);
+    converse(large, n_gpu, LARGE, 0);
+    converse(swapped, n_gpu, SMALL, 100);
+    converse(bare, n_gpu, SMALL, 0);
     for (int k = 0; k < 2; k++) {
         assert_memory_equal(swapped[k].tokens, large[k].tokens, sizeof large[k].tokens);
         assert_memory_equal(bare[k].tokens, large[k].tokens, sizeof large[k].tokens);
@@ -109,6 +107,20 @@ static void swap_brings_back_what_was_computed(void **state) {
             assert_true(bare[k].cached[i] < held / 2);
         }
     }
+}
+
+static void swap_brings_back_what_was_computed(void **state) {
+    (void)state;
+    if (!cuda_is_here())
+        skip();
+    brings_back_what_was_computed(1);
+}
+
+static void and_what_two_devices_computed(void **state) {
+    (void)state;
+    if (!nccl_is_here())
+        skip();
+    brings_back_what_was_computed(2);
 }
 
 static int make(void **state) {
@@ -127,6 +139,7 @@ int main(void) {
         return 77;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(swap_brings_back_what_was_computed),
+        cmocka_unit_test(and_what_two_devices_computed),
     };
     return cmocka_run_group_tests(tests, make, clean);
 }

@@ -50,8 +50,8 @@ enum status chat_open_engine(const char *path, const char *draft, bool wanted,
                              struct engine_params *p, struct engine **out, struct err *err);
 const char *chat_model(const struct chat *c);                     /* name; "" none */
 const struct engine_info *chat_engine_info(const struct chat *c); /* NULL until one is ready */
-/* engine_gpu_load() of the model in use; ST_UNSUPPORTED without one. */
-enum status chat_gpu_load(const struct chat *c, struct buf *out, struct err *err);
+/* engine_gpu_load() of the model in use, which there is. */
+enum status chat_gpu_load(const struct chat *c, int index, struct buf *out, struct err *err);
 /* What config_check_draft() says of the settings and the model in use; ST_OK without one. */
 enum status chat_check_draft(const struct chat *c, struct err *err);
 /* What to load at start: wanted (or NULL), else the configuration's, else the conversation's,

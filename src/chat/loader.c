@@ -283,9 +283,8 @@ const struct engine_info *chat_engine_info(const struct chat *c) {
     return c->engine ? engine_info(c->engine) : NULL;
 }
 
-enum status chat_gpu_load(const struct chat *c, struct buf *out, struct err *err) {
-    return c->engine ? engine_gpu_load(c->engine, out, err)
-                     : err_set(err, ST_UNSUPPORTED, "no model is loaded");
+enum status chat_gpu_load(const struct chat *c, int index, struct buf *out, struct err *err) {
+    return engine_gpu_load(c->engine, index, out, err);
 }
 
 enum status chat_check_draft(const struct chat *c, struct err *err) {

@@ -61,9 +61,9 @@ void bench_title(const struct bench *b) {
 }
 
 void *bench_json_start(const struct bench *b) {
-    return json_pack("{s:o, s:s, s:s, s:i, s:s, s:i, s:s}", "model", json_text(b->model),
-                     "quant", b->info->quant, "device", b->info->device, "gpu_layers",
-                     b->info->gpu_layers, "kernels", b->info->kernels, "threads",
+    return json_pack("{s:o, s:s, s:s, s:i, s:i, s:s, s:i, s:s}", "model", json_text(b->model),
+                     "quant", b->info->quant, "device", b->info->device, "gpus", b->info->n_gpu,
+                     "gpu_layers", b->info->gpu_layers, "kernels", b->info->kernels, "threads",
                      b->info->threads, "version", LLMCHAT_VERSION);
 }
 

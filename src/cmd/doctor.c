@@ -34,7 +34,7 @@ const struct opt doctor_opts[] = {
 struct report {
     json_t *all;
     bool json, bad;
-    bool wants_gpu; /* the command line, or the configuration, says so */
+    int n_wanted; /* GPUs, by the command line, or the configuration */
 };
 
 /* One finding; ok false counts as a problem. */
@@ -63,6 +63,27 @@ static void finding(struct report *r, const char *section, const char *key, bool
     json_object_set_new(s, key, json_pack("{s:b, s:o}", "ok", ok, "found", json_text(text)));
 }
 
+/* Every GPU that there is, and the first that is wanted and is not there. */
+static void gpus(struct report *r) {
+    bool there = true;
+    int n = 1;
+    for (int i = 0; there && (i < n || i < r->n_wanted); i++) {
+        struct buf b = {0}, load = {0};
+        char key[32] = "gpu", of_load[32] = "gpu load";
+        if (i > 0) {
+            snprintf(key, sizeof key, "gpu %d", i);
+            snprintf(of_load, sizeof of_load, "gpu %d load", i);
+        }
+        bool usable = engine_gpu(i, &b, &load, &n);
+        finding(r, "machine", key, usable || i >= r->n_wanted, "%s", buf_str(&b));
+        if (usable)
+            finding(r, "machine", of_load, true, "%s", buf_str(&load));
+        there = usable || i + 1 < n;
+        buf_release(&load);
+        buf_release(&b);
+    }
+}
+
 static void processor(struct report *r) {
     struct buf b = {0};
     bool usable = engine_cpu_features(&b);
@@ -72,14 +93,8 @@ static void processor(struct report *r) {
     finding(r, "machine", "hugepages", true, "%s", buf_str(&b));
     finding(r, "machine", "cores", true, "%d usable", engine_usable_cores());
     finding(r, "machine", "memory", true, "%s", show_bytes(memory_bytes()));
-    buf_clear(&b);
-    struct buf load = {0};
-    bool gpu = engine_gpu(&b, &load);
-    finding(r, "machine", "gpu", gpu || !r->wants_gpu, "%s", buf_str(&b));
-    if (gpu)
-        finding(r, "machine", "gpu load", true, "%s", buf_str(&load));
-    buf_release(&load);
     buf_release(&b);
+    gpus(r);
 }
 
 static void libraries(struct report *r) {
@@ -177,16 +192,22 @@ static void configuration(struct report *r, const struct config *c, bool ok,
                                       : "none, defaults are used");
 }
 
+/* GPUs that must be there for a model to run, by --device (or NULL) and the configuration
+ * (NULL: nothing is known of it). */
+static int wanted_gpus(const char *device, const struct config *c) {
+    int ranks = c && c->tensor_parallel > 1 ? c->tensor_parallel : 1;
+    if (device)
+        return strcmp(device, "cuda") == 0 ? ranks : 0;
+    return ranks > 1 || (c && c->device == DEVICE_CUDA && c->gpu_layers != 0) ? ranks : 0;
+}
+
 int cmd_doctor(struct args *a) {
     struct report r = {.json = arg_flag(a, "json")};
     struct config c;
     struct err err = {0};
     config_init(&c);
     bool ok = config_load(NULL, &c, &err) == ST_OK;
-    r.wants_gpu =
-        arg_text(a, "device")
-            ? strcmp(arg_text(a, "device"), "cuda") == 0
-            : ok && ((c.device == DEVICE_CUDA && c.gpu_layers != 0) || c.tensor_parallel > 1);
+    r.n_wanted = wanted_gpus(arg_text(a, "device"), ok ? &c : NULL);
     r.all = json_pack("{s:s}", "version", LLMCHAT_VERSION);
     if (!r.json)
         printf("     llmchat    version      %s\n", LLMCHAT_VERSION);

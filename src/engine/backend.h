@@ -47,6 +47,7 @@ struct backend_limits {
     int max_tok; /* rows of a matrix */
     int max_k;   /* columns of an input of matmul */
     int n_head, n_head_kv, head_dim;
+    bool row_scaled; /* weights that are (weight.h) */
 };
 
 /* The part of a batch that belongs to one sequence. */
@@ -275,11 +276,12 @@ struct backend {
      * moved or not; until then it is read where it was. The same numbers before and behind. One
      * weight after the other. */
     bool (*settle)(struct backend *be, struct weight *dev, size_t *bytes);
-    /* optional, all four or none: host memory that the device copies to and from by itself
-     * (NULL: there is none left), and such copies. They are ordered with operations, and nobody
-     * waits: what the host reads or writes there has no order. Between steps. */
+    /* optional, all four or none: host memory that this device, and every other one, copies to
+     * and from by itself (NULL: there is none left), and such copies. They are ordered with
+     * operations, and nobody waits: what the host reads or writes there has no order. Between
+     * steps. */
     void *(*swap_alloc)(struct backend *be, size_t bytes);
-    void (*swap_free)(struct backend *be, void *p); /* waits for copies */
+    void (*swap_free)(struct backend *be, void *p); /* waits for copies; NULL does no more */
     void (*swap_out)(struct backend *be, void *to, const void *dev, size_t bytes);
     void (*swap_in)(struct backend *be, void *dev, const void *from, size_t bytes);
     /* optional: body(ctx, item, thread) for all items, side by side on the host; thread is

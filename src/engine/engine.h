@@ -69,7 +69,9 @@ struct engine_info {
     const char *architecture; /* "llama" */
     const char *quant;        /* "nf4", "int8", "bf16", "f32"; a kept source's own word */
     const char *device;       /* "cpu", "cuda"; "cuda" also where it has a part of the model */
-    const char *device_words; /* for people: "cpu", "cuda", "cuda, 20 of 32 layers" */
+    const char *device_words; /* for people: "cpu", "cuda", "cuda, 20 of 32 layers", "cuda, 2
+                                 GPUs" */
+    int n_gpu;                /* GPUs that it runs on */
     int gpu_layers;           /* layers on the GPU */
     const char *kernels;      /* "scalar", "avx2", "avx512"; "sm_90" */
     const char *device_note;  /* where the model is, and why, when not all of it found room on
@@ -98,11 +100,12 @@ enum status engine_open(const char *path, const struct engine_params *params,
  * most), ends the thread, unmaps. NULL is allowed. */
 void engine_close(struct engine *e);
 const struct engine_info *engine_info(const struct engine *e); /* lives as long as the engine */
-/* Appends one line: memory, load, temperature and power of the GPU that e runs on, at most a
- * second older than the question before. Returns at once. ST_BUSY: they are being read, ask
- * again; ST_UNSUPPORTED: e runs on no GPU, or its card says nothing; ST_NOT_FOUND: NVIDIA's
+/* Appends one line: memory, load, temperature and power of GPU number `index` below n_gpu that
+ * e runs on, at most a second older than the question before. Returns at once. ST_BUSY: they
+ * are being read, ask again; ST_UNSUPPORTED: the card says nothing; ST_NOT_FOUND: NVIDIA's
  * management library is not there, or does not know the card. */
-enum status engine_gpu_load(const struct engine *e, struct buf *out, struct err *err);
+enum status engine_gpu_load(const struct engine *e, int index, struct buf *out,
+                            struct err *err);
 
 struct session *session_new(struct engine *e);
 /* A second timeline with the same tokens; KV blocks are shared until one of the two writes to
@@ -260,10 +263,11 @@ enum status engine_logits(struct engine *e, const int32_t *tokens, int n_tok, in
 bool engine_cpu_features(struct buf *out);
 /* Appends one line: whether weights can be read in huge pages. */
 void engine_huge_pages(struct buf *out);
-/* Appends one line: the GPU that would be used, with its kernels and memory; false: why there
- * is none. To load another: its memory, load, temperature and power just now, or why they are
- * not known; nothing without a GPU. */
-bool engine_gpu(struct buf *out, struct buf *load);
+/* Appends one line: GPU number `index`, with its kernels and memory, of which the first ones
+ * are used; false: why it can't be. To load another: its memory, load, temperature and power
+ * just now, or why they are not known; nothing without a GPU. *n: how many GPUs there are, as
+ * it was when that can't be found out. */
+bool engine_gpu(int index, struct buf *out, struct buf *load, int *n);
 int engine_usable_cores(void);
 
 /* Perplexity as llama.cpp's tool defines it: the tokens are cut into windows of ctx that don't

@@ -105,21 +105,34 @@ void act_choose_model(struct app *a) {
     model_list_release(&list);
 }
 
-/* Appends what the GPU does just now, where that is known; in how many microseconds to ask
+/* Appends what a GPU does just now, where that is known; in how many microseconds to ask
  * again. */
-static int64_t gpu_load(struct app *a, struct buf *text) {
+static int64_t gpu_load(struct app *a, const char *label, int index, struct buf *text) {
     struct buf load = {0};
     struct err err;
-    enum status st = chat_gpu_load(a->chat, &load, &err);
+    enum status st = chat_gpu_load(a->chat, index, &load, &err);
     const char *s = buf_str(&load);
     size_t first = strcspn(s, ","); /* all of it is wider than the dialog */
     if (st == ST_OK && s[first])
-        buf_addf(text, "The GPU now     %.*s,\n               %s\n", (int)first, s,
-                 s + first + 1);
+        buf_addf(text, "%-16s%.*s,\n               %s\n", label, (int)first, s, s + first + 1);
     else if (st == ST_OK)
-        buf_addf(text, "The GPU now     %s\n", s);
+        buf_addf(text, "%-16s%s\n", label, s);
     buf_release(&load);
     return st == ST_OK ? 1000000 : st == ST_BUSY ? 100000 : 0;
+}
+
+/* The same of all that the model runs on. */
+static int64_t gpu_loads(struct app *a, int n, struct buf *text) {
+    int64_t again = 0;
+    for (int i = 0; i < n; i++) {
+        char label[24] = "The GPU now";
+        if (n > 1)
+            snprintf(label, sizeof label, "GPU %d now", i);
+        int64_t us = gpu_load(a, label, i, text);
+        if (us && (!again || us < again))
+            again = us;
+    }
+    return again;
 }
 
 static int64_t model_info(struct app *a, struct buf *text) {
@@ -136,10 +149,10 @@ static int64_t model_info(struct app *a, struct buf *text) {
     buf_addf(text, "Weights         %s, %.0f MB\n", m->quant, (double)m->weights_bytes / 1e6);
     buf_addf(text, "Context         %d tokens (trained with %d)\n", m->ctx_tok, m->ctx_train);
     buf_addf(text, "Runs on         %s, %s kernels", m->device_words, m->kernels);
-    if (strcmp(m->device_words, "cuda") != 0) /* the CPU has a part */
+    if (m->n_gpu < 2 && strcmp(m->device_words, "cuda") != 0) /* the CPU has a part */
         buf_addf(text, ", %d threads", m->threads);
     buf_addc(text, '\n');
-    int64_t again = gpu_load(a, text);
+    int64_t again = gpu_loads(a, m->n_gpu, text);
     buf_addf(text, "A token reads   %.0f MB of weights\n", (double)m->bytes_per_token / 1e6);
     buf_addf(text, "Licence         %s\n", m->license && *m->license ? m->license : "unknown");
     buf_addf(text, "File            %s", m->path);

@@ -233,7 +233,8 @@ struct gpu *llmchat_gpu_open(int version, int index, char *error) {
     d->limit = limit ? strtoull(limit, nullptr, 10) : (size_t)8 << 30;
     g->kernels = "host shim";
     snprintf(g->info.name, sizeof g->info.name, "host shim");
-    snprintf(g->info.pci, sizeof g->info.pci, "0000:0f:00.0");
+    snprintf(g->info.pci, sizeof g->info.pci, "0000:%02x:00.0", 0x0f + 0x10 * index);
+    g->info.n_device = n;
     g->info.major = 9;
     g->info.n_sm = 4;
     const char *block = getenv("LLMCHAT_SHIM_BLOCK_BYTES");

@@ -212,8 +212,10 @@ const struct engine_info *engine_info(const struct engine *e) {
     return &e->info;
 }
 
-enum status engine_gpu_load(const struct engine *e, struct buf *out, struct err *err) {
+enum status engine_gpu_load(const struct engine *e, int index, struct buf *out,
+                            struct err *err) {
     (void)e;
+    (void)index;
     (void)out;
     return err_set(err, ST_UNSUPPORTED, "the model runs on the CPU");
 }

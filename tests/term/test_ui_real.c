@@ -22,12 +22,13 @@ static struct tt *start(const char *home, const char *arg) {
     return tt_start(home, argv, NULL, 24, 110);
 }
 
-static void make_model(const char *home) {
+/* settings: for mkmodel */
+static void make_model(const char *home, const char *settings) {
     char command[1200];
     snprintf(command, sizeof command,
-             "'%s' '%s/tiny.gguf' && LLMCHAT_HOME='%s' '%s' create tiny --from '%s/tiny.gguf' "
-             ">/dev/null 2>&1",
-             getenv("MKMODEL"), home, home, getenv("LLMCHAT_BIN"), home);
+             "'%s' '%s/tiny.gguf' %s && LLMCHAT_HOME='%s' '%s' create tiny --from "
+             "'%s/tiny.gguf' >/dev/null 2>&1",
+             getenv("MKMODEL"), home, settings, home, getenv("LLMCHAT_BIN"), home);
     assert_int_equal(system(command), 0);
 }
 
@@ -58,7 +59,7 @@ static void without_a_model_it_explains_and_stays_small(void **state) {
 }
 
 static void a_real_model_answers_and_reuses_its_cache(void **state) {
-    make_model(*state);
+    make_model(*state, "");
     struct tt *t = start(*state, NULL);
     tt_wait(t, "tiny·nf4·cpu");
     tt_type(t, "/set max_tokens 20" T_ENTER);
@@ -80,7 +81,7 @@ static void a_real_model_answers_and_reuses_its_cache(void **state) {
 }
 
 static void killed_while_answering_loses_nothing_that_was_said(void **state) {
-    make_model(*state);
+    make_model(*state, "");
     struct tt *t = start(*state, NULL);
     tt_wait(t, "tiny·nf4·cpu");
     tt_type(t, "remember me" T_ENTER);
@@ -103,7 +104,7 @@ static void fails_and_gives_way(void **state, const char *layers, const char *st
     snprintf(of_module, sizeof of_module, "LLMCHAT_CUDA_MODULE=%s", module);
     const char *env[] = {of_module, "LLMCHAT_SHIM_FAIL=rope_kv", NULL};
     const char *argv[] = {getenv("LLMCHAT_BIN"), "--gpu-layers", layers, NULL};
-    make_model(*state);
+    make_model(*state, "");
     struct tt *t = tt_start(*state, argv, env, 24, 110);
     tt_wait(t, status);
     tt_type(t, "/set max_tokens 5" T_ENTER);
@@ -138,7 +139,7 @@ static void the_gpu_is_described_as_it_is_now(void **state) {
     snprintf(of_nvml, sizeof of_nvml, "LLMCHAT_NVML=%s", nvml);
     const char *env[] = {of_module, of_nvml, NULL};
     const char *argv[] = {getenv("LLMCHAT_BIN"), NULL};
-    make_model(*state);
+    make_model(*state, "");
     struct tt *t = tt_start(*state, argv, env, 24, 110);
     tt_wait(t, "tiny·nf4·cuda");
     tt_type(t, "/show model" T_ENTER);
@@ -166,6 +167,31 @@ static void the_gpu_is_described_as_it_is_now(void **state) {
     tt_quit(t);
 }
 
+static void so_are_all_that_share_a_model(void **state) {
+    const char *module = getenv("TEST_CUDA_MODULE"), *nvml = getenv("FAKE_NVML_SO");
+    const char *nccl = getenv("TEST_NCCL");
+    char of_module[1200], of_nvml[1200], of_nccl[1200];
+    if (!module || access(module, R_OK) != 0 || !nvml || !nccl)
+        skip();
+    snprintf(of_module, sizeof of_module, "LLMCHAT_CUDA_MODULE=%s", module);
+    snprintf(of_nvml, sizeof of_nvml, "LLMCHAT_NVML=%s", nvml);
+    snprintf(of_nccl, sizeof of_nccl, "LLMCHAT_NCCL=%s", nccl);
+    const char *env[] = {of_module, of_nvml, of_nccl, "LLMCHAT_SHIM_DEVICES=2", NULL};
+    const char *argv[] = {getenv("LLMCHAT_BIN"), "--tensor-parallel", "2", NULL};
+    make_model(*state, "embd=128 ff=256");
+    struct tt *t = tt_start(*state, argv, env, 24, 110);
+    tt_wait(t, "tiny·nf4·cuda, 2 GPUs");
+    tt_type(t, "/show model" T_ENTER);
+    tt_wait(t, "About the model");
+    tt_wait(t, "Runs on         cuda, 2 GPUs, host shim kernels");
+    tt_wait(t, "GPU 0 now       20.0 of 80.0 GiB in use,");
+    tt_wait(t, "GPU 1 now       10.0 of 40.0 GiB in use,");
+    tt_wait(t, "                52 % busy (memory 12 %), 31 °C, 120 of 350 W");
+    tt_wait(t, "32 °C");
+    assert_false(tt_has(t, "thread"));
+    tt_quit(t);
+}
+
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, tt_setup, tt_teardown)
     const struct CMUnitTest tests[] = {
@@ -175,6 +201,7 @@ int main(void) {
         T(a_gpu_that_fails_gives_way_to_the_cpu),
         T(so_does_one_that_has_a_part),
         T(the_gpu_is_described_as_it_is_now),
+        T(so_are_all_that_share_a_model),
     };
     if (!tt_ready(getenv("LLMCHAT_BIN")) || !tt_ready(getenv("MKMODEL")))
         return 77;

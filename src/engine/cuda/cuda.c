@@ -202,21 +202,6 @@ static enum status bind_part(struct cuda *c, const struct weight_part *p, const 
     return p->bytes ? cuda_bind_data(&c->be, p->from, p->bytes, dev, err) : ST_OK;
 }
 
-/* Whether the groups of a row that hold inputs have the bits of one scale, in all rows. */
-static bool row_scaled(const struct weight *w) {
-    if (w->type != WEIGHT_I8 || w->min)
-        return false;
-    for (int n = 0; n < w->N; n++) {
-        float first = weight_group_scale(w, n, 0);
-        for (int k = w->group; k < w->K; k += w->group) {
-            float scale = weight_group_scale(w, n, k / w->group);
-            if (memcmp(&scale, &first, sizeof scale) != 0)
-                return false;
-        }
-    }
-    return true;
-}
-
 static enum status cuda_bind(struct backend *be, const struct weight *host, struct weight *dev,
                              struct err *err) {
     struct cuda *c = cuda_of(be);
@@ -236,7 +221,7 @@ static enum status cuda_bind(struct backend *be, const struct weight *host, stru
     dev->code = at[3];
     dev->absmax2 = at[4];
     dev->code_map = host->code ? c->code_map : NULL;
-    dev->row_scaled = row_scaled(host);
+    dev->row_scaled = weight_row_scaled(host);
     product_note(c, dev);
     return ST_OK;
 }
@@ -320,7 +305,9 @@ static enum status cuda_reserve(struct backend *be, const struct backend_limits 
     c->xb[1] = take(c, T * Kp, sizeof(uint16_t), &failed);
     c->q4.pairs = take(c, GPU_GEMM_TOK * Kp, sizeof(uint16_t), &failed);
     c->q4.count = take(c, GPU_Q4_COUNTS, sizeof(int), &failed);
-    c->digits = take_digits(c, lim->max_tok, Kp, &failed);
+    c->digits = (struct gpu_digits){0};
+    if (lim->row_scaled)
+        c->digits = take_digits(c, lim->max_tok, Kp, &failed);
     c->work = take(c, CUDA_WORK_BYTES + 32 * Kp, 1, &failed);
     c->q4.work = (float *)(void *)c->work; /* never at once with unpacked weights */
     c->rows = take(c, T * Kp, sizeof(float), &failed);
@@ -781,13 +768,14 @@ static void describe_load(const struct gpu *g, struct buf *out) {
     nvml_close(n);
 }
 
-bool engine_gpu(struct buf *out, struct buf *load) {
+bool engine_gpu(int index, struct buf *out, struct buf *load, int *n) {
     struct gpu *g = NULL;
     struct err err = {0};
-    if (cuda_module_open(0, &g, &err) != ST_OK) {
+    if (cuda_module_open(index, &g, &err) != ST_OK) {
         buf_addf(out, "%s", err.msg);
         return false;
     }
+    *n = g->info.n_device;
     buf_addf(out, "%s, %s, %.1f of %.1f GiB free", g->info.name, g->kernels,
              (double)g->room(g) / (1 << 30), (double)g->info.total_bytes / (1 << 30));
     describe_load(g, load);

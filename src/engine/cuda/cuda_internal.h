@@ -59,7 +59,7 @@ struct cuda {
         int n;
     } scratch;
     uint16_t *xb[2];          /* [max_tok, Kp] a product's input in bf16, in f16 */
-    struct gpu_digits digits; /* and in int8 */
+    struct gpu_digits digits; /* and in int8, where a weight is row_scaled */
     uint16_t *work;           /* unpacked rows of a weight */
     struct gpu_q4_room q4;
     float *rows; /* [max_tok, Kp] for select() in place, and for a feed-forward */

@@ -70,7 +70,7 @@ size_t room(struct gpu *g) {
 
 void *alloc_pinned(struct gpu *g, size_t bytes) {
     void *p = nullptr;
-    cudaError_t e = cudaHostAlloc(&p, bytes ? bytes : 1, cudaHostAllocDefault);
+    cudaError_t e = cudaHostAlloc(&p, bytes ? bytes : 1, cudaHostAllocPortable);
     if (e == cudaErrorMemoryAllocation)
         (void)cudaGetLastError();
     else
@@ -254,6 +254,7 @@ __attribute__((visibility("default"))) struct gpu *llmchat_gpu_open(int version,
     }
     cuda_device *d = new cuda_device();
     struct gpu *g = &d->gpu;
+    g->info.n_device = n;
     const char *managed = getenv("LLMCHAT_CUDA_MANAGED");
     d->managed = managed && *managed == '1';
     g->close = dev_close;

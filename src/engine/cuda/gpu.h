@@ -24,7 +24,7 @@ extern "C" {
 #include "engine/backend.h"
 
 enum {
-    GPU_VERSION = 3,   /* of this table: raised when program and module would not agree */
+    GPU_VERSION = 4,   /* of this table: raised when program and module would not agree */
     GPU_GEMV_TOK = 4,  /* most tokens of gemv() */
     GPU_GEMM_TOK = 64, /* most tokens that gemm() and q4gemm() are asked for: above, unpacking a
                           weight and cuBLAS take less time (an H200, weights of 4096 x 4096 and
@@ -91,6 +91,7 @@ struct gpu_digits {
 struct gpu_info {
     char name[96];
     char pci[32];        /* "0000:0f:00.0" */
+    int n_device;        /* how many devices there are, this one and others */
     int major, minor;    /* compute capability */
     int runtime, driver; /* versions of CUDA, as it counts them: 12080 */
     int n_sm;
@@ -112,7 +113,8 @@ struct gpu {
     void *(*alloc)(struct gpu *g, size_t bytes);
     void (*free)(struct gpu *g, void *p); /* NULL is allowed, here and below */
     size_t (*room)(struct gpu *g);        /* bytes that are free now */
-    /* Host memory that the device copies from and to without help; NULL: none left */
+    /* Host memory that this device, and every other one, copies from and to without help; NULL:
+     * none left */
     void *(*alloc_pinned)(struct gpu *g, size_t bytes);
     void (*free_pinned)(struct gpu *g, void *p);
     /* src or dst of the host is pinned, and stays as it is until sync() */

@@ -39,6 +39,7 @@ static const uint16_t *input_16(struct cuda *c, struct input *in, bool f16) {
 /* x in digits: laid out for its own T and K, so that each product's tokens lie together. */
 static struct gpu_digits input_digits(struct cuda *c, struct input *in) {
     struct gpu_digits d = c->digits;
+    assert(c->lim.row_scaled);
     d.T8 = (in->T + 7) / 8 * 8;
     if (!in->quantised)
         c->g->quantise(c->g, in->x, in->T, in->K, d);

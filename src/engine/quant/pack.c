@@ -255,6 +255,20 @@ float weight_group_min(const struct weight *w, int n, int g) {
     return w->min ? w->min[group_at(w, n, g)] : 0;
 }
 
+bool weight_row_scaled(const struct weight *w) {
+    if (w->type != WEIGHT_I8 || w->min)
+        return false;
+    for (int n = 0; n < w->N; n++) {
+        float first = weight_group_scale(w, n, 0);
+        for (int k = w->group; k < w->K; k += w->group) {
+            float scale = weight_group_scale(w, n, k / w->group);
+            if (memcmp(&scale, &first, sizeof scale) != 0)
+                return false;
+        }
+    }
+    return true;
+}
+
 /* n codes of row r from input k on. */
 static void take_codes(const struct weight *w, const uint8_t *tile, size_t r, size_t k,
                        size_t n, float *out) {

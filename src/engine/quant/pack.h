@@ -54,5 +54,8 @@ void weight_unpack_row(const struct weight *w, int n, float *out);
  * a code after double quantisation; 1 for floats. */
 float weight_group_scale(const struct weight *w, int n, int g);
 float weight_group_min(const struct weight *w, int n, int g); /* 0 where there is none */
+/* I8: whether the groups of a row that hold inputs have the bits of one scale and no minimum,
+ * in all rows. Reads the scales until some differ. */
+bool weight_row_scaled(const struct weight *w);
 
 #endif

@@ -226,6 +226,7 @@ struct counter {
     struct backend be;
     size_t bytes;
     bool mapped; /* some weight has a code map, which all share */
+    bool row_scaled;
 };
 
 static size_t taken(size_t bytes) {
@@ -243,6 +244,7 @@ static enum status count_weight(struct backend *be, const struct weight *host,
     if (host->code && !c->mapped)
         c->bytes += taken(BACKEND_CODE_MAP);
     c->mapped = c->mapped || host->code;
+    c->row_scaled = c->row_scaled || weight_row_scaled(host);
     *dev = *host;
     return ST_OK;
 }
@@ -256,7 +258,7 @@ static enum status count_data(struct backend *be, const void *host, size_t bytes
     return ST_OK;
 }
 
-size_t graph_bound_bytes(const struct graph *g, bool *perm) {
+struct graph_bound graph_count_bound(const struct graph *g) {
     struct counter c = {.be = {.bind = count_weight, .bind_data = count_data}};
     struct graph alike = {.model = g->model,
                           .be = &c.be,
@@ -266,6 +268,5 @@ size_t graph_bound_bytes(const struct graph *g, bool *perm) {
                           .next = g->next};
     graph_bind(&alike, NULL); /* counting cannot fail */
     graph_unbind(&alike);
-    *perm = alike.perm;
-    return c.bytes;
+    return (struct graph_bound){c.bytes, alike.perm, c.row_scaled};
 }

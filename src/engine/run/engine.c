@@ -29,6 +29,7 @@
 #include "engine/run/state_file.h"
 #include "engine/run/task.h"
 #include "engine/text.h"
+#include <assert.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,8 +76,8 @@ struct engine {
     struct model *draft_model; /* or NULL, with what belongs to it */
     struct graph *draft_graph;
     struct draft *draft;
-    struct nvml_watch *gpu_watch; /* NULL: on no GPU */
-    struct sched *sched;          /* the thread's */
+    struct nvml_watch **gpu_watch; /* [info.n_gpu] */
+    struct sched *sched;           /* the thread's */
     struct mailbox *inbox;
     int max_waiting;
     atomic_int n_waiting; /* requests that wait for their first step */
@@ -249,8 +250,11 @@ static const char *model_name(const struct model *m) {
 static void fill_info(struct engine *e, const char *path, int ctx_tok, size_t block_bytes) {
     const struct model *m = e->model;
     struct engine_info *i = &e->info;
+    int n_gpu = graph_n_gpu(e->graph);
     e->path = xstrdup(path);
-    if (graph_is_split(e->graph))
+    if (n_gpu > 1)
+        e->device_words = xasprintf("%s, %d GPUs", graph_device(e->graph), n_gpu);
+    else if (graph_is_split(e->graph))
         e->device_words = xasprintf("%s, %d of %d layers", graph_device(e->graph),
                                     graph_gpu_layers(e->graph), m->hp.n_layer);
     else
@@ -263,6 +267,7 @@ static void fill_info(struct engine *e, const char *path, int ctx_tok, size_t bl
         .quant = m->info.quant,
         .device = graph_device(e->graph),
         .device_words = e->device_words,
+        .n_gpu = n_gpu,
         .gpu_layers = graph_gpu_layers(e->graph),
         .kernels = graph_kernels(e->graph),
         .device_note = e->device_note ? e->device_note : "",
@@ -303,8 +308,16 @@ static void close_graphs(struct engine *e) {
     e->graph = e->draft_graph = NULL;
 }
 
+static void watch_gpus(struct engine *e) {
+    e->gpu_watch = xcalloc((size_t)e->info.n_gpu + 1, sizeof(struct nvml_watch *));
+    for (int i = 0; i < e->info.n_gpu; i++)
+        e->gpu_watch[i] = nvml_watch_new(graph_pci(e->graph, i));
+}
+
 static void release(struct engine *e) {
-    nvml_watch_free(e->gpu_watch);
+    for (int i = 0; e->gpu_watch && i < e->info.n_gpu; i++)
+        nvml_watch_free(e->gpu_watch[i]);
+    free(e->gpu_watch);
     mailbox_unref(e->inbox);
     close_graphs(e);
     if (e->draft_model)
@@ -471,10 +484,9 @@ enum status engine_open(const char *path, const struct engine_params *params,
     TRY(pool_size(p, &plan, ctx_tok, err));
     TRY(open_device(e, p, &plan, err));
     n_block = graph_n_block(e->graph);
-    if (graph_pci(e->graph))
-        e->gpu_watch = nvml_watch_new(graph_pci(e->graph));
     note_split(e, p);
     fill_info(e, path, ctx_tok, plan.both_bytes);
+    watch_gpus(e);
     if (!tell(p, 1))
         TRY(err_set(err, ST_CANCELLED, "cancelled"));
     e->sched =
@@ -515,11 +527,11 @@ const struct engine_info *engine_info(const struct engine *e) {
     return &e->info;
 }
 
-enum status engine_gpu_load(const struct engine *e, struct buf *out, struct err *err) {
+enum status engine_gpu_load(const struct engine *e, int index, struct buf *out,
+                            struct err *err) {
     struct nvml_load load;
-    if (!e->gpu_watch)
-        return err_set(err, ST_UNSUPPORTED, "the model runs on the CPU");
-    CHECK(nvml_watch_get(e->gpu_watch, &load, err));
+    assert(index >= 0 && index < e->info.n_gpu);
+    CHECK(nvml_watch_get(e->gpu_watch[index], &load, err));
     nvml_text(&load, out);
     return ST_OK;
 }

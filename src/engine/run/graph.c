@@ -28,6 +28,7 @@
 #include "engine/cuda/cuda.h"
 #include "engine/run/ranks.h"
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -119,8 +120,8 @@ static enum status alloc_scratch(struct graph *g, struct err *err) {
     for (int i = 0; i < N; at += part[i++].floats)
         *part[i].at = at;
     experts_init(g, at);
-    struct backend_limits lim = {g->max_tok, widest_input(hp), hp->n_head, hp->n_head_kv,
-                                 hp->head_dim};
+    struct backend_limits lim = {g->max_tok,    widest_input(hp), hp->n_head,
+                                 hp->n_head_kv, hp->head_dim,     g->row_scaled};
     return g->be->reserve(g->be, &lim, err);
 }
 
@@ -132,12 +133,16 @@ static enum status fit_pool(struct graph *g, const struct graph_room *r, struct 
     size_t room = g->be->room(g->be);
     size_t fits = room > r->spare_bytes ? (room - r->spare_bytes) / block : 0;
     int least = max_of(r->min_block, 1);
+    char others[64] = "";
+    if (r->spare_bytes)
+        snprintf(others, sizeof others, ", and %zu MiB that others need,",
+                 r->spare_bytes >> 20);
     if (fits < (size_t)least)
         return err_set(err, ST_NOMEM,
-                       "beside the model there is room for %zu tokens of KV cache on the "
+                       "beside the model%s there is room for %zu tokens of KV cache on the "
                        "device, wanted at least %d: a smaller context, or fewer layers on one "
                        "GPU, need less",
-                       fits * KV_BLOCK, least * KV_BLOCK);
+                       others, fits * KV_BLOCK, least * KV_BLOCK);
     if (fits < (size_t)g->n_block)
         g->n_block = (int)fits;
     return ST_OK;
@@ -162,7 +167,9 @@ static struct graph *new_part(const struct model *m, const struct graph_params *
     g->n_block = p->n_block;
     g->end = m->hp.n_layer;
     g->embeds = true;
-    graph_bound_bytes(g, &g->perm);
+    struct graph_bound all = graph_count_bound(g);
+    g->perm = all.perm;
+    g->row_scaled = all.row_scaled;
     return g;
 }
 
@@ -174,9 +181,8 @@ static void set_kv_type(struct graph *g, enum kv_type t) {
 
 /* Memory for this part's weights and pool. */
 static enum status alloc_part(struct graph *g, const struct graph_room *room, struct err *err) {
-    bool perm;
     if (g->be->make_room)
-        CHECK(g->be->make_room(g->be, graph_bound_bytes(g, &perm), err));
+        CHECK(g->be->make_room(g->be, graph_count_bound(g).bytes, err));
     return alloc_kv(g, room, err);
 }
 
@@ -288,8 +294,14 @@ const char *graph_device(const struct graph *g) {
     return last_part(g)->be->device;
 }
 
-const char *graph_pci(const struct graph *g) {
-    return last_part(g)->be->pci;
+int graph_n_gpu(const struct graph *g) {
+    if (!last_part(g)->be->pci)
+        return 0;
+    return g->ranks ? ranks_number(g->ranks) : 1;
+}
+
+const char *graph_pci(const struct graph *g, int i) {
+    return g->ranks ? ranks_pci(g->ranks, i) : last_part(g)->be->pci;
 }
 
 const char *graph_kernels(const struct graph *g) {
@@ -448,7 +460,7 @@ void *graph_host_block(struct graph *g, int block) {
 }
 
 bool graph_can_swap(const struct graph *g) {
-    return !g->ranks && last_part(g)->be->swap_out;
+    return last_part(g)->be->swap_out;
 }
 
 void *graph_swap_alloc(struct graph *g, size_t bytes) {
@@ -456,11 +468,17 @@ void *graph_swap_alloc(struct graph *g, size_t bytes) {
 }
 
 void graph_swap_free(struct graph *g, void *p) {
+    if (g->ranks)
+        ranks_swap_wait(g->ranks);
     last_part(g)->be->swap_free(last_part(g)->be, p);
 }
 
 /* A part in host memory is copied at once. */
 void graph_swap_out(struct graph *g, int block, void *host) {
+    if (g->ranks) {
+        ranks_swap_out(g->ranks, block, host);
+        return;
+    }
     for (char *to = host; g; to += g->kv_block, g = g->next)
         if (g->be->host_memory)
             memcpy(to, block_memory(g, block), g->kv_block);
@@ -469,6 +487,10 @@ void graph_swap_out(struct graph *g, int block, void *host) {
 }
 
 void graph_swap_in(struct graph *g, int block, const void *host) {
+    if (g->ranks) {
+        ranks_swap_in(g->ranks, block, host);
+        return;
+    }
     for (const char *from = host; g; from += g->kv_block, g = g->next)
         if (g->be->host_memory)
             memcpy(block_memory(g, block), from, g->kv_block);
@@ -685,13 +707,15 @@ enum status graph_forward(struct graph *g, const struct batch *b, float *logits,
 }
 
 bool graph_can_sample(const struct graph *g, int n) {
-    return !g->ranks && last_part(g)->be->sample && n <= BACKEND_SAMPLE_ROWS &&
+    return last_part(g)->be->sample && n <= BACKEND_SAMPLE_ROWS &&
            g->model->hp.n_vocab <= BACKEND_SAMPLE_VOCAB;
 }
 
 enum status graph_sample(struct graph *g, const struct batch *b, const struct sample_row *rows,
                          struct sample_got *got, struct err *err) {
     assert(graph_can_sample(g, 0));
+    if (g->ranks)
+        return ranks_sample(g->ranks, b, rows, got, err);
     return run_step(g, b, &(struct wanted){.rows = rows, .got = got}, err);
 }
 

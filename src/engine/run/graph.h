@@ -70,9 +70,10 @@ enum status graph_open(const struct model *m, const struct graph_params *p, stru
                        struct err *err);
 void graph_close(struct graph *g);
 int graph_max_tok(const struct graph *g);
-const char *graph_device(const struct graph *g);  /* "cpu"; of a split one the GPU's */
-const char *graph_kernels(const struct graph *g); /* "scalar", "avx2", "avx512"; likewise */
-const char *graph_pci(const struct graph *g);     /* of its GPU; NULL: none (backend.h) */
+const char *graph_device(const struct graph *g);     /* "cpu"; of a split one the GPU's */
+const char *graph_kernels(const struct graph *g);    /* "scalar", "avx2", "avx512"; likewise */
+int graph_n_gpu(const struct graph *g);              /* GPUs that it runs on */
+const char *graph_pci(const struct graph *g, int i); /* of one of them (backend.h) */
 int graph_threads(const struct graph *g);
 int graph_gpu_layers(const struct graph *g);       /* layers that a GPU computes */
 bool graph_is_split(const struct graph *g);        /* the CPU computes the others, and embeds */
@@ -130,8 +131,8 @@ void graph_write_block(struct graph *g, int block, const void *host);
  * host memory. */
 void *graph_host_block(struct graph *g, int block);
 /* Blocks of a pool that is not host memory, out of it and back: to memory of graph_swap_alloc()
- * (NULL: the host gives no more), graph_kv_block_bytes() each. In order with the steps; neither
- * waits, so the host may not look there. */
+ * (NULL: the host gives no more), graph_kv_block_bytes() each in a layout of their own. In
+ * order with the steps; neither waits, so the host may not look there. */
 bool graph_can_swap(const struct graph *g);
 void *graph_swap_alloc(struct graph *g, size_t bytes);
 void graph_swap_free(struct graph *g, void *p); /* waits for copies */

@@ -56,7 +56,7 @@ struct graph {
         size_t bytes;      /* of all */
         int n_call;
     } settle;
-    bool perm; /* some linear of the model has a perm */
+    bool perm, row_scaled; /* some linear of the model has a perm; some weight is */
     int max_tok, max_logits, n_block;
     enum kv_type kv_type;
     void *kv;        /* [n_block] of kv_block bytes: [end - first][2] parts of kv_part bytes */
@@ -93,8 +93,13 @@ enum { GRAPH_LOGIT_ROWS = 32 }; /* logits computed at once for a device */
 /* bind.c: fills dev, exp, slopes, perm and what may settle. */
 enum status graph_bind(struct graph *g, struct err *err);
 void graph_unbind(struct graph *g);
-/* Bytes that binding this part to a device takes; *perm: whether any linear here has a perm. */
-size_t graph_bound_bytes(const struct graph *g, bool *perm);
+/* What binding this part to a device will make of it. */
+struct graph_bound {
+    size_t bytes;    /* taken */
+    bool perm;       /* some linear has one */
+    bool row_scaled; /* some weight is (weight.h) */
+};
+struct graph_bound graph_count_bound(const struct graph *g);
 
 /* split.c. Shares of a model that a GPU may have: 1 .. n_layer last layers with the head, and
  * as n_layer + 1 the embedding too. */

@@ -21,6 +21,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What is held back of each device for NCCL, which allocates behind the pool, when ranks
+ * connect and at their first sums. That is linear in its channels, of which there are up to 32:
+ * for each some 10 MiB and 2 MiB for either neighbour of a ring makes 3/4 GiB, and its kernels
+ * are loaded. Not measured here: no machine with several GPUs was there. Rejected: connecting
+ * before the pool is allocated, since what the first sums take comes later still. */
+static const size_t NCCL_BYTES = (size_t)1 << 30;
+
 struct rank {
     struct ranks *all;
     int number;
@@ -105,6 +112,10 @@ static size_t block_bytes(const struct opening *o, const struct rank *r) {
     return all - whole + graph_kv_block_bytes(shard_model(r->shard), o->params->kv_type);
 }
 
+static bool by_nccl(const struct graph_params *p) {
+    return p->device == DEVICE_CUDA && !p->sum_on_host;
+}
+
 static enum status open_rank(struct rank *r, const struct opening *o) {
     struct graph_params p = *o->params;
     CHECK(shard_new(o->model, r->number, r->all->n, &r->shard, &r->err));
@@ -114,6 +125,8 @@ static enum status open_rank(struct rank *r, const struct opening *o) {
     p.crossovers = NULL; /* all ranks take the same kernels: their sums would differ else */
     if (r->number > 0)
         p.room.spare_bytes = 0;
+    if (by_nccl(&p))
+        p.room.spare_bytes += NCCL_BYTES;
     CHECK(graph_open(shard_model(r->shard), &p, &r->g, &r->err));
     r->block = xmalloc(r->g->kv_block);
     if (!r->g->be->host_memory)
@@ -187,7 +200,7 @@ static enum status connect(struct ranks *rs, const struct graph_params *p, struc
     struct comm *comms[SHARD_MOST];
     struct gpu *gpus[SHARD_MOST];
     const struct graph *g = rs->v[0].g;
-    if (p->device != DEVICE_CUDA || p->sum_on_host) {
+    if (!by_nccl(p)) {
         size_t most = (size_t)g->max_tok * row_floats(g->model->hp.n_embd);
         comm_threads_open(rs->n, most, &rs->stop, comms);
     } else {
@@ -241,6 +254,14 @@ void ranks_close(struct graph *door) {
     free(door);
 }
 
+int ranks_number(const struct ranks *rs) {
+    return rs->n;
+}
+
+const char *ranks_pci(const struct ranks *rs, int rank) {
+    return rs->v[rank].g->be->pci;
+}
+
 struct comm *ranks_comm(struct ranks *rs, int rank) {
     return rs->v[rank].g->comm;
 }
@@ -249,24 +270,40 @@ struct comm *ranks_comm(struct ranks *rs, int rank) {
 
 struct step_args {
     const struct batch *batch;
-    float *logits;
+    float *logits; /* NULL: tokens are wanted, or nothing is */
+    const struct sample_row *rows;
+    struct sample_got *got;
 };
 
-static void forward_job(struct rank *r, const void *args) {
-    const struct step_args *a = args;
+/* Rank 0 has the head, and so whatever is wanted of a step. */
+static enum status step(struct rank *r, const struct step_args *a, struct err *err) {
+    if (r->number == 0 && a->got)
+        return graph_sample(r->g, a->batch, a->rows, a->got, err);
+    return graph_forward(r->g, a->batch, r->number == 0 ? a->logits : NULL, err);
+}
+
+static void step_job(struct rank *r, const void *args) {
     struct err err = {0};
-    if (graph_forward(r->g, a->batch, r->number == 0 ? a->logits : NULL, &err) == ST_OK)
+    if (step(r, args, &err) == ST_OK)
         return;
     err_prefix(&err, "GPU %d", r->number);
     comm_fail(r->g->comm, &err);
 }
 
+static enum status run_step(struct ranks *rs, const struct step_args *args, struct err *err) {
+    CHECK(comm_status(&rs->stop, err));
+    all(rs, step_job, args);
+    return comm_status(&rs->stop, err);
+}
+
 enum status ranks_forward(struct ranks *rs, const struct batch *b, float *logits,
                           struct err *err) {
-    const struct step_args args = {b, logits};
-    CHECK(comm_status(&rs->stop, err));
-    all(rs, forward_job, &args);
-    return comm_status(&rs->stop, err);
+    return run_step(rs, &(struct step_args){.batch = b, .logits = logits}, err);
+}
+
+enum status ranks_sample(struct ranks *rs, const struct batch *b, const struct sample_row *rows,
+                         struct sample_got *got, struct err *err) {
+    return run_step(rs, &(struct step_args){.batch = b, .rows = rows, .got = got}, err);
 }
 
 static void settle_job(struct rank *r, const void *args) {
@@ -331,6 +368,40 @@ static void block_job(struct rank *r, const void *args) {
             memcpy(r->block + i * part, a->write + i * n * part + at, part);
     if (a->write)
         graph_write_block(r->g, a->block, r->block);
+}
+
+/* Each rank's part is one piece, since only the same ranks read it again, and each device
+ * copies its own: the memory is known to all of them, whichever it came from (gpu.h). */
+struct swap_args {
+    int block;
+    char *to;         /* out, or */
+    const char *from; /* in */
+};
+
+static void swap_job(struct rank *r, const void *args) {
+    const struct swap_args *a = args;
+    size_t at = (size_t)r->number * r->g->kv_block;
+    if (a->to)
+        graph_swap_out(r->g, a->block, a->to + at);
+    else
+        graph_swap_in(r->g, a->block, a->from + at);
+}
+
+void ranks_swap_out(struct ranks *rs, int block, void *to) {
+    all(rs, swap_job, &(struct swap_args){.block = block, .to = to});
+}
+
+void ranks_swap_in(struct ranks *rs, int block, const void *from) {
+    all(rs, swap_job, &(struct swap_args){.block = block, .from = from});
+}
+
+static void swap_wait_job(struct rank *r, const void *args) {
+    (void)args;
+    graph_swap_free(r->g, NULL);
+}
+
+void ranks_swap_wait(struct ranks *rs) {
+    all(rs, swap_wait_job, NULL);
 }
 
 bool ranks_failed(const struct ranks *rs) {

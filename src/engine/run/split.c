@@ -30,9 +30,8 @@ size_t graph_others_block(const struct graph *g, const struct graph_room *r) {
 /* What a share takes, and then the bytes that others want. */
 static size_t share_bytes(struct graph *g, const struct graph_room *r, int share) {
     size_t blocks = r->min_block > 0 ? (size_t)r->min_block : 1;
-    bool perm;
     graph_take_share(g, share);
-    return graph_bound_bytes(g, &perm) + blocks * (g->kv_block + graph_others_block(g, r)) +
+    return graph_count_bound(g).bytes + blocks * (g->kv_block + graph_others_block(g, r)) +
            r->spare_bytes;
 }
 
