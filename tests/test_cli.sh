@@ -510,6 +510,24 @@ run run tiny --tensor-parallel 2 hi; is "scales that two GPUs can't share" 1 - '
 run run tiny --tensor-parallel 0 hi; is "no GPU at all" 2 - 'tensor-parallel 0'
 run run tiny --gpu-layers some hi; is "layers that are no number" 2 - 'gpu-layers some: must be auto, or a whole number from 0'
 run run tiny --gpu-layers -1 hi; is "fewer than no layers" 2 - 'gpu-layers -1: must be auto'
+run run tiny --device cuda --gpu-layers 0 hi; is "a GPU and no layer there" 2 - '^llmchat: --gpu-layers 0 is the CPU alone: .*--device cuda$'
+run bench tiny --gpu-layers 3 --device cpu; is "layers for a GPU and the CPU" 2 - '^llmchat: --gpu-layers 3 is for a GPU: .*--device cpu$'
+run eval tiny --text page.txt --device cpu --gpu-layers 3; is "eval says so, too" 2 - '--gpu-layers 3 is for a GPU'
+run --device cuda --gpu-layers 0; is "and the interface" 2 - '--gpu-layers 0 is the CPU alone'
+run run tiny --device cpu --gpu-layers auto --max-tokens 2 hi; is "auto contradicts nothing" 0 . -
+printf 'device: cuda\ngpu_layers: 0\n' >home/config/config.yaml
+run run tiny hi; is "a GPU and no layer there in the configuration" 1 - 'config.yaml:2: gpu_layers: 0 is the CPU alone, and device is cuda'
+run doctor; is "doctor says so, too" 1 'BAD  config +file +.*config.yaml:2: gpu_layers: 0 is the CPU alone'
+for says in "--device cpu" "--device auto" "--gpu-layers 0"; do
+    run run tiny $says --max-tokens 2 hi; is "$says decides" 0 . -
+done
+run run tiny --device cuda hi; is "and so does --device cuda" 1 - '^llmchat: no GPU: '
+printf 'device: cpu\ngpu_layers: 3\n' >home/config/config.yaml
+run run tiny hi; is "layers for a GPU and the CPU in the configuration" 1 - 'config.yaml:2: gpu_layers: 3 are for a GPU, and device is cpu'
+for says in "--device cpu" "--gpu-layers 0" "--gpu-layers auto"; do
+    run run tiny $says --max-tokens 2 hi; is "$says decides" 0 . -
+done
+run run tiny --gpu-layers 3 --max-tokens 2 hi; is "as many layers, by hand: auto tries a GPU" 0 . '^on the CPU: no GPU: '
 echo 'gpu_layers: 1.5' >home/config/config.yaml
 run run tiny hi; is "layers in the configuration" 1 - 'config.yaml:1: gpu_layers: 1.5: auto, or a whole number'
 rm home/config/config.yaml

@@ -219,7 +219,7 @@ int cmd_bench(struct args *a) {
     char *path = NULL, *draft = NULL;
     enum status st;
     interrupt_catch();
-    use_compute_options(a);
+    TRY(use_compute_options(a, &err));
     bench_seed(&b.random, (uint64_t)arg_count(a, "seed", 0));
     TRY(read_options(a, &w, &err));
     if (arg_text(a, "draft"))

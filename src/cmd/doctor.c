@@ -182,7 +182,7 @@ int cmd_doctor(struct args *a) {
     struct config c;
     struct err err = {0};
     config_init(&c);
-    bool ok = config_load(NULL, &c, &err) == ST_OK;
+    bool ok = config_load(NULL, &c, &err) == ST_OK && config_check_devices(&c, &err) == ST_OK;
     r.wants_gpu =
         arg_text(a, "device")
             ? strcmp(arg_text(a, "device"), "cuda") == 0

@@ -57,7 +57,7 @@ int cmd_eval(struct args *a) {
     char *path = NULL;
     enum status st;
     interrupt_catch();
-    use_compute_options(a);
+    TRY(use_compute_options(a, &err));
     TRY(read_input(text, EVAL_TEXT_MAX_BYTES, &in, &err));
     size_t good = utf8_valid_prefix(buf_str(&in), in.len);
     if (good < in.len)

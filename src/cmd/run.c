@@ -365,7 +365,8 @@ static int talk(struct args *a) {
 
 int cmd_run(struct args *a) {
     struct err err = {0};
-    use_compute_options(a);
+    if (use_compute_options(a, &err) != ST_OK)
+        return fail(&err);
     struct run r = {.json = arg_flag(a, "json"), .verbose = arg_flag(a, "verbose")};
     bool terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
     bool raw = arg_flag(a, "raw"), chat = arg_text(a, "chat") || arg_flag(a, "continue");
