@@ -554,6 +554,8 @@ if [ -e "${TEST_CUDA_MODULE:-}" ]; then
     LLMCHAT_SHIM_BYTES=3000000 run run tiny --device cuda hi; is "a GPU without room" 1 - 'no room|room for'
     LLMCHAT_SHIM_BYTES=3000000 run bench tiny -p 4 -n 2 -r 1 --json
     is_json "auto without room is the CPU" 0 out 'd[0]["device"]=="cpu"'
+    is "bench says why" 0 . '^on the CPU: .*room'
+    LLMCHAT_SHIM_BYTES=3000000 run eval tiny --text page.txt --ctx 64; is "and so does eval" 0 perplexity '^on the CPU: .*room'
     LLMCHAT_SHIM_BYTES=3000000 run run tiny --max-tokens 3 hi; is "which is said" 0 '' 'on the CPU: .*room'
     LLMCHAT_SHIM_FAIL=rope_kv run run tiny --device cuda hi; is "a fault of a GPU" 1 - 'rope_kv.*--device cpu'
     rm -rf home/cache/kv

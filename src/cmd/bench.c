@@ -198,6 +198,7 @@ static enum status open_model(struct bench *b, const struct args *a, const char 
     TRY(engine_open(path, &ep, &b->engine, err));
     progress_clear();
     b->info = engine_info(b->engine);
+    note_device(b->info);
 out:
     model_info_release(&m);
     model_info_release(&d);

@@ -97,6 +97,8 @@ int fail(
 int failf(enum status st, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void note(const char *fmt, ...)
     __attribute__((format(printf, 1, 2))); /* one line to standard error */
+/* That not all of a model is on a GPU that is there, where nobody asked for that. */
+void note_device(const struct engine_info *m);
 /* What --color says: "always", "never", "auto" or NULL; before anything is printed. */
 void colour_set(const char *mode);
 bool colour_wanted(FILE *f); /* a terminal, NO_COLOR unset, TERM not dumb */

@@ -71,6 +71,7 @@ int cmd_eval(struct args *a) {
     ep.ctx_tok = p.ctx;
     ep.progress = progress_show;
     TRY(engine_open(path, &ep, &e, &err));
+    note_device(engine_info(e));
     /* The whole text begins as the model wants every text to begin, as in llama.cpp's tool. */
     struct encode_opts o = {.bos = text_adds_bos(engine_text(e))};
     TRY(text_encode(engine_text(e), buf_str(&in), in.len, &o, &ids, &err));

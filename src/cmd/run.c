@@ -139,8 +139,7 @@ static enum status check_speculation(const struct args *a, struct err *err) {
 static void note_model(const struct args *a, const struct settings *s,
                        const struct engine_info *m) {
     struct err why;
-    if (m->device_note[0])
-        note("%s", m->device_note);
+    note_device(m);
     if (config_check_draft(&a->config, s, m->draft, &why) != ST_OK)
         note("%s", why.msg);
 }
