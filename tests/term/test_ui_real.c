@@ -22,13 +22,17 @@ static struct tt *start(const char *home, const char *arg) {
     return tt_start(home, argv, NULL, 24, 110);
 }
 
-static void make_model(const char *home) {
+static void make_model_named(const char *home, const char *name) {
     char command[1200];
     snprintf(command, sizeof command,
-             "'%s' '%s/tiny.gguf' && LLMCHAT_HOME='%s' '%s' create tiny --from '%s/tiny.gguf' "
+             "'%s' '%s/tiny.gguf' && LLMCHAT_HOME='%s' '%s' create %s --from '%s/tiny.gguf' "
              ">/dev/null 2>&1",
-             getenv("MKMODEL"), home, home, getenv("LLMCHAT_BIN"), home);
+             getenv("MKMODEL"), home, home, getenv("LLMCHAT_BIN"), name, home);
     assert_int_equal(system(command), 0);
+}
+
+static void make_model(const char *home) {
+    make_model_named(home, "tiny");
 }
 
 static long resident_kb(pid_t pid) {
@@ -128,6 +132,30 @@ static void so_does_one_that_has_a_part(void **state) {
     fails_and_gives_way(state, "1", "tiny·nf4·cuda, 1 of 2 layers");
 }
 
+/* The first one's KV cache takes what there is. */
+static void a_gpu_full_of_one_model_takes_another(void **state) {
+    const char *module = getenv("TEST_CUDA_MODULE");
+    char of_module[1200];
+    if (!module || access(module, R_OK) != 0)
+        skip();
+    snprintf(of_module, sizeof of_module, "LLMCHAT_CUDA_MODULE=%s", module);
+    const char *env[] = {of_module, "LLMCHAT_SHIM_BYTES=200000000", NULL};
+    const char *argv[] = {getenv("LLMCHAT_BIN"), "--gpu-memory-utilization", "0.9", NULL};
+    make_model(*state);
+    make_model_named(*state, "other");
+    struct tt *t = tt_start(*state, argv, env, 24, 110);
+    tt_wait(t, "other·nf4·cuda");
+    tt_type(t, "/set max_tokens 5" T_ENTER);
+    tt_wait(t, "max_tokens is 5 now");
+    tt_type(t, "/model tiny" T_ENTER);
+    tt_wait(t, "tiny·nf4·cuda");
+    assert_false(tt_has(t, "no room"));
+    tt_type(t, "are you there" T_ENTER);
+    tt_wait(t, "tok/s");
+    tt_wait(t, "● saved");
+    tt_quit(t);
+}
+
 /* Over the shim and a fake NVML, whose temperature rises with each reading. */
 static void the_gpu_is_described_as_it_is_now(void **state) {
     const char *module = getenv("TEST_CUDA_MODULE"), *nvml = getenv("FAKE_NVML_SO");
@@ -174,6 +202,7 @@ int main(void) {
         T(killed_while_answering_loses_nothing_that_was_said),
         T(a_gpu_that_fails_gives_way_to_the_cpu),
         T(so_does_one_that_has_a_part),
+        T(a_gpu_full_of_one_model_takes_another),
         T(the_gpu_is_described_as_it_is_now),
     };
     if (!tt_ready(getenv("LLMCHAT_BIN")) || !tt_ready(getenv("MKMODEL")))
