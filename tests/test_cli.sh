@@ -548,6 +548,9 @@ if [ -e "${TEST_CUDA_MODULE:-}" ]; then
     is_json "eval --device cuda --kv-type fp8" 0 out '0<d["kl"]<1e-2'
     run bench tiny -p 40 -n 6 -b 1,3 -r 1 --json
     is_json "auto with a GPU is the GPU" 0 out 'len(d)==2 and all(r["device"]=="cuda" for r in d)'
+    is_json "which is no share of the host's bandwidth" 0 out 'all(r["bandwidth_bytes_s"]==r["bandwidth_share"]==0 for r in d)'
+    LLMCHAT_SHIM_BYTES=100000000 run bench tiny-f32 --device cuda -p 500 -n 2 -b 256
+    is "more sequences than a GPU has room for" 1 - 'cuda has room for [0-9]+ tokens of KV cache beside the model, 256 sequences of 502 take 135168'
     run run tiny --gpu-memory-utilization 0.5 --max-tokens 3 hi; is "a part of a GPU's memory" 0 '' -
     run run tiny --swap-space 50MB --max-tokens 3 hi; is "swap space" 0 '' -
     if grep -q 'KV blocks of .* bytes are swapped' home/state/*log*; then pass "the log says how much"; else fail "the log says how much"; fi

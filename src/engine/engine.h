@@ -78,6 +78,8 @@ struct engine_info {
     uint64_t n_params, weights_bytes;
     int n_layer, n_vocab, n_embd, n_head, n_head_kv, ctx_train, ctx_tok, threads;
     size_t kv_bytes_per_tok;
+    int kv_tok; /* tokens that the KV pool holds; fewer than were asked for where a
+                   GPU has no more room */
     uint64_t bytes_per_token;  /* weight bytes that one decoded token reads */
     const char *draft;         /* name of the draft model; "" none */
     uint64_t draft_bytes;      /* of its weights; its KV is in kv_bytes_per_tok */

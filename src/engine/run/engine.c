@@ -278,6 +278,7 @@ static void fill_info(struct engine *e, const char *path, int ctx_tok, size_t bl
         .ctx_tok = ctx_tok,
         .threads = graph_threads(e->graph),
         .kv_bytes_per_tok = block_bytes / KV_BLOCK,
+        .kv_tok = graph_n_block(e->graph) * KV_BLOCK,
         .bos = text_bos(m->text),
         .eos = text_eos(m->text),
         .chat_template = m->info.chat_template ? m->info.chat_template : "",
