@@ -143,7 +143,7 @@ struct sampling {
     }
 
 /* Whether tokens are guessed and checked several at a time (run/spec.h). Never changes what is
- * answered, only how fast; each is used only while it pays. */
+ * answered (on a GPU within rounding), only how fast; each is used only while it pays. */
 enum speculation {
     SPECULATION_OFF,
     SPECULATION_AUTO,   /* both of the following */
