@@ -45,8 +45,8 @@ struct engine_params {
     int ctx_tok; /* longest timeline of a session; 0: the model's, at most 8192 by default */
     bool crossovers; /* the borders between a GPU's kernels are measured on it once, in about a
                         tenth of a second, and kept in the state folder; else the usual ones */
-    size_t kv_bytes; /* size of the KV pool; 0: room for about four full contexts, bounded by an
-                        eighth of memory */
+    size_t kv_bytes; /* size of the KV pool; 0: room for about four full contexts, on the CPU
+                        in an eighth of memory at most */
     uint64_t swap_bytes;  /* host memory that blocks of a GPU's KV pool may go to, in pieces as
                              it is needed; 0: none. Not for the draft model's, and not used where
                              the pool is the host's memory */
