@@ -613,7 +613,12 @@ if [ -e "${TEST_CUDA_MODULE:-}" ]; then
     is "a prompt by kept borders" 1 - 'unpack.*--device cpu'
     rm home/state/crossovers
     run run tiny-f32 --tensor-parallel 2 hi; is "two GPUs where there is one" 1 - 'over 2 GPUs: GPU 1 is wanted, and there are 1'
+    echo 'tensor_parallel: 2' >home/config/config.yaml
+    run doctor; is "doctor where one of two GPUs is missing" 1 '^ok   machine +gpu +host shim'
+    is "names it" 1 '^BAD  machine +gpu 1 +GPU 1 is wanted, and there are 1'
     export LLMCHAT_SHIM_DEVICES=2 LLMCHAT_NCCL=none
+    run doctor; is "doctor with both" 0 '^ok   machine +gpu 1 +host shim'
+    rm home/config/config.yaml
     run run tiny-f32 --tensor-parallel 2 hi; is "two GPUs without NCCL" 1 - 'NCCL.*none'
     LLMCHAT_NCCL=$TEST_NCCL
     for more in "" "--draft tiny-f32 --speculation draft" "--kv-type int8" "--gpu-layers 2"; do

@@ -215,6 +215,7 @@ static bool in_the_way(const struct chat *c, const struct loader *l) {
 static bool load_again(struct chat *c, struct loader *l) {
     pthread_join(l->thread, NULL);
     sessions_release(c);
+    close_aside(c, NULL); /* the engine of before may be there, too */
     l->again = true;
     l->before = c->engine;
     l->box = mailbox_ref(c->box);

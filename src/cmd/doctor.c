@@ -72,14 +72,24 @@ static void processor(struct report *r) {
     finding(r, "machine", "hugepages", true, "%s", buf_str(&b));
     finding(r, "machine", "cores", true, "%d usable", engine_usable_cores());
     finding(r, "machine", "memory", true, "%s", show_bytes(memory_bytes()));
-    buf_clear(&b);
-    struct buf load = {0};
-    bool gpu = engine_gpu(&b, &load);
-    finding(r, "machine", "gpu", gpu || !r->wants_gpu, "%s", buf_str(&b));
-    if (gpu)
-        finding(r, "machine", "gpu load", true, "%s", buf_str(&load));
-    buf_release(&load);
     buf_release(&b);
+}
+
+/* Each that would be used, or that there is none. */
+static void gpus(struct report *r, int n) {
+    for (int i = 0; i < n; i++) {
+        struct buf b = {0}, load = {0};
+        char key[32] = "gpu", load_key[48];
+        if (i > 0)
+            snprintf(key, sizeof key, "gpu %d", i);
+        snprintf(load_key, sizeof load_key, "%s load", key);
+        bool gpu = engine_gpu(i, &b, &load);
+        finding(r, "machine", key, gpu || !r->wants_gpu, "%s", buf_str(&b));
+        if (gpu)
+            finding(r, "machine", load_key, true, "%s", buf_str(&load));
+        buf_release(&load);
+        buf_release(&b);
+    }
 }
 
 static void libraries(struct report *r) {
@@ -191,6 +201,7 @@ int cmd_doctor(struct args *a) {
     if (!r.json)
         printf("     llmchat    version      %s\n", LLMCHAT_VERSION);
     processor(&r);
+    gpus(&r, ok && r.wants_gpu && c.tensor_parallel > 1 ? c.tensor_parallel : 1);
     libraries(&r);
     folders(&r);
     configuration(&r, &c, ok, &err);

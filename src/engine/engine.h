@@ -262,10 +262,10 @@ enum status engine_logits(struct engine *e, const int32_t *tokens, int n_tok, in
 bool engine_cpu_features(struct buf *out);
 /* Appends one line: whether weights can be read in huge pages. */
 void engine_huge_pages(struct buf *out);
-/* Appends one line: the GPU that would be used, with its kernels and memory; false: why there
- * is none. To load another: its memory, load, temperature and power just now, or why they are
- * not known; nothing without a GPU. */
-bool engine_gpu(struct buf *out, struct buf *load);
+/* Appends one line: a GPU (0: the one that would be used) with its kernels and memory; false:
+ * why there is none. To load another: its memory, load, temperature and power just now, or why
+ * they are not known; nothing without a GPU. */
+bool engine_gpu(int index, struct buf *out, struct buf *load);
 int engine_usable_cores(void);
 
 /* Perplexity as llama.cpp's tool defines it: the tokens are cut into windows of ctx that don't

@@ -781,10 +781,10 @@ static void describe_load(const struct gpu *g, struct buf *out) {
     nvml_close(n);
 }
 
-bool engine_gpu(struct buf *out, struct buf *load) {
+bool engine_gpu(int index, struct buf *out, struct buf *load) {
     struct gpu *g = NULL;
     struct err err = {0};
-    if (cuda_module_open(0, &g, &err) != ST_OK) {
+    if (cuda_module_open(index, &g, &err) != ST_OK) {
         buf_addf(out, "%s", err.msg);
         return false;
     }
