@@ -67,7 +67,7 @@ const struct command cmd_table[] = {
      0, 1, 0, template_opts, cmd_template},
     {"eval", "MODEL", "Measure perplexity on a text",
      "Perplexity as llama.cpp's tool defines it: windows of --ctx tokens, the second half "
-     "of each counts.",
+     "of each counts. Nothing is taken from the configuration.",
      1, 1, 0, eval_opts, cmd_eval},
     {"bench", "MODEL", "Measure speed: prefill, decode, latencies, throughput",
      "A row for each combination of -d, -p, -n and -b: all sequences prefill, then all decode "
@@ -76,10 +76,10 @@ const struct command cmd_table[] = {
      "of the others is printed, with the standard "
      "deviation. ttft is the time to the first token, itl the time between two tokens of a "
      "sequence; read is what decode moves (the weights once a step, and the KV of every "
-     "sequence) as a share of the memory bandwidth, which is measured first.\n"
+     "sequence) as a share of the memory bandwidth, which is measured first, but for a GPU.\n"
      "With --num-prompts it sends that many requests, which join and leave as they come, and "
      "prints what vLLM's serving benchmark prints. Ctrl-C ends it; what was measured until "
-     "then is printed.",
+     "then is printed. Nothing is taken from the configuration.",
      1, 1, 0, bench_opts, cmd_bench},
     {"doctor", "", "Show what was found: processor, libraries, folders, database, models", "",
      0, 0, 0, doctor_opts, cmd_doctor},

@@ -19,7 +19,7 @@
 struct fake fake;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct buf last_prompt, last_guess;
-static atomic_int n_requests, n_sessions, n_engines, n_guesses, n_guesses_ended;
+static atomic_int n_requests, n_sessions, n_engines, n_guesses, n_guesses_ended, n_on_gpu;
 
 struct engine {
     struct engine_info info;
@@ -88,14 +88,21 @@ enum status engine_open(const char *path, const struct engine_params *params, st
             usleep(1000);
     if (fake.load_fails)
         return err_set(err, ST_FORMAT, "%s: broken", path);
+    bool room = fake.gpu && params->device != DEVICE_CPU && n_on_gpu == 0;
+    if (fake.gpu && !room && params->device == DEVICE_CUDA)
+        return err_set(err, ST_NOMEM, "%s: no room", path);
     struct engine *e = xcalloc(1, sizeof *e);
+    n_on_gpu += room;
     e->info = (struct engine_info){.path = "fake",
                                    .name = "fake",
                                    .architecture = "llama",
                                    .quant = "nf4",
-                                   .device = "cpu",
-                                   .device_words = "cpu",
-                                   .device_note = "",
+                                   .device = room ? "cuda" : "cpu",
+                                   .device_words = room ? "cuda" : "cpu",
+                                   .device_note = fake.gpu && !room && params->device == DEVICE_AUTO
+                                                      ? "on the CPU: no room"
+                                                      : "",
+                                   .gpu_layers = room,
                                    .kernels = "scalar",
                                    .license = "",
                                    .ctx_train = fake.ctx_tok,
@@ -119,6 +126,7 @@ enum status engine_open(const char *path, const struct engine_params *params, st
 
 void engine_close(struct engine *e) {
     n_engines -= e != NULL;
+    n_on_gpu -= e && e->info.gpu_layers;
     free(e);
 }
 

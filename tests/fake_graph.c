@@ -160,7 +160,7 @@ int graph_n_block(const struct graph *g) {
 size_t graph_kv_block_bytes(const struct model *m, enum kv_type want) {
     (void)m;
     (void)want;
-    return FAKE_BLOCK_BYTES;
+    return fake.kv_block_bytes ? fake.kv_block_bytes : FAKE_BLOCK_BYTES;
 }
 
 enum status graph_open(const struct model *m, const struct graph_params *p, struct graph **out,

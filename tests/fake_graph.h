@@ -29,8 +29,9 @@ extern struct fake {
     /* A history that contains '#' is continued with script behind its last '#', then FAKE_EOG.
      * Others get tokens that depend on everything before. */
     const char *script;
-    int max_tok; /* of the graph; 0: 512 */
-    bool gated;  /* each forward posts `entered` and waits for `go` */
+    int max_tok;           /* of the graph; 0: 512 */
+    size_t kv_block_bytes; /* that are told; 0: FAKE_BLOCK_BYTES */
+    bool gated;            /* each forward posts `entered` and waits for `go` */
     sem_t entered, go;
     int long_from; /* sequences that reach this many tokens have the other kind of KV; 0: none
                     */

@@ -624,6 +624,48 @@ static void model_is_switched_between_turns(void **state) {
     assert_string_equal(last()->model, "other");
 }
 
+static void a_model_that_has_the_room_on_a_gpu_makes_way(void **state) {
+    (void)state;
+    static const enum device devices[] = {DEVICE_AUTO, DEVICE_CUDA};
+    fake.gpu = true;
+    for (int i = 0; i < 2; i++) {
+        config.device = devices[i];
+        load("first");
+        turn("on the GPU?");
+        assert_string_equal(chat_engine_info(chat)->device, "cuda");
+        fake.token_us = 1000;
+        fake.endless = true;
+        clear_seen();
+        OK(chat_send(chat, "go on", &e));
+        fetch(has_text);
+        OK(chat_load_model(chat, "second", &e));
+        usleep(50000);
+        struct chat_event ev;
+        while (chat_poll(chat, &ev))
+            chat_event_release(&ev);
+        assert_true(chat_busy(chat)); /* not in the middle of a reply */
+        assert_true(chat_model_waits(chat));
+        chat_stop(chat);
+        fetch(is_idle);
+        fetch(is_loaded);
+        assert_int_equal(chat_model_state(chat), MODEL_READY);
+        assert_string_equal(chat_model(chat), "second");
+        assert_string_equal(chat_engine_info(chat)->device, "cuda");
+        assert_string_equal(chat_engine_info(chat)->device_note, "");
+        fake.token_us = 0;
+        fake.endless = false;
+        turn("and now?");
+        assert_string_equal(last()->model, "second");
+    }
+    fake.load_fails = true; /* not for lack of room */
+    OK(chat_load_model(chat, "broken", &e));
+    fetch(is_loaded);
+    assert_int_equal(seen.err.code, ST_FORMAT);
+    assert_string_equal(chat_model(chat), "second");
+    turn("still there?");
+    assert_string_equal(chat_engine_info(chat)->device, "cuda");
+}
+
 /* Several GPUs are asked for until the CPU goes on for one that failed. */
 static void gpus_are_not_asked_for_once_the_cpu_goes_on(void **state) {
     (void)state;
@@ -1128,6 +1170,7 @@ int main(void) {
         T(failed_load_leaves_the_old_model),
         T(rates_are_those_of_the_reply_and_its_model),
         T(model_is_switched_between_turns),
+        T(a_model_that_has_the_room_on_a_gpu_makes_way),
         T(gpus_are_not_asked_for_once_the_cpu_goes_on),
         T(a_model_that_changed_on_disk_is_told_from_the_loaded_one),
         T(newest_load_counts),

@@ -510,6 +510,24 @@ run run tiny --tensor-parallel 2 hi; is "scales that two GPUs can't share" 1 - '
 run run tiny --tensor-parallel 0 hi; is "no GPU at all" 2 - 'tensor-parallel 0'
 run run tiny --gpu-layers some hi; is "layers that are no number" 2 - 'gpu-layers some: must be auto, or a whole number from 0'
 run run tiny --gpu-layers -1 hi; is "fewer than no layers" 2 - 'gpu-layers -1: must be auto'
+run run tiny --device cuda --gpu-layers 0 hi; is "a GPU and no layer there" 2 - '^llmchat: --gpu-layers 0 is the CPU alone: .*--device cuda$'
+run bench tiny --gpu-layers 3 --device cpu; is "layers for a GPU and the CPU" 2 - '^llmchat: --gpu-layers 3 is for a GPU: .*--device cpu$'
+run eval tiny --text page.txt --device cpu --gpu-layers 3; is "eval says so, too" 2 - '--gpu-layers 3 is for a GPU'
+run --device cuda --gpu-layers 0; is "and the interface" 2 - '--gpu-layers 0 is the CPU alone'
+run run tiny --device cpu --gpu-layers auto --max-tokens 2 hi; is "auto contradicts nothing" 0 . -
+printf 'device: cuda\ngpu_layers: 0\n' >home/config/config.yaml
+run run tiny hi; is "a GPU and no layer there in the configuration" 1 - 'config.yaml:2: gpu_layers: 0 is the CPU alone, and device is cuda'
+run doctor; is "doctor says so, too" 1 'BAD  config +file +.*config.yaml:2: gpu_layers: 0 is the CPU alone'
+for says in "--device cpu" "--device auto" "--gpu-layers 0"; do
+    run run tiny $says --max-tokens 2 hi; is "$says decides" 0 . -
+done
+run run tiny --device cuda hi; is "and so does --device cuda" 1 - '^llmchat: no GPU: '
+printf 'device: cpu\ngpu_layers: 3\n' >home/config/config.yaml
+run run tiny hi; is "layers for a GPU and the CPU in the configuration" 1 - 'config.yaml:2: gpu_layers: 3 are for a GPU, and device is cpu'
+for says in "--device cpu" "--gpu-layers 0" "--gpu-layers auto"; do
+    run run tiny $says --max-tokens 2 hi; is "$says decides" 0 . -
+done
+run run tiny --gpu-layers 3 --max-tokens 2 hi; is "as many layers, by hand: auto tries a GPU" 0 . '^on the CPU: no GPU: '
 echo 'gpu_layers: 1.5' >home/config/config.yaml
 run run tiny hi; is "layers in the configuration" 1 - 'config.yaml:1: gpu_layers: 1.5: auto, or a whole number'
 rm home/config/config.yaml
@@ -531,12 +549,17 @@ if [ -e "${TEST_CUDA_MODULE:-}" ]; then
     is_json "eval --device cuda --kv-type fp8" 0 out '0<d["kl"]<1e-2'
     run bench tiny -p 40 -n 6 -b 1,3 -r 1 --json
     is_json "auto with a GPU is the GPU" 0 out 'len(d)==2 and all(r["device"]=="cuda" and r["gpus"]==1 for r in d)'
+    is_json "which is no share of the host's bandwidth" 0 out 'all(r["bandwidth_bytes_s"]==r["bandwidth_share"]==0 for r in d)'
+    LLMCHAT_SHIM_BYTES=100000000 run bench tiny-f32 --device cuda -p 500 -n 2 -b 256
+    is "more sequences than a GPU has room for" 1 - 'cuda has room for [0-9]+ tokens of KV cache beside the model, 256 sequences of 502 take 135168'
     run run tiny --gpu-memory-utilization 0.5 --max-tokens 3 hi; is "a part of a GPU's memory" 0 '' -
     run run tiny --swap-space 50MB --max-tokens 3 hi; is "swap space" 0 '' -
     if grep -q 'KV blocks of .* bytes are swapped' home/state/*log*; then pass "the log says how much"; else fail "the log says how much"; fi
     LLMCHAT_SHIM_BYTES=3000000 run run tiny --device cuda hi; is "a GPU without room" 1 - 'no room|room for'
     LLMCHAT_SHIM_BYTES=3000000 run bench tiny -p 4 -n 2 -r 1 --json
     is_json "auto without room is the CPU" 0 out 'd[0]["device"]=="cpu"'
+    is "bench says why" 0 . '^on the CPU: .*room'
+    LLMCHAT_SHIM_BYTES=3000000 run eval tiny --text page.txt --ctx 64; is "and so does eval" 0 perplexity '^on the CPU: .*room'
     LLMCHAT_SHIM_BYTES=3000000 run run tiny --max-tokens 3 hi; is "which is said" 0 '' 'on the CPU: .*room'
     LLMCHAT_SHIM_FAIL=rope_kv run run tiny --device cuda hi; is "a fault of a GPU" 1 - 'rope_kv.*--device cpu'
     rm -rf home/cache/kv

@@ -117,6 +117,28 @@ static void layers_on_the_gpu_may_be_none_some_or_auto(void **state) {
     }
 }
 
+static void a_device_and_layers_that_it_lacks_contradict_each_other(void **state) {
+    (void)state;
+    static const struct {
+        const char *yaml, *want; /* NULL: nothing is wrong */
+    } said[] = {{"device: cuda\ngpu_layers: 0\n", "c.yaml:2: gpu_layers: 0 is the CPU alone"},
+                {"gpu_layers: 7\ndevice: cpu\n", "c.yaml:1: gpu_layers: 7 are for a GPU"},
+                {"device: cpu\ngpu_layers: 0\n", NULL},
+                {"device: cpu\ngpu_layers: auto\n", NULL},
+                {"device: cuda\ngpu_layers: auto\n", NULL},
+                {"device: cuda\ngpu_layers: 7\n", NULL},
+                {"device: auto\ngpu_layers: 0\n", NULL}};
+    for (size_t i = 0; i < sizeof said / sizeof *said; i++) {
+        struct config c;
+        struct err err = {0};
+        assert_int_equal(parse(said[i].yaml, &c), ST_OK);
+        assert_int_equal(config_check_devices(&c, &err), said[i].want ? ST_FORMAT : ST_OK);
+        if (said[i].want)
+            assert_non_null(strstr(err.msg, said[i].want));
+        config_release(&c);
+    }
+}
+
 static void mistakes_are_named_with_their_line(void **state) {
     (void)state;
     static const struct {
@@ -263,6 +285,7 @@ int main(void) {
         cmocka_unit_test(ways_out_of_a_full_context_have_names),
         cmocka_unit_test(missing_and_empty_files_are_no_errors),
         cmocka_unit_test(layers_on_the_gpu_may_be_none_some_or_auto),
+        cmocka_unit_test(a_device_and_layers_that_it_lacks_contradict_each_other),
         cmocka_unit_test(mistakes_are_named_with_their_line),
         cmocka_unit_test(sizes_are_read),
         cmocka_unit_test(prompt_must_be_in_the_library),

@@ -772,6 +772,22 @@ static void engine_describes_itself(void **state) {
     session_free(NULL);
 }
 
+/* A GPU has memory of its own. */
+static void engine_pool_of_the_host_is_a_part_of_its_memory(void **state) {
+    (void)state;
+    const int one = FAKE_CTX_TRAIN / 16 + 1;
+    const struct engine_params on[] = {{.device = DEVICE_CPU}, {.device = DEVICE_CUDA}};
+    fake.kv_block_bytes = memory_bytes() / 8 / (size_t)(2 * one);
+    for (int i = 0; i < 2; i++) {
+        struct engine *e;
+        struct err err;
+        assert_int_equal(engine_open("fake", &on[i], &e, &err), ST_OK);
+        assert_int_equal(fake.n_block, i == 0 ? 2 * one : 4 * one);
+        assert_int_equal(engine_info(e)->kv_tok, fake.n_block * 16);
+        engine_close(e);
+    }
+}
+
 /* Layers in the middle of a model are in test_cli.sh: this one has one. */
 static void engine_says_where_a_split_model_is(void **state) {
     (void)state;
@@ -1023,6 +1039,7 @@ int main(void) {
         cmocka_unit_test_setup(engine_refuses_nonsense_by_name, setup),
         cmocka_unit_test_setup(engine_open_can_be_cancelled, setup),
         cmocka_unit_test_setup(engine_describes_itself, setup),
+        cmocka_unit_test_setup(engine_pool_of_the_host_is_a_part_of_its_memory, setup),
         cmocka_unit_test_setup(engine_says_where_a_split_model_is, setup),
         cmocka_unit_test_setup(engine_many_sessions_answer_in_one_batch, setup),
         cmocka_unit_test_setup(engine_short_of_blocks_requests_wait_and_all_are_answered,

@@ -31,8 +31,8 @@ void chat_free(struct chat *c);
 
 /* -- the model -- */
 enum model_state { MODEL_NONE, MODEL_LOADING, MODEL_READY, MODEL_FAILED };
-/* Loads in a background thread; the old model stays until the new one is there. EV_MODEL events
- * follow. */
+/* Loads in a background thread; the old model stays until the new one is there, unless it has
+ * the room on a GPU that the new one needs. EV_MODEL events follow. */
 enum status chat_load_model(struct chat *c, const char *name, struct err *err);
 /* From now on models run on the CPU, whatever the configuration says: loads the one in use
  * there. */

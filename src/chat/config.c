@@ -67,6 +67,7 @@ static enum status read_utilization(struct config *c, const struct ynode *v, str
 static enum status read_layers(struct config *c, const struct ynode *v, struct err *err) {
     char *text = NULL;
     enum status st = ST_OK;
+    c->layers_line = v->line;
     CHECK(ytree_text(v, c->path, &text, err));
     if (!config_layers(text, &c->gpu_layers))
         st = err_set(err, ST_FORMAT,
@@ -272,6 +273,20 @@ enum status config_check_draft(const struct config *c, const struct settings *s,
         "speculation draft: there is no draft model; name one with --draft MODEL, or "
         "draft_model in %s",
         c->path);
+}
+
+enum status config_check_devices(const struct config *c, struct err *err) {
+    if (c->device == DEVICE_CUDA && c->gpu_layers == 0)
+        return err_set(err, ST_FORMAT,
+                       "%s:%d: gpu_layers: 0 is the CPU alone, and device is cuda; one of them "
+                       "wanted",
+                       c->path, c->layers_line);
+    if (c->device == DEVICE_CPU && c->gpu_layers > 0)
+        return err_set(err, ST_FORMAT,
+                       "%s:%d: gpu_layers: %d are for a GPU, and device is cpu; one of them "
+                       "wanted",
+                       c->path, c->layers_line, c->gpu_layers);
+    return ST_OK;
 }
 
 static uint64_t default_swap_space(void) {

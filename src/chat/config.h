@@ -50,7 +50,7 @@ struct config {
     char *draft_model;
     bool draft_wanted; /* the command line named it: a model that it doesn't fit is an error.
                           Without, such a model is loaded alone */
-    int prompt_line;   /* in the file, for messages */
+    int prompt_line, layers_line; /* in the file, for messages */
     enum device device;
     int threads;
     double gpu_memory_utilization; /* 0: not said */
@@ -75,6 +75,8 @@ enum status config_parse(const char *yaml, size_t len, const char *path, struct 
  * is to guess and none is there. open: engine_info's draft; NULL: no model is open yet. */
 enum status config_check_draft(const struct config *c, const struct settings *s,
                                const char *open, struct err *err);
+/* ST_FORMAT where device and gpu_layers contradict each other. */
+enum status config_check_devices(const struct config *c, struct err *err);
 void config_init(struct config *c);
 void config_release(struct config *c);
 /* "4 GB", "500M", "0": a number with a unit (k, M, G, T; a B or iB may follow, a thousand or

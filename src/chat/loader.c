@@ -4,7 +4,9 @@
  * A thread a load: it resolves the name (which may convert a GGUF file) and opens the engine,
  * and reports to the chat's mailbox. Only the newest load counts; an older one is told to
  * cancel and what it opened is closed. The engine that is in use stays until the new one is
- * there and no reply streams: the switch happens between turns.
+ * there and no reply streams: the switch happens between turns. Two models may not have room on
+ * a GPU: when the new one did not find enough beside the one in use, that one is closed first,
+ * and the load begins again.
  *
  * A loader belongs to the chat from its start to the join after its last note; the thread only
  * writes its own fields and reads `cancel`.
@@ -37,6 +39,8 @@ struct loader {
     char *path; /* what the name led to */
     struct stat as;
     struct engine *engine; /* NULL when it failed or was taken */
+    struct engine *before; /* to be closed first, with `engine`: the second attempt. Or NULL */
+    bool again;            /* it is the second */
     struct err err;
 };
 
@@ -94,8 +98,16 @@ enum status chat_open_engine(const char *path, const char *draft, bool wanted,
     return st;
 }
 
+/* Makes room on the GPU. */
+static void close_both(struct loader *l) {
+    engine_close(l->engine);
+    engine_close(l->before);
+    l->engine = l->before = NULL;
+}
+
 static void *load(void *arg) {
     struct loader *l = arg;
+    close_both(l);
     enum status st = models_resolve(l->name, progress, l, &l->path, &l->err);
     if (st == ST_OK && stat(l->path, &l->as) != 0)
         l->as = (struct stat){0};
@@ -192,11 +204,51 @@ static void close_aside(struct chat *c, struct engine *e) {
         engine_close(e);
 }
 
+/* Whether l lacked room on a GPU where the engine in use has some. */
+static bool in_the_way(const struct chat *c, const struct loader *l) {
+    if (l->again || !c->engine || engine_info(c->engine)->gpu_layers == 0)
+        return false;
+    return l->engine ? engine_info(l->engine)->device_note[0] : l->err.code == ST_NOMEM;
+}
+
+/* Loads once more, without the engine in use. False: no thread could be started. */
+static bool load_again(struct chat *c, struct loader *l) {
+    pthread_join(l->thread, NULL);
+    sessions_release(c);
+    close_aside(c, NULL); /* the engine of before may be there, too */
+    l->again = true;
+    l->before = c->engine;
+    l->box = mailbox_ref(c->box);
+    free(l->path);
+    l->path = NULL;
+    if (pthread_create(&l->thread, NULL, load, l) != 0) {
+        l->before = NULL;
+        mailbox_unref(l->box);
+        return false;
+    }
+    c->engine = NULL;
+    c->ready = NULL;
+    return true;
+}
+
+static void load_failed(struct chat *c, struct loader *l) {
+    c->ready = c->loading = NULL;
+    c->load_failed = true;
+    chat_queue(c, EV_MODEL, l->err.msg, 0, 0, &l->err, NULL);
+    end_loader(c, l);
+}
+
 void loader_adopt(struct chat *c) {
     struct loader *l = c->ready;
     struct err err;
     if (!l || c->turn.kind != TURN_NONE)
         return;
+    if (in_the_way(c, l) && load_again(c, l))
+        return;
+    if (!l->engine) {
+        load_failed(c, l);
+        return;
+    }
     sessions_release(c);
     close_aside(c, c->engine);
     c->engine = l->engine;
@@ -228,16 +280,13 @@ void loader_note(struct chat *c, struct note *n) {
             chat_queue(c, EV_MODEL, n->text, n->done, n->total, NULL, NULL);
     } else if (n->kind == NOTE_LOADED && l != c->loading) {
         end_loader(c, l);
-    } else if (n->kind == NOTE_LOADED && l->engine) {
+    } else if (n->kind == NOTE_LOADED && (l->engine || in_the_way(c, l))) {
         c->ready = l;
         loader_adopt(c);
         if (c->ready)
             chat_queue(c, EV_MODEL, l->name, 1, 1, NULL, NULL);
     } else if (n->kind == NOTE_LOADED) {
-        c->loading = NULL;
-        c->load_failed = true;
-        chat_queue(c, EV_MODEL, l->err.msg, 0, 0, &l->err, NULL);
-        end_loader(c, l);
+        load_failed(c, l);
     }
     note_free(n);
 }

@@ -276,6 +276,11 @@ const char *arg_text(const struct args *a, const char *name) {
 static void settle_devices(struct args *a) {
     struct config *c = &a->config;
     bool device = arg_text(a, "device") != NULL, layers = arg_text(a, "gpu-layers") != NULL;
+    if (device && !layers &&
+        (c->device == DEVICE_CUDA ? c->gpu_layers == 0 : c->device == DEVICE_CPU))
+        c->gpu_layers = LAYERS_AUTO;
+    if (layers && !device && c->gpu_layers == 0)
+        c->device = DEVICE_CPU;
     bool ranks = arg_text(a, "tensor-parallel") != NULL;
     bool cpu = (device && c->device == DEVICE_CPU) || (layers && c->gpu_layers == 0);
     c->tensor_parallel = (int)arg_count(a, "tensor-parallel", c->tensor_parallel);
@@ -288,18 +293,29 @@ static void settle_devices(struct args *a) {
         c->device = DEVICE_AUTO;
 }
 
-void use_compute_options(struct args *a) {
+/* Two that contradict each other come from the same place by now. */
+static enum status check_devices(const struct args *a, struct err *err) {
+    const char *device = arg_text(a, "device"), *layers = arg_text(a, "gpu-layers");
+    if (config_check_devices(&a->config, err) == ST_OK)
+        return ST_OK;
+    if (!device || !layers)
+        return err->code;
+    return err_set(err, ST_USAGE,
+                   "--gpu-layers %s is %s: it can't be combined with --device %s", layers,
+                   a->config.gpu_layers == 0 ? "the CPU alone" : "for a GPU", device);
+}
+
+enum status use_compute_options(struct args *a, struct err *err) {
     const char *device = arg_text(a, "device");
     const char *share = arg_text(a, "gpu-memory-utilization");
     if (device)
         a->config.device = (enum device)word_number(DEVICE_WORDS, device);
-    if (a->config.device == DEVICE_CUDA && device && a->config.gpu_layers == 0)
-        a->config.gpu_layers = LAYERS_AUTO; /* the configuration's 0 is not what is asked for */
     if (share)
         config_share(share, &a->config.gpu_memory_utilization);
     if (arg_text(a, "gpu-layers"))
         config_layers(arg_text(a, "gpu-layers"), &a->config.gpu_layers);
     settle_devices(a);
+    CHECK(check_devices(a, err));
     if (arg_text(a, "swap-space"))
         config_size(arg_text(a, "swap-space"), &a->config.swap_space);
     if (find_opt(a->cmd, "draft", 5) && arg_text(a, "draft")) {
@@ -310,6 +326,7 @@ void use_compute_options(struct args *a) {
     if (arg_text(a, "kv-type"))
         a->config.kv_type = (enum kv_type)word_number(KV_TYPE_WORDS, arg_text(a, "kv-type"));
     a->config.threads = (int)arg_count(a, "threads", a->config.threads);
+    return ST_OK;
 }
 
 long arg_count(const struct args *a, const char *name, long otherwise) {

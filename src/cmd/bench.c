@@ -5,8 +5,8 @@
  * Two ways to measure: shapes (-p, -n, -b: bench_shapes.c), or a load of many requests
  * (--num-prompts: bench_serve.c). The model is opened once, with a context and a KV pool for
  * the largest of what is measured, so that no block is given up while it runs. A pool larger
- * than half of the machine's memory is refused for shapes; a load gets what there is, and its
- * requests wait as they would in a server.
+ * than half of the machine's memory, or than a GPU has room for, is refused for shapes; a load
+ * gets what there is, and its requests wait as they would in a server.
  */
 #include "cmd/bench.h"
 #include "base/path.h"
@@ -72,7 +72,7 @@ void bench_json_add(void *json, void *takes_more) {
     json_decref(takes_more);
 }
 
-enum { MAX_REQUESTS = 1000000 };
+enum { MAX_REQUESTS = 1000000, BLOCK_TOK = 16 /* of a block of the engine's KV pool */ };
 
 /* What is measured, and what that needs. */
 struct wanted {
@@ -182,6 +182,19 @@ static enum status pool_bytes(const struct wanted *w, const struct model_info *m
     return ST_OK;
 }
 
+/* Where a GPU has less room than was asked for, sequences would wait for each other: times of
+ * another shape. */
+static enum status check_pool(const struct bench *b, const struct wanted *w, struct err *err) {
+    int64_t one = (w->ctx_tok + BLOCK_TOK - 1) / BLOCK_TOK * BLOCK_TOK + BLOCK_TOK;
+    if (w->load.n_request || one * w->n_seq <= b->info->kv_tok)
+        return ST_OK;
+    return err_set(err, ST_LIMIT,
+                   "%s has room for %d tokens of KV cache beside the model, %d sequences of %d "
+                   "take %lld",
+                   b->info->device_words, b->info->kv_tok, w->n_seq, w->ctx_tok,
+                   (long long)one * w->n_seq);
+}
+
 static enum status open_model(struct bench *b, const struct args *a, const char *path,
                               const char *draft, struct wanted *w, struct err *err) {
     struct engine_params ep = config_engine(&a->config);
@@ -198,6 +211,8 @@ static enum status open_model(struct bench *b, const struct args *a, const char 
     TRY(engine_open(path, &ep, &b->engine, err));
     progress_clear();
     b->info = engine_info(b->engine);
+    note_device(b->info);
+    TRY(check_pool(b, w, err));
 out:
     model_info_release(&m);
     model_info_release(&d);
@@ -219,7 +234,7 @@ int cmd_bench(struct args *a) {
     char *path = NULL, *draft = NULL;
     enum status st;
     interrupt_catch();
-    use_compute_options(a);
+    TRY(use_compute_options(a, &err));
     bench_seed(&b.random, (uint64_t)arg_count(a, "seed", 0));
     TRY(read_options(a, &w, &err));
     if (arg_text(a, "draft"))
@@ -237,7 +252,8 @@ int cmd_bench(struct args *a) {
     if (w.load.n_request) {
         st = bench_serve(&b, &w.load, &err);
     } else {
-        b.bandwidth = bench_bandwidth(b.info->threads);
+        if (b.info->gpu_layers == 0) /* of a GPU's memory nobody knows it */
+            b.bandwidth = bench_bandwidth(b.info->threads);
         st = bench_shapes(&b, &w.lists, &err);
     }
 out:

@@ -16,7 +16,7 @@ struct bench {
     const struct engine_info *info;
     const char *model; /* as it was typed, without folders */
     uint64_t random;   /* state of bench_random() */
-    double bandwidth;  /* bytes a second that memory gives; 0: not measured */
+    double bandwidth;  /* bytes a second that memory gives; 0: not measured, as for a GPU */
     enum speculation speculation;
     bool json;
 };

@@ -97,6 +97,8 @@ int fail(
 int failf(enum status st, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void note(const char *fmt, ...)
     __attribute__((format(printf, 1, 2))); /* one line to standard error */
+/* That not all of a model is on a GPU that is there, where nobody asked for that. */
+void note_device(const struct engine_info *m);
 /* What --color says: "always", "never", "auto" or NULL; before anything is printed. */
 void colour_set(const char *mode);
 bool colour_wanted(FILE *f); /* a terminal, NO_COLOR unset, TERM not dumb */
@@ -161,8 +163,9 @@ enum status parse_id(const char *s, int64_t *out, struct err *err);
         {"tensor-parallel", 0, OPT_COUNT, "N", 1, TENSOR_PARALLEL_HELP}, {                     \
         "swap-space", 0, OPT_SIZE, "SIZE", 0, SWAP_HELP                                        \
     }
-/* Puts what these and --draft say into a->config. */
-void use_compute_options(struct args *a);
+/* Puts what these and --draft say into a->config. ST_USAGE or ST_FORMAT where two of them, or
+ * two keys of the configuration, contradict each other. */
+enum status use_compute_options(struct args *a, struct err *err);
 /* The interface with a model (NULL: none named), as --chat and --continue say. The exit code.
  */
 int open_interface(struct args *a, const char *model);

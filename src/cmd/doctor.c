@@ -206,7 +206,7 @@ int cmd_doctor(struct args *a) {
     struct config c;
     struct err err = {0};
     config_init(&c);
-    bool ok = config_load(NULL, &c, &err) == ST_OK;
+    bool ok = config_load(NULL, &c, &err) == ST_OK && config_check_devices(&c, &err) == ST_OK;
     r.n_wanted = wanted_gpus(arg_text(a, "device"), ok ? &c : NULL);
     r.all = json_pack("{s:s}", "version", LLMCHAT_VERSION);
     if (!r.json)

@@ -57,7 +57,7 @@ int cmd_eval(struct args *a) {
     char *path = NULL;
     enum status st;
     interrupt_catch();
-    use_compute_options(a);
+    TRY(use_compute_options(a, &err));
     TRY(read_input(text, EVAL_TEXT_MAX_BYTES, &in, &err));
     size_t good = utf8_valid_prefix(buf_str(&in), in.len);
     if (good < in.len)
@@ -71,6 +71,7 @@ int cmd_eval(struct args *a) {
     ep.ctx_tok = p.ctx;
     ep.progress = progress_show;
     TRY(engine_open(path, &ep, &e, &err));
+    note_device(engine_info(e));
     /* The whole text begins as the model wants every text to begin, as in llama.cpp's tool. */
     struct encode_opts o = {.bos = text_adds_bos(engine_text(e))};
     TRY(text_encode(engine_text(e), buf_str(&in), in.len, &o, &ids, &err));

@@ -55,6 +55,11 @@ void note(const char *fmt, ...) {
     fputc('\n', stderr);
 }
 
+void note_device(const struct engine_info *m) {
+    if (m->device_note[0])
+        note("%s", m->device_note);
+}
+
 static bool colour_always;
 
 void colour_set(const char *mode) {

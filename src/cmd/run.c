@@ -139,8 +139,7 @@ static enum status check_speculation(const struct args *a, struct err *err) {
 static void note_model(const struct args *a, const struct settings *s,
                        const struct engine_info *m) {
     struct err why;
-    if (m->device_note[0])
-        note("%s", m->device_note);
+    note_device(m);
     if (config_check_draft(&a->config, s, m->draft, &why) != ST_OK)
         note("%s", why.msg);
 }
@@ -365,7 +364,8 @@ static int talk(struct args *a) {
 
 int cmd_run(struct args *a) {
     struct err err = {0};
-    use_compute_options(a);
+    if (use_compute_options(a, &err) != ST_OK)
+        return fail(&err);
     struct run r = {.json = arg_flag(a, "json"), .verbose = arg_flag(a, "verbose")};
     bool terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
     bool raw = arg_flag(a, "raw"), chat = arg_text(a, "chat") || arg_flag(a, "continue");

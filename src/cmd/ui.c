@@ -39,6 +39,8 @@ int cmd_ui(struct args *a) {
         puts("llmchat " LLMCHAT_VERSION);
         return 0;
     }
-    use_compute_options(a);
+    struct err err = {0};
+    if (use_compute_options(a, &err) != ST_OK)
+        return fail(&err);
     return open_interface(a, arg_text(a, "model"));
 }

@@ -45,8 +45,8 @@ struct engine_params {
     int ctx_tok; /* longest timeline of a session; 0: the model's, at most 8192 by default */
     bool crossovers; /* the borders between a GPU's kernels are measured on it once, in about a
                         tenth of a second, and kept in the state folder; else the usual ones */
-    size_t kv_bytes; /* size of the KV pool; 0: room for about four full contexts, bounded by an
-                        eighth of memory */
+    size_t kv_bytes; /* size of the KV pool; 0: room for about four full contexts, on the CPU
+                        in an eighth of memory at most */
     uint64_t swap_bytes;  /* host memory that blocks of a GPU's KV pool may go to, in pieces as
                              it is needed; 0: none. Not for the draft model's, and not used where
                              the pool is the host's memory */
@@ -80,6 +80,8 @@ struct engine_info {
     uint64_t n_params, weights_bytes;
     int n_layer, n_vocab, n_embd, n_head, n_head_kv, ctx_train, ctx_tok, threads;
     size_t kv_bytes_per_tok;
+    int kv_tok; /* tokens that the KV pool holds; fewer than were asked for where a
+                   GPU has no more room */
     uint64_t bytes_per_token;  /* weight bytes that one decoded token reads */
     const char *draft;         /* name of the draft model; "" none */
     uint64_t draft_bytes;      /* of its weights; its KV is in kv_bytes_per_tok */
@@ -144,7 +146,7 @@ struct sampling {
     }
 
 /* Whether tokens are guessed and checked several at a time (run/spec.h). Never changes what is
- * answered, only how fast; each is used only while it pays. */
+ * answered (on a GPU within rounding), only how fast; each is used only while it pays. */
 enum speculation {
     SPECULATION_OFF,
     SPECULATION_AUTO,   /* both of the following */

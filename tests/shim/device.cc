@@ -2,7 +2,8 @@
  * device.cc - the host as a device: what device.cu does with CUDA, done with malloc() and the
  * shim's fibres. Device memory is the heap's, so ASan sees a kernel that leaves it.
  *
- * LLMCHAT_SHIM_BYTES limits it, so that running out can be tested, and
+ * LLMCHAT_SHIM_BYTES limits it, for all that this process has on a device together, so that
+ * running out can be tested, and
  * LLMCHAT_SHIM_BLOCK_BYTES the shared memory of a block, of which cards have 99 to 227 KB; a
  * kernel named by LLMCHAT_SHIM_FAIL fails, as after a fault on a device; with @N behind the
  * name only on device N. There are as many devices as LLMCHAT_SHIM_DEVICES says, or one.
@@ -13,6 +14,7 @@
 #include "engine/cuda/dev.h"
 
 #include <map>
+#include <mutex>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string>
@@ -34,24 +36,34 @@ typedef std::vector<recorded_launch> recording;
 struct host_device {
     struct gpu gpu;
     int index;
-    size_t used, limit;
+    size_t limit;
     std::map<void *, size_t> sizes;
     recording *open; /* while a step is recorded */
     double us, marks[2];
 };
 
+/* What all who opened a device have of it. */
+std::mutex alone;
+std::map<int, size_t> used;
+
 struct host_device *host_of(struct gpu *g) {
     return (struct host_device *)(void *)g;
+}
+
+size_t left(const struct host_device *d) {
+    size_t n = used[d->index];
+    return d->limit > n ? d->limit - n : 0;
 }
 
 void *dev_alloc(struct gpu *g, size_t bytes) {
     struct host_device *d = host_of(g);
     void *p = nullptr;
-    if (bytes > d->limit - d->used || posix_memalign(&p, 256, bytes ? bytes : 1))
+    std::lock_guard<std::mutex> lock(alone);
+    if (bytes > left(d) || posix_memalign(&p, 256, bytes ? bytes : 1))
         return nullptr;
     memset(p, 0xa5, bytes);
     d->sizes[p] = bytes;
-    d->used += bytes;
+    used[d->index] += bytes;
     return p;
 }
 
@@ -59,14 +71,15 @@ void dev_free(struct gpu *g, void *p) {
     struct host_device *d = host_of(g);
     if (!p)
         return;
-    d->used -= d->sizes.at(p);
+    std::lock_guard<std::mutex> lock(alone);
+    used[d->index] -= d->sizes.at(p);
     d->sizes.erase(p);
     free(p);
 }
 
 size_t room(struct gpu *g) {
-    struct host_device *d = host_of(g);
-    return d->limit - d->used;
+    std::lock_guard<std::mutex> lock(alone);
+    return left(host_of(g));
 }
 
 void *alloc_pinned(struct gpu *, size_t bytes) {
@@ -178,8 +191,11 @@ void blas(struct gpu *g, const uint16_t *xb, const uint16_t *wb, bool f16, int T
 
 void dev_close(struct gpu *g) {
     struct host_device *d = host_of(g);
-    for (auto &m : d->sizes)
+    std::lock_guard<std::mutex> lock(alone);
+    for (auto &m : d->sizes) {
+        used[d->index] -= m.second;
         free(m.first);
+    }
     delete d;
 }
 

@@ -23,12 +23,12 @@ static struct tt *start(const char *home, const char *arg) {
 }
 
 /* settings: for mkmodel */
-static void make_model(const char *home, const char *settings) {
+static void make_model(const char *home, const char *name, const char *settings) {
     char command[1200];
     snprintf(command, sizeof command,
-             "'%s' '%s/tiny.gguf' %s && LLMCHAT_HOME='%s' '%s' create tiny --from "
+             "'%s' '%s/tiny.gguf' %s && LLMCHAT_HOME='%s' '%s' create %s --from "
              "'%s/tiny.gguf' >/dev/null 2>&1",
-             getenv("MKMODEL"), home, settings, home, getenv("LLMCHAT_BIN"), home);
+             getenv("MKMODEL"), home, settings, home, getenv("LLMCHAT_BIN"), name, home);
     assert_int_equal(system(command), 0);
 }
 
@@ -59,7 +59,7 @@ static void without_a_model_it_explains_and_stays_small(void **state) {
 }
 
 static void a_real_model_answers_and_reuses_its_cache(void **state) {
-    make_model(*state, "");
+    make_model(*state, "tiny", "");
     struct tt *t = start(*state, NULL);
     tt_wait(t, "tiny·nf4·cpu");
     tt_type(t, "/set max_tokens 20" T_ENTER);
@@ -81,7 +81,7 @@ static void a_real_model_answers_and_reuses_its_cache(void **state) {
 }
 
 static void killed_while_answering_loses_nothing_that_was_said(void **state) {
-    make_model(*state, "");
+    make_model(*state, "tiny", "");
     struct tt *t = start(*state, NULL);
     tt_wait(t, "tiny·nf4·cpu");
     tt_type(t, "remember me" T_ENTER);
@@ -104,7 +104,7 @@ static void fails_and_gives_way(void **state, const char *layers, const char *st
     snprintf(of_module, sizeof of_module, "LLMCHAT_CUDA_MODULE=%s", module);
     const char *env[] = {of_module, "LLMCHAT_SHIM_FAIL=rope_kv", NULL};
     const char *argv[] = {getenv("LLMCHAT_BIN"), "--gpu-layers", layers, NULL};
-    make_model(*state, "");
+    make_model(*state, "tiny", "");
     struct tt *t = tt_start(*state, argv, env, 24, 110);
     tt_wait(t, status);
     tt_type(t, "/set max_tokens 5" T_ENTER);
@@ -129,6 +129,30 @@ static void so_does_one_that_has_a_part(void **state) {
     fails_and_gives_way(state, "1", "tiny·nf4·cuda, 1 of 2 layers");
 }
 
+/* The first one's KV cache takes what there is. */
+static void a_gpu_full_of_one_model_takes_another(void **state) {
+    const char *module = getenv("TEST_CUDA_MODULE");
+    char of_module[1200];
+    if (!module || access(module, R_OK) != 0)
+        skip();
+    snprintf(of_module, sizeof of_module, "LLMCHAT_CUDA_MODULE=%s", module);
+    const char *env[] = {of_module, "LLMCHAT_SHIM_BYTES=200000000", NULL};
+    const char *argv[] = {getenv("LLMCHAT_BIN"), "--gpu-memory-utilization", "0.9", NULL};
+    make_model(*state, "tiny", "");
+    make_model(*state, "other", "");
+    struct tt *t = tt_start(*state, argv, env, 24, 110);
+    tt_wait(t, "other·nf4·cuda");
+    tt_type(t, "/set max_tokens 5" T_ENTER);
+    tt_wait(t, "max_tokens is 5 now");
+    tt_type(t, "/model tiny" T_ENTER);
+    tt_wait(t, "tiny·nf4·cuda");
+    assert_false(tt_has(t, "no room"));
+    tt_type(t, "are you there" T_ENTER);
+    tt_wait(t, "tok/s");
+    tt_wait(t, "● saved");
+    tt_quit(t);
+}
+
 /* Over the shim and a fake NVML, whose temperature rises with each reading. */
 static void the_gpu_is_described_as_it_is_now(void **state) {
     const char *module = getenv("TEST_CUDA_MODULE"), *nvml = getenv("FAKE_NVML_SO");
@@ -139,7 +163,7 @@ static void the_gpu_is_described_as_it_is_now(void **state) {
     snprintf(of_nvml, sizeof of_nvml, "LLMCHAT_NVML=%s", nvml);
     const char *env[] = {of_module, of_nvml, NULL};
     const char *argv[] = {getenv("LLMCHAT_BIN"), NULL};
-    make_model(*state, "");
+    make_model(*state, "tiny", "");
     struct tt *t = tt_start(*state, argv, env, 24, 110);
     tt_wait(t, "tiny·nf4·cuda");
     tt_type(t, "/show model" T_ENTER);
@@ -178,7 +202,7 @@ static void so_are_all_that_share_a_model(void **state) {
     snprintf(of_nccl, sizeof of_nccl, "LLMCHAT_NCCL=%s", nccl);
     const char *env[] = {of_module, of_nvml, of_nccl, "LLMCHAT_SHIM_DEVICES=2", NULL};
     const char *argv[] = {getenv("LLMCHAT_BIN"), "--tensor-parallel", "2", NULL};
-    make_model(*state, "embd=128 ff=256");
+    make_model(*state, "tiny", "embd=128 ff=256");
     struct tt *t = tt_start(*state, argv, env, 24, 110);
     tt_wait(t, "tiny·nf4·cuda, 2 GPUs");
     tt_type(t, "/show model" T_ENTER);
@@ -200,6 +224,7 @@ int main(void) {
         T(killed_while_answering_loses_nothing_that_was_said),
         T(a_gpu_that_fails_gives_way_to_the_cpu),
         T(so_does_one_that_has_a_part),
+        T(a_gpu_full_of_one_model_takes_another),
         T(the_gpu_is_described_as_it_is_now),
         T(so_are_all_that_share_a_model),
     };

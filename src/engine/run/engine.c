@@ -195,8 +195,13 @@ static void count_bytes(struct model *m, uint64_t *all, uint64_t *per_token) {
 /* What the graphs are opened with. */
 struct pool_plan {
     int n_block, min_block;
+    int gpu_block;                  /* on a GPU, where the host's memory is no measure */
     size_t block_bytes, both_bytes; /* of a KV block: the model's; with the draft model's */
 };
+
+static int blocks_of(size_t n) {
+    return n < MAX_BLOCKS ? (int)n : MAX_BLOCKS;
+}
 
 /* Blocks of the KV pool: what was asked for, or four contexts in at most an eighth of memory,
  * and always one context and a block for a copy. */
@@ -204,6 +209,7 @@ static enum status pool_size(const struct engine_params *p, struct pool_plan *pl
                              struct err *err) {
     int one = plan->min_block;
     size_t want, block_bytes = plan->both_bytes;
+    plan->gpu_block = blocks_of((size_t)one * DEFAULT_CONTEXTS);
     if (p->kv_bytes) {
         want = p->kv_bytes / block_bytes;
         if (want < (size_t)one)
@@ -212,6 +218,7 @@ static enum status pool_size(const struct engine_params *p, struct pool_plan *pl
                 "a KV pool of %zu bytes is too small for one context of %d tokens, which "
                 "needs %zu bytes",
                 p->kv_bytes, ctx_tok, (size_t)one * block_bytes);
+        plan->gpu_block = blocks_of(want);
     } else {
         size_t memory = memory_bytes();
         want = (size_t)one * DEFAULT_CONTEXTS;
@@ -220,7 +227,7 @@ static enum status pool_size(const struct engine_params *p, struct pool_plan *pl
         if (want < (size_t)one)
             want = (size_t)one;
     }
-    plan->n_block = want < MAX_BLOCKS ? (int)want : MAX_BLOCKS;
+    plan->n_block = blocks_of(want);
     return ST_OK;
 }
 
@@ -283,6 +290,7 @@ static void fill_info(struct engine *e, const char *path, int ctx_tok, size_t bl
         .ctx_tok = ctx_tok,
         .threads = graph_threads(e->graph),
         .kv_bytes_per_tok = block_bytes / KV_BLOCK,
+        .kv_tok = graph_n_block(e->graph) * KV_BLOCK,
         .bos = text_bos(m->text),
         .eos = text_eos(m->text),
         .chat_template = m->info.chat_template ? m->info.chat_template : "",
@@ -360,7 +368,9 @@ static enum status open_graphs(struct engine *e, const struct engine_params *p,
         .tensor_parallel = p->tensor_parallel,
         .threads = p->threads,
         .kv_type = p->kv_type,
-        .n_block = fill ? MAX_BLOCKS : plan->n_block,
+        .n_block = fill                    ? MAX_BLOCKS
+                   : device == DEVICE_CUDA ? plan->gpu_block
+                                           : plan->n_block,
         .host_block = plan->n_block,
         .gpu_layers = p->tensor_parallel > 1 ? 0
                       : p->gpu_layers > 0    ? p->gpu_layers
