@@ -966,6 +966,35 @@ static void a_fault_ends_in_an_error_of_the_step(void **state) {
     be->close(be);
 }
 
+/* That the shim runs its stream late is what shows a host that is too early. */
+static void a_copy_is_done_when_it_is_waited_for(void **state) {
+    (void)state;
+    struct gpu *g = cuda_gpu(dev);
+    if (!shim_function("shim_trace"))
+        skip();
+    int *x = g->alloc(g, sizeof *x), *host = g->alloc_pinned(g, 2 * sizeof *host);
+    host[0] = 1;
+    g->upload(g, x, host, sizeof *x);
+    g->download(g, host + 1, x, sizeof *x);
+    host[0] = 2;
+    assert_int_equal(host[1], 0);
+    g->sync(g);
+    assert_int_equal(host[1], 2);
+    g->free(g, x);
+    g->free_pinned(g, host);
+}
+
+static void a_kernel_that_does_not_wait_finds_what_was_there(void **state) {
+    (void)state;
+    int (*early)(struct gpu *, bool) = NULL;
+    void *f = shim_function("shim_try_early");
+    if (!f)
+        skip();
+    memcpy(&early, &f, sizeof early);
+    assert_int_equal(early(cuda_gpu(dev), true), 1);
+    assert_int_equal(early(cuda_gpu(dev), false), 0);
+}
+
 static void a_module_that_is_not_there_is_named(void **state) {
     (void)state;
     struct backend *be = NULL;
@@ -1029,6 +1058,8 @@ int main(void) {
         cmocka_unit_test(the_shims_int8_fragments_are_those_of_the_manual),
         cmocka_unit_test(a_device_without_room_says_so),
         cmocka_unit_test(a_fault_ends_in_an_error_of_the_step),
+        cmocka_unit_test(a_copy_is_done_when_it_is_waited_for),
+        cmocka_unit_test(a_kernel_that_does_not_wait_finds_what_was_there),
         cmocka_unit_test(a_module_that_is_not_there_is_named),
         cmocka_unit_test(kernels_race_nowhere_and_rarely_wait_for_banks),
     };
