@@ -970,6 +970,28 @@ static void a_fault_ends_in_an_error_of_the_step(void **state) {
     be->close(be);
 }
 
+/* A device that gives no memory because it failed has room enough. */
+static void a_fault_is_no_want_of_room(void **state) {
+    (void)state;
+    struct backend_limits lim = {16, 64, 8, 8, 128};
+    struct err err[3] = {{0}};
+    enum status st[3];
+    const void *p;
+    if (!shim_function("shim_trace"))
+        skip();
+    for (int i = 0; i < 3; i++) {
+        struct backend *be = cuda_open();
+        setenv("LLMCHAT_SHIM_FAIL", "alloc", 1);
+        st[i] = i == 0   ? be->reserve(be, &lim, &err[i])
+                : i == 1 ? be->make_room(be, 1000, &err[i])
+                         : be->bind_data(be, &guard, sizeof guard, &p, &err[i]);
+        unsetenv("LLMCHAT_SHIM_FAIL");
+        assert_int_equal(st[i], ST_DEVICE);
+        assert_non_null(strstr(err[i].msg, "alloc"));
+        be->close(be);
+    }
+}
+
 /* That the shim runs its stream late is what shows a host that is too early. */
 static void a_copy_is_done_when_it_is_waited_for(void **state) {
     (void)state;
@@ -1062,6 +1084,7 @@ int main(void) {
         cmocka_unit_test(the_shims_int8_fragments_are_those_of_the_manual),
         cmocka_unit_test(a_device_without_room_says_so),
         cmocka_unit_test(a_fault_ends_in_an_error_of_the_step),
+        cmocka_unit_test(a_fault_is_no_want_of_room),
         cmocka_unit_test(a_copy_is_done_when_it_is_waited_for),
         cmocka_unit_test(a_kernel_that_does_not_wait_finds_what_was_there),
         cmocka_unit_test(a_module_that_is_not_there_is_named),
