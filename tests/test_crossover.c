@@ -116,6 +116,50 @@ static void times_that_are_none_give_no_border(void **state) {
         }
 }
 
+/* A device whose runs take what a function says. */
+struct clocked {
+    struct gpu gpu;
+    double (*us)(int turn, bool fused);
+    int n_run;
+    double last;
+};
+
+static void run_clocked(void *user, int T, bool fused) {
+    struct clocked *c = user;
+    (void)T;
+    c->last = c->us(c->n_run++ / (2 * CROSSOVER_POINTS), fused);
+}
+static void not_timed(void *user) {
+    (void)user;
+}
+static void no_mark(struct gpu *g, int end) {
+    (void)g;
+    (void)end;
+}
+static double last_us(struct gpu *g) {
+    return ((struct clocked *)(void *)g)->last;
+}
+
+/* The first turn loads kernels, the second meets somebody else's work on the card. */
+static double disturbed(int turn, bool fused) {
+    return turn == 0 ? 50000 : fused ? (turn == 1 ? 1000 : 10) : 20;
+}
+static double long_runs(int turn, bool fused) {
+    (void)turn;
+    return fused ? 20000 : 10000;
+}
+
+static void loading_kernels_leaves_time_to_measure(void **state) {
+    (void)state;
+    struct clocked c = {.gpu = {.mark = no_mark, .between_us = last_us}, .us = disturbed};
+    const struct crossover_trial trial = {not_timed, run_clocked, &c};
+    assert_int_equal(crossover_measure(&c.gpu, &trial), GPU_GEMM_TOK);
+    c.us = long_runs;
+    c.n_run = 0;
+    assert_int_equal(crossover_measure(&c.gpu, &trial), GPU_GEMV_TOK);
+    assert_int_equal(c.n_run, 2 * 2 * CROSSOVER_POINTS);
+}
+
 static void each_weight_has_its_kind(void **state) {
     (void)state;
     static const float min = 0;
@@ -676,6 +720,7 @@ int main(void) {
         cmocka_unit_test(the_border_is_where_the_curves_cross),
         cmocka_unit_test(no_other_border_would_cost_less),
         cmocka_unit_test(times_that_are_none_give_no_border),
+        cmocka_unit_test(loading_kernels_leaves_time_to_measure),
         cmocka_unit_test(each_weight_has_its_kind),
         cmocka_unit_test(what_is_written_is_read),
         cmocka_unit_test(each_device_has_its_own),

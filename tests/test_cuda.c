@@ -445,6 +445,10 @@ static void products_of_long_rows(void **state) {
         for (int i = 4; i < 7; i++)
             for (size_t c = 0; c < sizeof cases / sizeof *cases; c++)
                 check_product(&kinds[i], cases[c][0], cases[c][1], cases[c][2]);
+        for (int i = 1; b > 0 && i < N_KIND; i += i < 3 ? 1 : SLOWLY ? 5 : 2) { /* gemm.cu */
+            check_product(&kinds[i], 200, 300, 33);
+            check_product(&kinds[i], 40, 520, 16);
+        }
         dev->close(dev);
     }
     dev = usual;
@@ -980,6 +984,57 @@ static void a_fault_ends_in_an_error_of_the_step(void **state) {
     be->close(be);
 }
 
+/* A device that gives no memory because it failed has room enough. */
+static void a_fault_is_no_want_of_room(void **state) {
+    (void)state;
+    struct backend_limits lim = {16, 64, 8, 8, 128};
+    struct err err[3] = {{0}};
+    enum status st[3];
+    const void *p;
+    if (!shim_function("shim_trace"))
+        skip();
+    for (int i = 0; i < 3; i++) {
+        struct backend *be = cuda_open();
+        setenv("LLMCHAT_SHIM_FAIL", "alloc", 1);
+        st[i] = i == 0   ? be->reserve(be, &lim, &err[i])
+                : i == 1 ? be->make_room(be, 1000, &err[i])
+                         : be->bind_data(be, &guard, sizeof guard, &p, &err[i]);
+        unsetenv("LLMCHAT_SHIM_FAIL");
+        assert_int_equal(st[i], ST_DEVICE);
+        assert_non_null(strstr(err[i].msg, "alloc"));
+        be->close(be);
+    }
+}
+
+/* That the shim runs its stream late is what shows a host that is too early. */
+static void a_copy_is_done_when_it_is_waited_for(void **state) {
+    (void)state;
+    struct gpu *g = cuda_gpu(dev);
+    if (!shim_function("shim_trace"))
+        skip();
+    int *x = g->alloc(g, sizeof *x), *host = g->alloc_pinned(g, 2 * sizeof *host);
+    host[0] = 1;
+    g->upload(g, x, host, sizeof *x);
+    g->download(g, host + 1, x, sizeof *x);
+    host[0] = 2;
+    assert_int_equal(host[1], 0);
+    g->sync(g);
+    assert_int_equal(host[1], 2);
+    g->free(g, x);
+    g->free_pinned(g, host);
+}
+
+static void a_kernel_that_does_not_wait_finds_what_was_there(void **state) {
+    (void)state;
+    int (*early)(struct gpu *, bool) = NULL;
+    void *f = shim_function("shim_try_early");
+    if (!f)
+        skip();
+    memcpy(&early, &f, sizeof early);
+    assert_int_equal(early(cuda_gpu(dev), true), 1);
+    assert_int_equal(early(cuda_gpu(dev), false), 0);
+}
+
 static void a_module_that_is_not_there_is_named(void **state) {
     (void)state;
     struct backend *be = NULL;
@@ -1043,6 +1098,9 @@ int main(void) {
         cmocka_unit_test(the_shims_int8_fragments_are_those_of_the_manual),
         cmocka_unit_test(a_device_without_room_says_so),
         cmocka_unit_test(a_fault_ends_in_an_error_of_the_step),
+        cmocka_unit_test(a_fault_is_no_want_of_room),
+        cmocka_unit_test(a_copy_is_done_when_it_is_waited_for),
+        cmocka_unit_test(a_kernel_that_does_not_wait_finds_what_was_there),
         cmocka_unit_test(a_module_that_is_not_there_is_named),
         cmocka_unit_test(kernels_race_nowhere_and_rarely_wait_for_banks),
     };

@@ -497,6 +497,9 @@ static void graph_pool_fits_the_device(void **state) {
     assert_int_equal(graph_open(&model, &p, &g, &err), ST_NOMEM);
     assert_non_null(strstr(err.msg, "wanted at least 1600"));
     unsetenv("LLMCHAT_SHIM_BYTES");
+    setenv("LLMCHAT_SHIM_FAIL", "alloc", 1); /* which is no want of room */
+    assert_int_equal(graph_open(&model, &p, &g, &err), ST_DEVICE);
+    unsetenv("LLMCHAT_SHIM_FAIL");
     toy_release();
 }
 

@@ -1,10 +1,11 @@
 /*
  * fake_nccl.c - what stands for NCCL over the host shim: the functions that cuda/nccl.c calls,
- * for devices whose memory is the host's and whose streams have always run dry. A sum waits
- * for all ranks, as the kernels behind a real one would.
+ * for devices whose memory is the host's. A sum has its stream run dry and waits for all ranks,
+ * as the kernels behind a real one would.
  *
  * FAKE_NCCL_FAIL=init: nothing connects; FAKE_NCCL_FAIL=N: the Nth sum of rank 1 fails.
  */
+#include "stream.h"
 #include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -117,13 +118,17 @@ int ncclAllReduce(const void *from, void *to, size_t n, int type, int op, void *
                   void *stream) {
     struct comm *c = comm;
     const char *told = getenv("FAKE_NCCL_FAIL");
-    if (type != FLOAT32 || op != SUM || stream)
+    struct shim_stream *behind = stream;
+    if (type != FLOAT32 || op != SUM || !behind)
         return INVALID_ARGUMENT;
     if (told && c->rank == 1 && ++c->n_sum == atoi(told))
         return SYSTEM_ERROR;
     count(&n_sum, 1);
     pthread_mutex_lock(&c->group->lock);
     c->inside = true;
+    pthread_mutex_unlock(&c->group->lock);
+    behind->run_dry(behind);
+    pthread_mutex_lock(&c->group->lock);
     int result = add_up(c, from, to, n);
     c->inside = false;
     pthread_cond_broadcast(&c->group->changed);

@@ -5,6 +5,11 @@
  * fibre gives way at a barrier only. The scheduler goes from warp to warp and lets a warp's
  * lanes run as long as one can, so that a shuffle costs a switch for each lane and no more.
  *
+ * A kernel that may begin early (dev.h) does so with its first block: that runs as far as
+ * wait_for_others() while two kernels before it have not even begun (device.cc), and goes on in
+ * its turn. So what it reads or writes too early has the wrong value. Its fibres, and a copy of
+ * its shared memory, are put aside meanwhile.
+ *
  * Order of two accesses to shared memory: they are ordered if a block barrier lies between, or,
  * for lanes of one warp, a warp barrier. Each access is noted with the number of barriers that
  * its thread has passed, so that it does not matter which of the two the shim happened to run
@@ -18,6 +23,7 @@
 #include "engine/cuda/dev.h"
 
 #include <algorithm>
+#include <list>
 #include <map>
 #include <mutex>
 #include <set>
@@ -38,7 +44,7 @@
 namespace {
 
 enum { STACK = 256 << 10, MAX_SHARED = 227 << 10, MAX_REPORT = 8 };
-enum state { READY, AT_WARP, AT_BLOCK, DONE };
+enum state { READY, AT_WARP, AT_BLOCK, AT_OTHERS, DONE };
 
 struct copy {
     void *shared;
@@ -96,7 +102,7 @@ struct access {
 std::mutex running; /* a launch: all that follows is of the one that runs */
 std::vector<fibre> fibres;
 std::vector<warp> warps;
-int n_fibre, alive, waiting, current = -1;
+int alive, waiting, current = -1;
 const char *kernel;
 void (*body)(void *);
 void *body_ctx;
@@ -108,6 +114,20 @@ int races;
 std::vector<watch> watched;
 std::map<std::pair<const char *, int>, place> places;
 std::map<std::tuple<int, const char *, int, int>, access> open_accesses;
+
+/* What a block has between beginning early and going on. */
+struct begun_block {
+    std::vector<fibre> fibres;
+    std::vector<warp> warps;
+    int alive, waiting;
+    struct shim_self me;
+    std::vector<unsigned char> shared;
+    std::vector<watch> watched;
+    std::map<std::tuple<int, const char *, int, int>, access> open_accesses;
+    void *ctx; /* whose block it is */
+};
+std::list<begun_block> begun, idle; /* idle: keep their stacks */
+bool beginning;
 
 #if defined(__x86_64__)
 void *main_sp;
@@ -366,6 +386,14 @@ void shim_touch(const void *p, size_t bytes, enum shim_access how, const char *f
     note_race(f, at, bytes, how, file, line);
 }
 
+void shim_wait_for_others(void) {
+    shim_me.waited++;
+    if (!beginning)
+        return;
+    fibres[(size_t)current].state = AT_OTHERS;
+    to_main(false);
+}
+
 void shim_warp_sync(void) {
     fibre &f = fibres[(size_t)current];
     warp &w = warps[(size_t)current / 32];
@@ -495,7 +523,9 @@ uint16_t real_f16(float f) {
     return (uint16_t)(sign | (((e + 13) << 10) + (int)rintf(ldexpf(a, 11 - e))));
 }
 
-static void run_block(int n) {
+static void start_block(dim3 at, int n) {
+    shim_me.block = at;
+    shim_me.waited = 0;
     alive = n;
     waiting = 0;
     for (int i = 0; i < n; i++)
@@ -507,6 +537,17 @@ static void run_block(int n) {
     memset(shared_memory, 0xa5, shared_bytes);
     if (tracing)
         watched.assign(shared_bytes, watch());
+}
+
+static bool all_wait_for_others(int n) {
+    for (int i = 0; i < n; i++)
+        if (fibres[(size_t)i].state != AT_OTHERS)
+            return false;
+    return true;
+}
+
+/* To the end, or, while it begins early, to where all wait for other kernels. */
+static void run_block(int n) {
     while (alive > 0) {
         bool ran = false;
         for (int w = 0; w < n / 32; w++)
@@ -524,39 +565,97 @@ static void run_block(int n) {
             for (int i = 0; i < n; i++)
                 if (fibres[(size_t)i].state == AT_BLOCK)
                     fibres[(size_t)i].state = READY;
+        } else if (beginning && all_wait_for_others(n)) {
+            return;
         } else if (!ran) {
             die("threads wait for each other at different barriers");
         }
     }
     close_all();
+    if (shim_me.waited != n)
+        die("not every thread waits, once, for the kernels before");
 }
 
-void shim_run(const char *name, dim3 grid, int block, size_t shared, void (*f)(void *),
-              void *ctx) {
-    std::lock_guard<std::mutex> alone(running); /* devices run in threads of their own */
+static void set_launch(const char *name, dim3 grid, int block, size_t shared, void (*f)(void *),
+                       void *ctx) {
     kernel = name;
     if (block < 32 || block > 1024 || block % 32 || shared > MAX_SHARED || grid.x < 1 ||
         grid.y < 1 || grid.z < 1 || grid.y > 65535 || grid.z > 65535)
         die("a launch of an impossible shape");
-    if ((int)fibres.size() < block)
-        fibres.resize((size_t)block);
-    if (warps.size() < (size_t)block / 32)
-        warps.resize((size_t)block / 32);
-    n_fibre = block;
     shared_bytes = shared;
     body = f;
     body_ctx = ctx;
     shim_me.n_thread = block;
     shim_me.grid = grid;
+}
+
+static void room_for(int block) {
+    if ((int)fibres.size() < block)
+        fibres.resize((size_t)block);
+    if (warps.size() < (size_t)block / 32)
+        warps.resize((size_t)block / 32);
+}
+
+/* Changes places with the block that runs. */
+static void swap_places(begun_block &b) {
+    std::swap(fibres, b.fibres);
+    std::swap(warps, b.warps);
+    std::swap(alive, b.alive);
+    std::swap(waiting, b.waiting);
+    std::swap(watched, b.watched);
+    std::swap(open_accesses, b.open_accesses);
+}
+
+void shim_begin(const char *name, dim3 grid, int block, size_t shared, void (*f)(void *),
+                void *ctx) {
+    std::lock_guard<std::mutex> alone(running);
+    if (idle.empty())
+        idle.emplace_back();
+    begun.splice(begun.end(), idle, idle.begin());
+    begun_block &b = begun.back();
+    set_launch(name, grid, block, shared, f, ctx);
+    swap_places(b);
+    room_for(block);
+    start_block(dim3(0, 0, 0), block);
+    beginning = true;
+    run_block(block);
+    beginning = false;
+    swap_places(b);
+    b.me = shim_me;
+    b.shared.assign(shared_memory, shared_memory + shared_bytes);
+    b.ctx = ctx;
+}
+
+/* The first block of a launch, if it has begun. */
+static bool went_on(void *ctx, int n) {
+    auto b = std::find_if(begun.begin(), begun.end(),
+                          [&](const begun_block &x) { return x.ctx == ctx; });
+    if (b == begun.end())
+        return false;
+    swap_places(*b);
+    shim_me = b->me;
+    std::copy(b->shared.begin(), b->shared.end(), shared_memory);
+    for (int i = 0; i < n; i++)
+        fibres[(size_t)i].state = READY;
+    run_block(n);
+    swap_places(*b);
+    idle.splice(idle.end(), begun, b);
+    return true;
+}
+
+void shim_run(const char *name, dim3 grid, int block, size_t shared, void (*f)(void *),
+              void *ctx) {
+    std::lock_guard<std::mutex> alone(running); /* devices run in threads of their own */
+    set_launch(name, grid, block, shared, f, ctx);
+    bool first = went_on(ctx, block);
+    room_for(block);
     for (unsigned z = 0; z < grid.z; z++)
         for (unsigned y = 0; y < grid.y; y++)
-            for (unsigned x = 0; x < grid.x; x++) {
-                shim_me.block = dim3(x, y, z);
-                shim_me.waited = 0;
-                run_block(block);
-                if (shim_me.waited != block)
-                    die("not every thread waits, once, for the kernels before");
-            }
+            for (unsigned x = 0; x < grid.x; x++, first = false)
+                if (!first) {
+                    start_block(dim3(x, y, z), block);
+                    run_block(block);
+                }
 }
 
 void shim_trace(bool on) {

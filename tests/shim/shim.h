@@ -7,6 +7,9 @@
  * matrix fragments mean what they mean on a device, ASan and UBSan see the kernel, and the same
  * numbers come out each time.
  *
+ * Kernels overlap as far as one can see: where a kernel may begin before others have ended, its
+ * first block does, before two of them have begun. What it reads then that they write is old.
+ *
  * Found at once, ending the program with the kernel's name: a barrier that not all threads
  * reach; threads that don't wait for the kernels before, once; a warp operation without all 32
  * lanes; asynchronous copies that are read too early give the old bytes. With shim_trace(true)
@@ -58,7 +61,10 @@ void shim_cp_wait(int n);
 void shim_mma(float d[4], const uint32_t a[4], const uint32_t b[2], float (*real)(uint16_t));
 void mma_s8(int32_t d[4], const uint32_t a[4], const uint32_t b[2], const int32_t c[4]);
 
-/* Runs body for all threads of a grid; one launch at a time, whoever asks. */
+/* Runs body for all threads of a grid; one launch at a time, whoever asks. Before, shim_begin()
+ * may have the first block of this ctx run as far as it need not wait for others. */
+void shim_begin(const char *kernel, dim3 grid, int block, size_t shared,
+                void (*body)(void *ctx), void *ctx);
 void shim_run(const char *kernel, dim3 grid, int block, size_t shared, void (*body)(void *ctx),
               void *ctx);
 
@@ -80,11 +86,11 @@ static inline int n_block_x() {
 static inline int n_thread() {
     return shim_me.n_thread;
 }
-/* Kernels do not overlap here; but each thread has to wait for the others (dev.h). */
+void shim_wait_for_others(void);
 static inline void let_next_begin() {
 }
 static inline void wait_for_others() {
-    shim_me.waited++;
+    shim_wait_for_others();
 }
 static inline void block_sync() {
     shim_block_sync();
@@ -198,7 +204,7 @@ static inline void mma_f16(float d[4], const uint32_t a[4], const uint32_t b[2])
 template <class F> static void shim_call(void *ctx) {
     (*(F *)ctx)();
 }
-/* A launch that is being recorded is kept and run by shim_replay (gpu_shim.cc). */
+/* Into the stream, or the recording (device.cc). */
 void shim_launch(struct gpu *g, const char *name, dim3 grid, int block, size_t shared,
                  void (*body)(void *ctx), void *ctx, size_t ctx_bytes);
 
@@ -219,6 +225,9 @@ extern "C" {
 void shim_trace(bool on); /* on: forgets what was found before */
 /* mma_s8() of whole matrices: d [16, 8] = a [16, 32] b [8, 32]^T + c [16, 8] */
 void shim_try_mma_s8(const int8_t *a, const int8_t *b, const int32_t *c, int32_t *d);
+/* What a kernel finds where the one before it wrote 1 in the place of 0: before it waits for
+ * that one, or behind. */
+int shim_try_early(struct gpu *g, bool waits);
 int shim_replays(void); /* recorded steps that were run, since the start */
 int shim_races(void);   /* found since; each is described on standard error, some at most */
 /* Passes that the accesses from a line of a kernel took beside what they would take without

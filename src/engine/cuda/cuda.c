@@ -166,6 +166,8 @@ static enum status cuda_make_room(struct backend *be, size_t bytes, struct err *
     assert(bound_bytes(c) == 0);
     free_chunks(c);
     all.at = c->g->alloc(c->g, all.bytes);
+    if (!all.at && c->g->failed)
+        return cuda_failure(c->g, err);
     if (!all.at)
         return err_set(err, ST_NOMEM,
                        "%s has no room for the model: %zu MiB are wanted and %zu MiB are "
@@ -186,6 +188,8 @@ static enum status cuda_bind_data(struct backend *be, const void *host, size_t b
                                   const void **dev, struct err *err) {
     struct cuda *c = cuda_of(be);
     char *p = chunk_take(c, bytes);
+    if (!p && c->g->failed)
+        return cuda_failure(c->g, err);
     if (!p)
         return err_set(err, ST_NOMEM,
                        "%s has no room for the model: %zu MiB of it are there "
@@ -318,6 +322,8 @@ static enum status cuda_reserve(struct backend *be, const struct backend_limits 
     c->stage_bytes = 2 * step_bytes(lim);
     c->twin = c->g->alloc(c->g, c->stage_bytes);
     c->pinned = c->g->alloc_pinned(c->g, c->stage_bytes);
+    if (c->g->failed)
+        return cuda_failure(c->g, err);
     if (failed || !c->twin || !c->pinned || !c->got_pinned)
         return err_set(err, ST_NOMEM, "%s has no room for a step of %d tokens", c->g->info.name,
                        lim->max_tok);
@@ -735,8 +741,11 @@ enum status cuda_backend_new(struct gpu *g, double utilization, struct backend *
     for (int i = 0; i < 2; i++)
         c->bounce[i] = g->alloc_pinned(g, BOUNCE_BYTES);
     if (!c->bounce[0] || !c->bounce[1]) {
+        enum status st = g->failed
+                             ? cuda_failure(g, err)
+                             : err_set(err, ST_NOMEM, "no pinned memory for %s", g->info.name);
         cuda_close(&c->be);
-        return err_set(err, ST_NOMEM, "no pinned memory for %s", g->info.name);
+        return st;
     }
     *out = &c->be;
     return ST_OK;

@@ -210,18 +210,16 @@ static void launch(struct gpu *g, const char *name, dim3 grid, int block, size_t
                    A... a) {
     if (g->failed)
         return;
-    /* More has to be asked for, on each device: a thread uses one. */
-    static thread_local size_t allowed = 48 << 10;
-    static thread_local const struct gpu *on = nullptr;
-    if (on != g)
-        allowed = 48 << 10;
-    on = g;
-    if (shared > allowed) {
-        gpu_check(
-            g,
-            cudaFuncSetAttribute(K, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
-            name);
-        allowed = shared;
+    /* More has to be asked for, on each device: once a thread, so that a step that is recorded
+     * does not. Always for all that there is: the limit is the process's, and a lower one of
+     * another thread's would end this one's launches. */
+    static thread_local char allowed[sizeof g->info.pci];
+    if (shared > 48 << 10 && strcmp(allowed, g->info.pci) != 0) {
+        gpu_check(g,
+                  cudaFuncSetAttribute(K, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                       (int)g->info.block_bytes),
+                  name);
+        memcpy(allowed, g->info.pci, sizeof allowed);
     }
     cudaLaunchAttribute early;
     early.id = cudaLaunchAttributeProgrammaticStreamSerialization;

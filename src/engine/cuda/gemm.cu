@@ -474,16 +474,6 @@ KERNEL void BOUNDS(WARPS * 32, NT <= 2 ? 2 : 1)
 
 /* ---- host ---- */
 
-/* Shared memory that a block may have (CUDA C++ Programming Guide, table of compute
- * capabilities). */
-static int shared_limit(const struct gpu_info *info) {
-    int cc = info->major * 10 + info->minor;
-    return (cc == 80 || cc == 87                         ? 163
-            : cc == 90 || cc / 10 == 10 || cc / 10 == 11 ? 227
-                                                         : 99)
-           << 10;
-}
-
 static int shared_bytes(const struct gemm_plan *p, int fixed, int nt) {
     int sums = WARPS * nt * 8 * SUM_ROW * (int)sizeof(float);
     int work = fixed + p->stages * p->stage_bytes;
@@ -508,7 +498,7 @@ static void plan_sizes(struct gemm_plan *p, const struct weight *w, int pieces, 
 static struct gemm_plan plan_of(const struct gpu *g, const struct weight *w, int T, int pieces,
                                 int nt, int fixed) {
     struct gemm_plan p = {};
-    int limit = shared_limit(&g->info), pairs = (w->Np + 31) / 32;
+    int limit = (int)g->info.block_bytes, pairs = (w->Np + 31) / 32;
     p.toks = T > 64 ? 2 : 1;
     p.rows = nt == 8 ? 2 : 1;
     p.factor = p.inverse = 1;

@@ -105,8 +105,9 @@ struct gpu {
     bool failed;
     char error[256]; /* once failed: what, where */
     void *stream;
-    bool
-        copied; /* or what else is no kernel of ours came last: the next one begins behind it */
+    /* A copy, a recording or a sum of NCCL's came last: the next kernel begins behind it.
+     * cuBLAS ends with a kernel of its own, which others can wait for. */
+    bool copied;
 
     void (*close)(struct gpu *g);
     /* At a 256-byte border; NULL when there is no room (not a failure). Not zeroed. */

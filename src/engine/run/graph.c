@@ -84,6 +84,11 @@ static void alloc_host(struct graph *g) {
     g->seqs = xcalloc(T, sizeof *g->seqs);
 }
 
+/* ST_DEVICE: a device that gave no memory has failed. */
+static enum status still_works(struct graph *g, struct err *err) {
+    return g->be->failed && g->be->failed(g->be) ? g->be->finish(g->be, err) : ST_OK;
+}
+
 static enum status alloc_scratch(struct graph *g, struct err *err) {
     const struct hparams *hp = &g->model->hp;
     const struct backend *be = g->be;
@@ -113,9 +118,12 @@ static enum status alloc_scratch(struct graph *g, struct err *err) {
     size_t sum = experts;
     for (int i = 0; i < N; i++)
         sum += part[i].floats; /* some millions each at most: arch_check() */
-    if (mul_overflows(sum, sizeof(float), &bytes) || !(g->scratch = g->be->alloc(g->be, bytes)))
+    if (mul_overflows(sum, sizeof(float), &bytes) ||
+        !(g->scratch = g->be->alloc(g->be, bytes))) {
+        CHECK(still_works(g, err));
         return err_set(err, ST_NOMEM, "device %s has no room for the activations of %d tokens",
                        be->device, g->max_tok);
+    }
     float *at = g->scratch;
     for (int i = 0; i < N; at += part[i++].floats)
         *part[i].at = at;
@@ -152,9 +160,11 @@ static enum status alloc_kv(struct graph *g, const struct graph_room *room, stru
     size_t bytes;
     CHECK(fit_pool(g, room, err));
     if (mul_overflows(g->kv_block, (size_t)g->n_block, &bytes) ||
-        !(g->kv = g->be->alloc(g->be, bytes)))
+        !(g->kv = g->be->alloc(g->be, bytes))) {
+        CHECK(still_works(g, err));
         return err_set(err, ST_NOMEM, "no memory for a KV pool of %d blocks of %zu bytes",
                        g->n_block, g->kv_block);
+    }
     return ST_OK;
 }
 
