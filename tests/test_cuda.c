@@ -987,7 +987,7 @@ static void a_fault_ends_in_an_error_of_the_step(void **state) {
 /* A device that gives no memory because it failed has room enough. */
 static void a_fault_is_no_want_of_room(void **state) {
     (void)state;
-    struct backend_limits lim = {16, 64, 8, 8, 128};
+    struct backend_limits lim = {16, 64, 8, 8, 128, false};
     struct err err[3] = {{0}};
     enum status st[3];
     const void *p;
