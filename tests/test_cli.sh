@@ -488,7 +488,7 @@ run doctor --json; is_json "doctor --json" 0 out 'd["machine"]["processor"]["ok"
 run doctor --device cuda; is "doctor --device cuda without a GPU" 1 'BAD  machine +gpu +no GPU: '
 if ! grep -q 'gpu load' out; then pass "which has no load"; else fail "which has no load"; fi
 mkdir bare; ln -s "$LLMCHAT_BIN" bare/llmchat
-rc=0; sh "$here/check_gpu.sh" "$tmp/bare" >out 2>err || rc=$?; is "check-gpu without a GPU" 1 - 'no GPU can be used here'
+rc=0; sh "$here/check_gpu.sh" "$tmp/bare" >out 2>err || rc=$?; is "check-gpu without a GPU" 1 '^BAD  machine +gpu ' 'no GPU can be used here'
 run run tiny --device cuda hi; is "run --device cuda without a GPU" 1 - '^llmchat: no GPU: '
 run bench tiny -p 4 -n 2 -r 1 --json; is_json "auto without a GPU is the CPU" 0 out 'd[0]["device"]=="cpu" and d[0]["gpus"]==0'
 echo 'device: cuda' >home/config/config.yaml
