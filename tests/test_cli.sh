@@ -501,10 +501,10 @@ run run tiny-f32 --tensor-parallel 2 --gpu-layers 0 hi; is "GPUs and no layer th
 run run tiny-f32 --tensor-parallel 2 --gpu-layers 1 hi; is "GPUs that share, and the CPU has a part" 2 - 'tensor-parallel 2 shares all 2 layers .*--gpu-layers 1;'
 printf 'tensor_parallel: 2\ngpu_layers: 1\n' >home/config/config.yaml
 run run tiny-f32 hi; is "the same in the configuration" 2 - 'tensor-parallel 2 shares all 2 layers .*--gpu-layers 1;'
-run run tiny-f32 --tensor-parallel 1 --device cpu --max-tokens 2 hi; is "the way out" 0 . -
+run run tiny-f32 --tensor-parallel 1 --device cpu --max-tokens 2 hi; is "the way out" 0 '' -
 printf 'tensor_parallel: 2\n' >home/config/config.yaml
-run run tiny-f32 --device cpu --max-tokens 2 hi; is "the command line's CPU takes the configuration's GPUs back" 0 . -
-run run tiny-f32 --gpu-layers 0 --max-tokens 2 hi; is "and so do no layers" 0 . -
+run run tiny-f32 --device cpu --max-tokens 2 hi; is "the command line's CPU takes the configuration's GPUs back" 0 '' -
+run run tiny-f32 --gpu-layers 0 --max-tokens 2 hi; is "and so do no layers" 0 '' -
 printf 'device: cpu\ngpu_layers: 0\n' >home/config/config.yaml
 run run tiny-f32 --tensor-parallel 2 hi; is "and the other way round" 1 - '^llmchat: a model over 2 GPUs: no GPU: '
 rm home/config/config.yaml
@@ -517,20 +517,20 @@ run run tiny --device cuda --gpu-layers 0 hi; is "a GPU and no layer there" 2 - 
 run bench tiny --gpu-layers 3 --device cpu; is "layers for a GPU and the CPU" 2 - '^llmchat: --gpu-layers 3 is for a GPU: .*--device cpu$'
 run eval tiny --text page.txt --device cpu --gpu-layers 3; is "eval says so, too" 2 - '--gpu-layers 3 is for a GPU'
 run --device cuda --gpu-layers 0; is "and the interface" 2 - '--gpu-layers 0 is the CPU alone'
-run run tiny --device cpu --gpu-layers auto --max-tokens 2 hi; is "auto contradicts nothing" 0 . -
+run run tiny --device cpu --gpu-layers auto --max-tokens 2 hi; is "auto contradicts nothing" 0 '' -
 printf 'device: cuda\ngpu_layers: 0\n' >home/config/config.yaml
 run run tiny hi; is "a GPU and no layer there in the configuration" 1 - 'config.yaml:2: gpu_layers: 0 is the CPU alone, and device is cuda'
 run doctor; is "doctor says so, too" 1 'BAD  config +file +.*config.yaml:2: gpu_layers: 0 is the CPU alone'
 for says in "--device cpu" "--device auto" "--gpu-layers 0"; do
-    run run tiny $says --max-tokens 2 hi; is "$says decides" 0 . -
+    run run tiny $says --max-tokens 2 hi; is "$says decides" 0 '' -
 done
 run run tiny --device cuda hi; is "and so does --device cuda" 1 - '^llmchat: no GPU: '
 printf 'device: cpu\ngpu_layers: 3\n' >home/config/config.yaml
 run run tiny hi; is "layers for a GPU and the CPU in the configuration" 1 - 'config.yaml:2: gpu_layers: 3 are for a GPU, and device is cpu'
 for says in "--device cpu" "--gpu-layers 0" "--gpu-layers auto"; do
-    run run tiny $says --max-tokens 2 hi; is "$says decides" 0 . -
+    run run tiny $says --max-tokens 2 hi; is "$says decides" 0 '' -
 done
-run run tiny --gpu-layers 3 --max-tokens 2 hi; is "as many layers, by hand: auto tries a GPU" 0 . '^on the CPU: no GPU: '
+run run tiny --gpu-layers 3 --max-tokens 2 hi; is "as many layers, by hand: auto tries a GPU" 0 '' '^on the CPU: no GPU: '
 echo 'gpu_layers: 1.5' >home/config/config.yaml
 run run tiny hi; is "layers in the configuration" 1 - 'config.yaml:1: gpu_layers: 1.5: auto, or a whole number'
 rm home/config/config.yaml
@@ -564,6 +564,10 @@ if [ -e "${TEST_CUDA_MODULE:-}" ]; then
     is "bench says why" 0 . '^on the CPU: .*room'
     LLMCHAT_SHIM_BYTES=3000000 run eval tiny --text page.txt --ctx 64; is "and so does eval" 0 perplexity '^on the CPU: .*room'
     LLMCHAT_SHIM_BYTES=3000000 run run tiny --max-tokens 3 hi; is "which is said" 0 '' 'on the CPU: .*room'
+    LLMCHAT_SHIM_FAIL=open run run tiny --max-tokens 3 hi; is "that a GPU can't be used, too" 0 '' '^on the CPU: the GPU can.t be used: open: '
+    LLMCHAT_CUDA_MODULE=page.txt run run tiny --max-tokens 3 hi; is "and that its module can't" 0 '' '^on the CPU: the GPU can.t be used: the CUDA module .*page.txt'
+    LLMCHAT_SHIM_FAIL=open run run tiny --device cuda hi; is "which is an error to --device cuda" 1 - '^llmchat: the GPU can.t be used: open: '
+    LLMCHAT_CUDA_MODULE=none run run tiny --max-tokens 3 hi; is "no GPU is no news" 0 '' -
     LLMCHAT_SHIM_FAIL=rope_kv run run tiny --device cuda hi; is "a fault of a GPU" 1 - 'rope_kv.*--device cpu'
     rm -rf home/cache/kv
     LLMCHAT_SHIM_FAIL=sample run run tiny --save --device cuda $words; is "a fault behind a prompt" 1 - 'sample.*--device cpu'
@@ -579,9 +583,9 @@ if [ -e "${TEST_CUDA_MODULE:-}" ]; then
     # A GPU on which nothing works shows whether it is used.
     echo 'gpu_layers: 1' >home/config/config.yaml
     LLMCHAT_SHIM_FAIL=rope_kv run run tiny --max-tokens 3 hi; is "gpu_layers in the configuration" 1 - 'rope_kv'
-    LLMCHAT_SHIM_FAIL=rope_kv run run tiny --gpu-layers 0 --max-tokens 3 hi; is "the command line says none" 0 . -
+    LLMCHAT_SHIM_FAIL=rope_kv run run tiny --gpu-layers 0 --max-tokens 3 hi; is "the command line says none" 0 '' -
     echo 'gpu_layers: 0' >home/config/config.yaml
-    LLMCHAT_SHIM_FAIL=rope_kv run run tiny --max-tokens 3 hi; is "the configuration says none" 0 . -
+    LLMCHAT_SHIM_FAIL=rope_kv run run tiny --max-tokens 3 hi; is "the configuration says none" 0 '' -
     LLMCHAT_SHIM_FAIL=rope_kv run run tiny --device cuda --max-tokens 3 hi; is "--device cuda says more" 1 - 'rope_kv'
     rm home/config/config.yaml
     rm -rf home/cache/kv

@@ -5,9 +5,9 @@
  * LLMCHAT_SHIM_BYTES limits it, for all that this process has on a device together, so that
  * running out can be tested, and
  * LLMCHAT_SHIM_BLOCK_BYTES the shared memory of a block, of which cards have 99 to 227 KB; a
- * kernel named by LLMCHAT_SHIM_FAIL (or "alloc") fails, as after a fault on a device; with @N
- * behind the name only on device N. There are as many devices as LLMCHAT_SHIM_DEVICES says, or
- * one.
+ * kernel named by LLMCHAT_SHIM_FAIL ("alloc" and "open" too) fails, as after a fault on a
+ * device; with @N behind the name only on device N. There are as many devices as
+ * LLMCHAT_SHIM_DEVICES says, or one.
  *
  * The stream runs late: copies and kernels are kept and done when somebody waits, so that a
  * host that changes or reads its side of a copy too early is seen. Copies are from and to
@@ -368,13 +368,15 @@ int shim_replays(void) {
     return replays;
 }
 
-struct gpu *llmchat_gpu_open(int version, int index, char *error) {
+struct gpu *llmchat_gpu_open(int version, int index, char *error, bool *none) {
     const char *devices = getenv("LLMCHAT_SHIM_DEVICES");
     int n = devices ? atoi(devices) : 1;
+    *none = false;
     if (version != GPU_VERSION) {
         snprintf(error, 256, "the host shim has version %d, wanted %d", GPU_VERSION, version);
         return nullptr;
     }
+    *none = index >= n;
     if (index >= n) {
         snprintf(error, 256, "GPU %d is wanted, and there are %d, counted from 0", index, n);
         return nullptr;
@@ -414,5 +416,10 @@ struct gpu *llmchat_gpu_open(int version, int index, char *error) {
     g->free_recording = free_recording;
     g->blas = blas;
     gpu_kernels(g);
+    if (told_to_fail(g, "open")) {
+        snprintf(error, 256, "%s", g->error);
+        dev_close(g);
+        return nullptr;
+    }
     return g;
 }

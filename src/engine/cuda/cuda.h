@@ -12,8 +12,9 @@
 
 struct gpu;
 
-/* Device `index` as a backend. ST_NOT_FOUND: this build or installation has no module, a
- * library of CUDA is missing, there is no driver or no such device; the message says which. */
+/* Device `index` as a backend. ST_NOT_FOUND: this build or installation has no module, there is
+ * no driver or no such device; ST_DEVICE: there is one that can't be used, since it is too old,
+ * or the driver is, or a library of CUDA is missing. The message says which. */
 enum status cuda_backend_open(int index, double utilization, struct backend **out,
                               struct err *err);
 /* A backend over a device that is open; takes it. utilization: the part of the device's memory

@@ -236,14 +236,17 @@ void gpu_check(struct gpu *g, cudaError_t e, const char *what) {
 }
 
 __attribute__((visibility("default"))) struct gpu *llmchat_gpu_open(int version, int index,
-                                                                    char *error) {
-    int n = 0;
+                                                                    char *error, bool *none) {
+    int n = 0, driver = 0;
+    *none = false;
     if (version != GPU_VERSION) {
         snprintf(error, 256, "the CUDA module is of another version of llmchat (%d, wanted %d)",
                  GPU_VERSION, version);
         return nullptr;
     }
     cudaError_t e = cudaGetDeviceCount(&n);
+    bool no_driver = cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0;
+    *none = no_driver || e == cudaErrorNoDevice || (e == cudaSuccess && index >= n);
     if (e != cudaSuccess || n == 0) {
         snprintf(error, 256, "%s", e == cudaSuccess ? "no CUDA device" : cudaGetErrorString(e));
         return nullptr;

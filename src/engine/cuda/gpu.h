@@ -223,8 +223,9 @@ static inline void gpu_kernels(struct gpu *g) {
 }
 
 /* The module's door (the only symbol that llmchat-cuda.so shows): opens device number `index`.
- * NULL: error [256] says why. version is the program's GPU_VERSION. */
-struct gpu *llmchat_gpu_open(int version, int index, char *error);
+ * NULL: error [256] says why; *none: because there is no such device, else it can't be used.
+ * version is the program's GPU_VERSION. */
+struct gpu *llmchat_gpu_open(int version, int index, char *error, bool *none);
 
 #ifdef __cplusplus
 }

@@ -17,8 +17,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define MODULE "llmchat-cuda.so"
-#define DOOR   "llmchat_gpu_open"
+#define MODULE   "llmchat-cuda.so"
+#define DOOR     "llmchat_gpu_open"
+#define UNUSABLE "the GPU can't be used: "
 
 /* DIR/relative of the program's own folder. The caller frees; NULL: not known. */
 static char *beside_program(const char *relative) {
@@ -58,18 +59,28 @@ static bool driver_there(void) {
 }
 
 static enum status open_module(const char *path, int index, struct gpu **out, struct err *err) {
-    struct gpu *(*door)(int version, int index, char *error) = NULL;
+    struct gpu *(*door)(int version, int index, char *error, bool *none) = NULL;
     char why[256] = "";
+    bool none = false;
     void *so = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     void *symbol = so ? dlsym(so, DOOR) : NULL;
-    if (!so)
+    if (!so && access(path, R_OK) != 0)
         return err_set(err, ST_NOT_FOUND, "no GPU: the CUDA module can't be opened: %s",
                        dlerror());
+    if (!so)
+        return err_set(err, ST_DEVICE, UNUSABLE "the CUDA module can't be opened: %s",
+                       dlerror());
     if (!symbol)
-        return err_set(err, ST_NOT_FOUND, "no GPU: %s is no CUDA module of llmchat", path);
+        return err_set(err, ST_DEVICE, UNUSABLE "%s is no CUDA module of llmchat", path);
     memcpy(&door, &symbol, sizeof door);
-    *out = door(GPU_VERSION, index, why);
-    return *out ? ST_OK : err_set(err, ST_NOT_FOUND, index ? "%s" : "no GPU: %s", why);
+    *out = door(GPU_VERSION, index, why, &none);
+    if (*out)
+        return ST_OK;
+    return err_set(err, none ? ST_NOT_FOUND : ST_DEVICE,
+                   index > 0 ? "%s"
+                   : none    ? "no GPU: %s"
+                             : UNUSABLE "%s",
+                   why);
 }
 
 enum status cuda_module_open(int index, struct gpu **out, struct err *err) {
