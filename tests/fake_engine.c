@@ -91,6 +91,8 @@ enum status engine_open(const char *path, const struct engine_params *params, st
     bool room = fake.gpu && params->device != DEVICE_CPU && n_on_gpu == 0;
     if (fake.gpu && !room && params->device == DEVICE_CUDA)
         return err_set(err, ST_NOMEM, "%s: no room", path);
+    if (room && fake.fails_on_gpu && strcmp(fake.fails_on_gpu, path) == 0)
+        return err_set(err, ST_DEVICE, "%s: a fault", path);
     struct engine *e = xcalloc(1, sizeof *e);
     n_on_gpu += room;
     e->info = (struct engine_info){.path = "fake",

@@ -21,6 +21,7 @@ struct fake {
     atomic_bool load_hangs;    /* set while a load runs, too */
     bool load_fails, no_system; /* no_system: the template refuses system messages */
     bool cannot_stream;
+    const char *fails_on_gpu;  /* the model that fails where the GPU has room for it */
     bool gpu;                  /* one that has room for a single engine; the next is on the CPU, or fails for device cuda */
     bool endless;              /* repeats the reply until a limit */
     const char *installed;     /* model names, blanks between */

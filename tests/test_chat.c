@@ -76,6 +76,9 @@ static bool is_idle(void) {
 static bool is_loaded(void) {
     return chat_model_state(chat) != MODEL_LOADING;
 }
+static bool is_ready(void) {
+    return chat_model_state(chat) == MODEL_READY;
+}
 /* One that is not used any more is closed in the background. */
 static bool has_one_engine(void) {
     return fake_engines() == 1;
@@ -657,6 +660,13 @@ static void a_model_that_has_the_room_on_a_gpu_makes_way(void **state) {
         turn("and now?");
         assert_string_equal(last()->model, "second");
     }
+    fake.fails_on_gpu = "third"; /* with all the room */
+    OK(chat_load_model(chat, "third", &e));
+    fetch(is_ready);
+    assert_int_equal(seen.err.code, ST_DEVICE); /* was told */
+    assert_string_equal(chat_model(chat), "second");
+    assert_string_equal(chat_engine_info(chat)->device, "cuda");
+    turn("still there?");
     fake.load_fails = true; /* not for lack of room */
     OK(chat_load_model(chat, "broken", &e));
     fetch(is_loaded);

@@ -100,8 +100,8 @@ bool chat_poll(struct chat *c, struct chat_event *out) {
     if (c->result)
         event_free(c->result);
     c->result = NULL;
-    if (c->fail_shown && c->engine)
-        c->load_failed = false; /* the older model is still there */
+    if (c->fail_shown)
+        loader_failure_shown(c);
     turn_save(c, false);
     while (!c->queue && (msg = mailbox_take(c->box)))
         chat_message(c, msg);

@@ -103,6 +103,7 @@ struct chat {
     bool closing;
     bool load_failed;
     bool fail_shown; /* the failure was given as an event */
+    bool made_way;   /* the older model did, for the one that failed */
 
     /* conversation */
     int64_t id, leaf, keep_from;
@@ -155,6 +156,8 @@ int chat_index(const struct chat *c, int64_t message);
 void loader_note(struct chat *c, struct note *n);
 /* Makes a model that is loaded and waits the one in use, unless a turn runs. */
 void loader_adopt(struct chat *c);
+/* Between two events, the first of which told of a failed load: what was in use is again. */
+void loader_failure_shown(struct chat *c);
 void loader_end_all(struct chat *c);
 void note_free(struct note *n);
 

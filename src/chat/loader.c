@@ -6,7 +6,7 @@
  * cancel and what it opened is closed. The engine that is in use stays until the new one is
  * there and no reply streams: the switch happens between turns. Two models may not have room on
  * a GPU: when the new one did not find enough beside the one in use, that one is closed first,
- * and the load begins again.
+ * and the load begins again; if it fails then, the one that made way is loaded again.
  *
  * A loader belongs to the chat from its start to the join after its last note; the thread only
  * writes its own fields and reads `cancel`.
@@ -28,6 +28,7 @@ enum { PROGRESS_US = 50000 };
 struct loader {
     struct loader *next;
     pthread_t thread;
+    bool joined;
     struct mailbox *box;
     char *name;
     const char *draft; /* the configuration's */
@@ -135,7 +136,8 @@ static void end_loader(struct chat *c, struct loader *l) {
     while (*p != l)
         p = &(*p)->next;
     *p = l->next;
-    pthread_join(l->thread, NULL);
+    if (!l->joined)
+        pthread_join(l->thread, NULL);
     engine_close(l->engine);
     free_loader(l);
 }
@@ -175,7 +177,7 @@ enum status chat_load_model(struct chat *c, const char *name, struct err *err) {
     }
     c->loaders = l;
     c->loading = l;
-    c->load_failed = c->fail_shown = false;
+    c->load_failed = c->fail_shown = c->made_way = false;
     return ST_OK;
 }
 
@@ -214,6 +216,7 @@ static bool in_the_way(const struct chat *c, const struct loader *l) {
 /* Loads once more, without the engine in use. False: no thread could be started. */
 static bool load_again(struct chat *c, struct loader *l) {
     pthread_join(l->thread, NULL);
+    l->joined = true;
     sessions_release(c);
     close_aside(c, NULL); /* the engine of before may be there, too */
     l->again = true;
@@ -226,6 +229,7 @@ static bool load_again(struct chat *c, struct loader *l) {
         mailbox_unref(l->box);
         return false;
     }
+    l->joined = false;
     c->engine = NULL;
     c->ready = NULL;
     return true;
@@ -234,8 +238,18 @@ static bool load_again(struct chat *c, struct loader *l) {
 static void load_failed(struct chat *c, struct loader *l) {
     c->ready = c->loading = NULL;
     c->load_failed = true;
+    c->made_way = l->again;
     chat_queue(c, EV_MODEL, l->err.msg, 0, 0, &l->err, NULL);
     end_loader(c, l);
+}
+
+void loader_failure_shown(struct chat *c) {
+    struct err err;
+    if (c->engine)
+        c->load_failed = false; /* the older model is still there */
+    else if (c->made_way && chat_load_model(c, c->model, &err) != ST_OK)
+        chat_queue(c, EV_MODEL, err.msg, 0, 0, &err, NULL);
+    c->made_way = false;
 }
 
 void loader_adopt(struct chat *c) {
