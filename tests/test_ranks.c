@@ -29,6 +29,7 @@
 #include "engine/run/ranks.h"
 #include "engine/run/shard.h"
 #include "rand.h"
+#include "toy_hparams.h"
 #include "weight_kinds.h"
 #include <math.h>
 #include <stdio.h>
@@ -103,21 +104,8 @@ static void model_make_sized(const struct kind *kind, int n_embd, int n_head, in
                              int head_dim, int n_ff) {
     rand_state = 42;
     model = (struct model){.layers = layers};
-    model.hp = (struct hparams){.n_layer = N_LAYER,
-                                .n_vocab = V,
-                                .n_embd = n_embd,
-                                .n_ff = n_ff,
-                                .n_head = n_head,
-                                .n_head_kv = n_head_kv,
-                                .head_dim = head_dim,
-                                .ctx_train = 1024,
-                                .rope_dim = head_dim,
-                                .norm_eps = 1e-5f,
-                                .rope_base = 10000,
-                                .rope_scale = 1,
-                                .embd_scale = 1,
-                                .residual_scale = 1,
-                                .logit_scale = 1};
+    model.hp =
+        toy_hparams((struct toy_sizes){N_LAYER, V, n_embd, n_ff, n_head, n_head_kv, head_dim});
     for (int i = 0; i < N_LAYER; i++)
         layer_make(&layers[i], &model.hp, kind);
     model.out_norm.g = floats(n_embd, 1, 0.1f);

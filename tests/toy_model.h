@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "engine/quant/pack.h"
 #include "rand.h"
+#include "toy_hparams.h"
 #include <math.h>
 #include <stdlib.h>
 
@@ -48,21 +49,7 @@ static struct norm norm_weights(void) {
 static void toy_make(int n_layer, enum weight_type linear, enum weight_type head, bool tied) {
     rand_state = 42;
     model = (struct model){.layers = layers};
-    model.hp = (struct hparams){.n_layer = n_layer,
-                                .n_vocab = V,
-                                .n_embd = E,
-                                .n_ff = F,
-                                .n_head = H,
-                                .n_head_kv = HKV,
-                                .head_dim = D,
-                                .ctx_train = 1024,
-                                .rope_dim = D,
-                                .norm_eps = 1e-5f,
-                                .rope_base = 10000,
-                                .rope_scale = 1,
-                                .embd_scale = 1,
-                                .residual_scale = 1,
-                                .logit_scale = 1};
+    model.hp = toy_hparams((struct toy_sizes){n_layer, V, E, F, H, HKV, D});
     for (int i = 0; i < n_layer; i++) {
         struct layer *l = &layers[i];
         l->attn_norm = norm_weights();

@@ -276,8 +276,8 @@ const char *arg_text(const struct args *a, const char *name) {
 static void settle_devices(struct args *a) {
     struct config *c = &a->config;
     bool device = arg_text(a, "device") != NULL, layers = arg_text(a, "gpu-layers") != NULL;
-    if (device && !layers &&
-        (c->device == DEVICE_CUDA ? c->gpu_layers == 0 : c->device == DEVICE_CPU))
+    struct err why;
+    if (device && !layers && config_check_devices(c, &why) != ST_OK)
         c->gpu_layers = LAYERS_AUTO;
     if (layers && !device && c->gpu_layers == 0)
         c->device = DEVICE_CPU;

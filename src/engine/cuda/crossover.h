@@ -52,8 +52,8 @@ struct crossover_trial {
     void (*run)(void *user, int T, bool fused);
     void *user;
 };
-/* Its border, from the best of a few runs: some 15 ms behind the first run at each point, or one
- * where these take longer. 0: the device failed. */
+/* Its border, from the best of a few runs: some 15 ms behind the first run at each point, or
+ * one where these take longer. 0: the device failed. */
 int crossover_measure(struct gpu *g, const struct crossover_trial *trial);
 
 /* What the file has of this device, with this program, CUDA and driver: other kinds stay as

@@ -207,26 +207,18 @@ static int blocks_of(size_t n) {
  * and always one context and a block for a copy. */
 static enum status pool_size(const struct engine_params *p, struct pool_plan *plan, int ctx_tok,
                              struct err *err) {
-    int one = plan->min_block;
-    size_t want, block_bytes = plan->both_bytes;
-    plan->gpu_block = blocks_of((size_t)one * DEFAULT_CONTEXTS);
-    if (p->kv_bytes) {
-        want = p->kv_bytes / block_bytes;
-        if (want < (size_t)one)
-            return err_set(
-                err, ST_LIMIT,
-                "a KV pool of %zu bytes is too small for one context of %d tokens, which "
-                "needs %zu bytes",
-                p->kv_bytes, ctx_tok, (size_t)one * block_bytes);
-        plan->gpu_block = blocks_of(want);
-    } else {
-        size_t memory = memory_bytes();
-        want = (size_t)one * DEFAULT_CONTEXTS;
-        if (want > memory / 8 / block_bytes)
-            want = memory / 8 / block_bytes;
-        if (want < (size_t)one)
-            want = (size_t)one;
-    }
+    size_t one = (size_t)plan->min_block, block_bytes = plan->both_bytes;
+    size_t most = memory_bytes() / 8 / block_bytes;
+    size_t want = p->kv_bytes ? p->kv_bytes / block_bytes : one * DEFAULT_CONTEXTS;
+    if (want < one)
+        return err_set(
+            err, ST_LIMIT,
+            "a KV pool of %zu bytes is too small for one context of %d tokens, which "
+            "needs %zu bytes",
+            p->kv_bytes, ctx_tok, one * block_bytes);
+    plan->gpu_block = blocks_of(want);
+    if (!p->kv_bytes && want > most)
+        want = most > one ? most : one;
     plan->n_block = blocks_of(want);
     return ST_OK;
 }
